@@ -1,0 +1,1 @@
+"""The engine: it memoizes steps, and knows no language model."""

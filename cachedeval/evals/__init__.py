@@ -1,0 +1,1 @@
+"""Evaluations: dataset, sample, generation, judging and report, as steps of the engine."""

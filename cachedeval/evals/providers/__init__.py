@@ -1,0 +1,1 @@
+"""Judges: one small module a provider."""
