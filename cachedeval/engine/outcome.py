@@ -1,0 +1,59 @@
+"""Outcomes: what became of a call."""
+
+from typing import Any, Literal
+
+from cachedeval.engine.node import Call
+from cachedeval.engine.record import Record
+
+__all__ = ["Outcome", "State"]
+
+State = Literal["hit", "computed", "failed"]
+
+
+class Outcome:
+    """What became of a call.
+
+    Attributes:
+        call: the call.
+        state: whether it was answered from the cache, computed, or failed.
+        record: the result with its cost and provenance; None where it failed.
+        error: why it failed; None where it did not.
+    """
+
+    __slots__ = ("_value", "call", "error", "record", "state")
+
+    def __init__(
+        self,
+        call: Call[Any],
+        state: State,
+        record: Record | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        self.call = call
+        self.state: State = state
+        self.record = record
+        self.error = error
+        self._value: Any = _UNREAD
+
+    @property
+    def value(self) -> Any:
+        """The output, read when it is first asked for.
+
+        Raises:
+            BaseException: the step's own error, where it failed.
+        """
+        if self._value is _UNREAD:
+            if self.record is None:
+                raise self.error or RuntimeError("a call has neither a result nor an error")
+            self._value = self.call.node.codec.load(self.record.payload)
+        return self._value
+
+    @property
+    def digest(self) -> str:
+        """The digest of the output."""
+        if self.record is None:
+            raise self.error or RuntimeError("a call has neither a result nor an error")
+        return self.record.digest
+
+
+_UNREAD: Any = object()

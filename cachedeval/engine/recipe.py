@@ -1,0 +1,107 @@
+"""The recipe of a call: what it computes, from what; and the key that it is stored under.
+
+A recipe is the canonical encoding of the tuple ("recipe", node, version, inputs), put together
+from parts of which most are the same for every call of a node.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import xxhash
+
+from cachedeval.engine.encoding import Identified, decode, encode
+from cachedeval.engine.errors import EncodingError
+
+__all__ = ["Recipe", "RecipeHead", "identity_recipe", "key_of", "node_of", "read_recipe"]
+
+_PARTS = 4
+_IDENTITY = "(identity)"
+
+
+class Recipe(NamedTuple):
+    """A recipe, read back for an explanation or a listing."""
+
+    node: str
+    version: str
+    inputs: dict[str, Any]
+
+
+def key_of(recipe: bytes) -> bytes:
+    """Return the key of a recipe: its xxh3_128, 16 bytes.
+
+    It is not cryptographic, so a store compares the recipe itself on a hit.
+    """
+    return xxhash.xxh3_128_digest(recipe)
+
+
+class RecipeHead:
+    """What all recipes of one node begin with, encoded once.
+
+    Args:
+        node: the node's name.
+        version: its version, or the fingerprint of its source.
+        names: the names of its inputs.
+    """
+
+    __slots__ = ("_head", "_names")
+
+    def __init__(self, node: str, version: str, names: Sequence[str]) -> None:
+        ends = encode(("recipe", node, version)), encode({name: None for name in names})
+        # The tuple's tag and count, then its parts; the dict's tag and count, then its items.
+        self._head = (
+            ends[0][:1]
+            + bytes((_PARTS,))
+            + ends[0][2:]
+            + ends[1][: len(ends[1]) - sum(len(encode(name)) + 1 for name in names)]
+        )
+        self._names = sorted((encode(name), name) for name in names)
+
+    def recipe(self, inputs: Mapping[str, Any]) -> bytes:
+        """Return the recipe of a call with these inputs.
+
+        Raises:
+            EncodingError: an input has no canonical encoding; the message names it.
+        """
+        parts = [self._head]
+        for encoded, name in self._names:
+            parts.append(encoded)
+            try:
+                parts.append(encode(inputs[name]))
+            except EncodingError as error:
+                raise EncodingError(f"input {name!r}: {error}") from None
+        return b"".join(parts)
+
+
+def read_recipe(recipe: bytes) -> Recipe:
+    """Return what a recipe says.
+
+    Raises:
+        EncodingError: the bytes are no recipe.
+    """
+    value = decode(recipe)
+    match value:
+        case ("recipe", str(node), str(version), dict(inputs)):
+            return Recipe(node, version, inputs)
+        case _:
+            raise EncodingError("not a recipe")
+
+
+def node_of(recipe: bytes) -> str:
+    """Return the node that a recipe is of, reading no further than that.
+
+    Raises:
+        EncodingError: the bytes are no recipe.
+    """
+    start = 2 + len(encode("recipe"))
+    if recipe[:start] != b"t\x04" + encode("recipe"):
+        raise EncodingError("not a recipe")
+    length = recipe[start + 1]
+    if length == 255:  # noqa: PLR2004  the encoding's mark of a long length
+        return read_recipe(recipe).node
+    return recipe[start + 2 : start + 2 + length].decode("utf-8", "surrogatepass")
+
+
+def identity_recipe(identified: Identified) -> bytes:
+    """Return the recipe of the record that tells what stands behind an identity's digest."""
+    head = RecipeHead(_IDENTITY, "1", ("digest", "label"))
+    return head.recipe({"label": identified.label, "digest": identified.digest})

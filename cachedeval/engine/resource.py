@@ -1,0 +1,177 @@
+"""Resources: what cannot be stored, such as a loaded model.
+
+A resource is known at once by its identity and opened at the first miss that needs it. A pool
+keeps what is open, shares it, and frees what was used least recently when a budget is passed.
+"""
+
+import gc
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from cachedeval.engine.encoding import Identified, encode
+
+__all__ = ["Handle", "Resource", "ResourcePool"]
+
+T = TypeVar("T")
+
+
+class Resource(Generic[T]):
+    """Something that a step needs and that is known by what it is, not by its object.
+
+    Args:
+        label: what to call it in explanations: `model`, `judge`.
+        identity: plain data that says what it is, or a function that finds out, called once.
+        open: makes the object; called at the first miss that needs it, in the step's own thread.
+        close: gives it back; by default the object is just let go.
+        size: tells how many bytes an object takes, for the pool's budget.
+
+    Thread safety: may be shared between threads.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        identity: Any,
+        open: Callable[[], T],  # noqa: A002  the word for it
+        *,
+        close: Callable[[T], None] | None = None,
+        size: Callable[[T], int] | None = None,
+    ) -> None:
+        self.label = label
+        self._identity = identity
+        self._identified: Identified | None = None
+        self.open = open
+        self.close = close
+        self.size = size
+
+    @property
+    def identity(self) -> Any:
+        """Plain data that says what the resource is."""
+        if callable(self._identity):
+            self._identity = self._identity()
+        return self._identity
+
+    @property
+    def identified(self) -> Identified:
+        """How recipes name it: the label and the sha256 of its identity's encoding."""
+        if self._identified is None:
+            digest = "sha256:" + hashlib.sha256(encode(self.identity)).hexdigest()
+            self._identified = Identified(self.label, digest)
+        return self._identified
+
+
+class _Open:
+    """An object in the pool."""
+
+    __slots__ = ("holders", "lock", "resource", "size", "used", "value")
+
+    def __init__(self, resource: Resource[Any]) -> None:
+        self.resource = resource
+        self.lock = threading.Lock()
+        self.holders = 0
+        self.used = 0
+        self.size = 0
+        self.value: Any = None
+
+
+class ResourcePool:
+    """Keeps resources open and shares them.
+
+    Args:
+        budget: bytes that the objects may take together, as their `size` tells; what nobody holds
+            is freed, least recently used first, as long as they take more. None is no bound.
+
+    Thread safety: every method may be called from any thread; two that want one resource at the
+    same time open it once.
+    """
+
+    def __init__(self, budget: int | None = None) -> None:
+        self.budget = budget
+        self.loads = 0
+        """How many objects were opened so far."""
+        self._open: dict[str, _Open] = {}
+        self._lock = threading.Lock()
+        self._clock = 0
+
+    @contextmanager
+    def hold(self, resource: Resource[T]) -> Iterator[T]:
+        """Give the object of a resource, opened if need be; it stays open within the context."""
+        digest = resource.identified.digest
+        with self._lock:
+            entry = self._open.get(digest)
+            if entry is None:
+                entry = self._open[digest] = _Open(resource)
+            entry.holders += 1
+            self._clock += 1
+            entry.used = self._clock
+        try:
+            with entry.lock:
+                if entry.value is None:
+                    entry.value = resource.open()
+                    entry.size = resource.size(entry.value) if resource.size else 0
+                    with self._lock:
+                        self.loads += 1
+                    self._free(over_budget=True)
+            yield entry.value
+        finally:
+            with self._lock:
+                entry.holders -= 1
+                if entry.value is None and not entry.holders:  # it could not be opened
+                    self._open.pop(digest, None)
+            self._free(over_budget=True)
+
+    def handle(self, resource: Resource[T]) -> "Handle[T]":
+        """Return what a step gets in place of a resource."""
+        return Handle(self, resource)
+
+    def cleanup(self) -> None:
+        """Free every object that nobody holds."""
+        self._free(over_budget=False)
+
+    def _free(self, *, over_budget: bool) -> None:
+        freed: list[_Open] = []
+        with self._lock:
+            if over_budget and self.budget is None:
+                return
+            idle = sorted(
+                (e for e in self._open.values() if not e.holders and e.value is not None),
+                key=lambda e: e.used,
+            )
+            total = sum(entry.size for entry in self._open.values())
+            for entry in idle:
+                if over_budget and self.budget is not None and total <= self.budget:
+                    break
+                del self._open[entry.resource.identified.digest]
+                total -= entry.size
+                freed.append(entry)
+        for entry in freed:
+            if entry.resource.close is not None:
+                entry.resource.close(entry.value)
+            entry.value = None
+        if freed:
+            # Models hold themselves in cycles; without this their memory comes back at some
+            # later time, which a user who asked for it now does not see.
+            gc.collect()
+
+
+class Handle(Generic[T]):
+    """A resource as a step meets it: `with handle as model: …` opens it at need."""
+
+    __slots__ = ("_held", "_pool", "resource")
+
+    def __init__(self, pool: ResourcePool, resource: Resource[T]) -> None:
+        self.resource = resource
+        self._pool = pool
+        self._held: list[Any] = []
+
+    def __enter__(self) -> T:
+        context = self._pool.hold(self.resource)
+        value = context.__enter__()
+        self._held.append(context)
+        return value
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._held.pop().__exit__(None, None, None)

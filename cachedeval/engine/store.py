@@ -1,0 +1,187 @@
+"""The store: verified records over a backend.
+
+It is the edge between the engine and what may go wrong with a disk or a server. Damaged records
+are misses, counted and reported. A backend that fails is a warning, and the work goes on uncached.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from cachedeval.engine.backend import Backend, Entry
+from cachedeval.engine.errors import BackendError
+from cachedeval.engine.record import Damaged, Record, seal, unseal
+
+__all__ = ["Store", "StoreCounts"]
+
+_log = logging.getLogger("cachedeval")
+
+_TOUCH_AT = 50_000
+"""Hits noted in memory before they are written down, so that a long run does not hoard them."""
+
+
+class StoreCounts:
+    """What a store noticed since it was opened."""
+
+    def __init__(self) -> None:
+        self.damaged = 0
+        """Records that were found damaged or foreign, and not served."""
+        self.collisions = 0
+        """Keys under which another recipe's record was found."""
+        self.errors: dict[str, int] = {}
+        """Failed backend operations by name: get, put, lease, touch, open."""
+
+
+class Store:
+    """Reads and writes records through a backend.
+
+    Args:
+        backend: where the bytes are kept; closed with the store.
+
+    Thread safety: every method may be called from any thread.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.counts = StoreCounts()
+        self._touched: dict[bytes, int] = {}
+        self._lock = threading.Lock()
+        self._warned: set[str] = set()
+        self._closed = False
+
+    def get_many(self, recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
+        """Return the verified records of those recipes that have one; a hit each.
+
+        Args:
+            recipes: the recipe of each key.
+        """
+        records = self.peek_many(recipes)
+        if records:
+            with self._lock:
+                touched = self._touched
+                for key in records:
+                    touched[key] = touched.get(key, 0) + 1
+            if len(touched) > _TOUCH_AT:
+                self.flush()
+        return records
+
+    def peek_many(self, recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
+        """Return the same as `get_many`, but count no hits."""
+        found: dict[bytes, Record] = {}
+        for key, data in self._read(list(recipes)).items():
+            try:
+                record = unseal(data)
+            except Damaged as damage:
+                self._found_damaged(key, damage)
+                continue
+            if record.recipe == recipes.get(key):
+                found[key] = record
+            else:
+                self.counts.collisions += 1
+        return found
+
+    def put_many(self, records: Mapping[bytes, Record]) -> bool:
+        """Keep the records; when it returns True they outlive the process."""
+        try:
+            self.backend.put_many({key: seal(record) for key, record in records.items()})
+        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
+            self._failed("put", error)
+            return False
+        return True
+
+    def lease(self, key: bytes) -> AbstractContextManager[bool]:
+        """Try to be the only one that computes a key; a backend that cannot tell says yes."""
+        try:
+            return self.backend.lease(key)
+        except Exception as error:  # noqa: BLE001
+            self._failed("lease", error)
+            return nullcontext(enter_result=True)
+
+    def records(self) -> Iterator[tuple[Entry, Record | Damaged]]:
+        """Yield every record with its entry, verified; counts no hits.
+
+        Raises:
+            BackendError: the backend cannot be read.
+        """
+        batch: list[Entry] = []
+        try:
+            for entry in self.backend.scan():
+                batch.append(entry)
+                if len(batch) >= 500:  # noqa: PLR2004  enough to spread a query's cost
+                    yield from self._verified(batch)
+                    batch = []
+            yield from self._verified(batch)
+        except Exception as error:
+            raise BackendError(f"the cache cannot be read: {error}") from error
+
+    def flush(self) -> None:
+        """Write down which records were used, and when."""
+        with self._lock:
+            touched, self._touched = self._touched, {}
+        if touched:
+            try:
+                self.backend.touch_many(touched, time.time())
+            except Exception as error:  # noqa: BLE001
+                # Nothing is lost but the order in which a prune would take the records.
+                self.counts.errors["touch"] = self.counts.errors.get("touch", 0) + 1
+                _log.debug("the last use of %d records was not noted: %s", len(touched), error)
+
+    def close(self) -> None:
+        """Write down what was used and close the backend; closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        self.flush()
+        try:
+            self.backend.close()
+        except Exception as error:  # noqa: BLE001
+            self._failed("close", error)
+
+    def _verified(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Record | Damaged]]:
+        values = self.backend.get_many([entry.key for entry in entries])
+        for entry in entries:
+            data = values.get(entry.key)
+            if data is None:
+                yield entry, Damaged("it cannot be read")
+                continue
+            try:
+                yield entry, unseal(data)
+            except Damaged as damage:
+                yield entry, damage
+
+    def _read(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        try:
+            return self.backend.get_many(keys)
+        except Exception as error:  # noqa: BLE001
+            self._failed("get", error)
+            return {}
+
+    def _found_damaged(self, key: bytes, damage: Damaged) -> None:
+        self.counts.damaged += 1
+        self._warn_once(
+            "damaged",
+            "the cache holds a damaged record (%s: %s); it and any others are computed again",
+            key.hex(),
+            damage,
+        )
+
+    def _failed(self, operation: str, error: Exception) -> None:
+        self.counts.errors[operation] = self.counts.errors.get(operation, 0) + 1
+        # One warning, whatever else the same cause breaks later.
+        self._warn_once(
+            "failed",
+            "the cache cannot be used (%s: %s: %s); going on without it",
+            operation,
+            type(error).__name__,
+            error,
+        )
+
+    def _warn_once(self, kind: str, message: str, *args: Any) -> None:
+        with self._lock:
+            if kind in self._warned:
+                return
+            self._warned.add(kind)
+        _log.warning(message, *args)

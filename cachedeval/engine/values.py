@@ -1,0 +1,114 @@
+"""How a step's output is written down and read back: plain data, never pickle.
+
+MessagePack by the declared type is short and fast, but it merges tuples with lists, knows no int
+beyond 64 bits and no lone surrogate. So what it would not give back as it was is written in the
+canonical encoding instead, and what neither gives back as it was is refused when it is computed,
+not when it is read.
+"""
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from cachedeval.engine.encoding import Typed, decode, encode
+from cachedeval.engine.errors import EncodingError
+
+__all__ = ["Codec", "payload_digest"]
+
+_MESSAGEPACK = b"m"
+_CANONICAL = b"c"
+
+
+def payload_digest(payload: bytes) -> str:
+    """Return the digest by which later steps know this output: `sha256:` and 64 hex digits.
+
+    Cryptographic, unlike a key's, since it stands in other recipes in the output's place, where
+    no bytes are left to compare.
+    """
+    return "sha256:" + hashlib.sha256(payload).hexdigest()
+
+
+class Codec:
+    """Encodes and decodes the values of one declared type.
+
+    Args:
+        declared: the type that a node returns, as annotated; `Any` where nothing is declared.
+    """
+
+    __slots__ = ("_decode", "declared")
+
+    def __init__(self, declared: Any = Any) -> None:
+        self.declared = declared
+        try:
+            self._decode = msgspec.msgpack.Decoder(declared).decode
+        except TypeError as error:
+            raise EncodingError(
+                f"values of the declared type {declared!r} cannot be stored: {error}"
+            ) from None
+
+    def dump(self, value: Any) -> bytes:
+        """Return the value as bytes, the same for equal values.
+
+        Raises:
+            EncodingError: the value is no plain data, or would not come back as it is.
+        """
+        wanted = encode(value)
+        try:
+            payload = msgspec.msgpack.encode(value, order="deterministic")
+            if encode(self._decode(payload)) == wanted:
+                return _MESSAGEPACK + payload
+        except (
+            msgspec.MsgspecError,
+            EncodingError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ):
+            pass
+        back = self._from_canonical(wanted)
+        if encode(back) != wanted:
+            raise EncodingError(
+                f"a value of type {type(value).__qualname__} would come back from the cache as "
+                f"{type(back).__qualname__}: annotate the node with the type that it returns"
+            )
+        return _CANONICAL + wanted
+
+    def load(self, payload: bytes) -> Any:
+        """Return the value of a payload.
+
+        Raises:
+            EncodingError: the payload does not hold a value of the declared type.
+        """
+        if payload[:1] == _MESSAGEPACK:
+            try:
+                return self._decode(memoryview(payload)[1:])
+            except msgspec.MsgspecError as error:
+                raise EncodingError(f"not a {self.declared!r}: {error}") from None
+        if payload[:1] == _CANONICAL:
+            return self._from_canonical(payload[1:])
+        raise EncodingError("the payload has no known format")
+
+    def _from_canonical(self, data: bytes) -> Any:
+        value = decode(data)
+        if self.declared is Any:
+            return value
+        try:
+            return msgspec.convert(_plain(value), self.declared)
+        except msgspec.ValidationError as error:
+            raise EncodingError(f"not a {self.declared!r}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a decoded value with what came from classes as dicts, for msgspec to convert."""
+    if isinstance(value, Typed):
+        fields = value.fields
+        if set(fields) == {"name", "value"}:  # an enum member
+            return _plain(fields["value"])
+        return {name: _plain(member) for name, member in fields.items()}
+    if isinstance(value, dict):
+        return {_plain(key): _plain(member) for key, member in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return type(value)(_plain(member) for member in value)
+    return value
