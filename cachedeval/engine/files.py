@@ -105,8 +105,11 @@ def _identify(paths: list[Path], memo: statmemo.Memo | None) -> list[tuple[int, 
 
 def _look(path: Path, real: dict[Path, Path]) -> _Seen:
     status = reading.stat_file(path)
-    link = path.lstat()
-    sha256 = hub.blob_sha256(path, real) if stat.S_ISLNK(link.st_mode) else None
+    try:
+        link = path.lstat()
+        sha256 = hub.blob_sha256(path, real) if stat.S_ISLNK(link.st_mode) else None
+    except OSError:  # it was replaced a moment ago: what is there now is read
+        sha256 = None
     if sha256 is None:
         return _Seen(path, "content", status, None)
     untouched = hub.is_untouched(link, status)
