@@ -64,7 +64,6 @@ def speed(folder: Path, size: int) -> None:
     """Print the digest's speed beside that of the bytes in memory, for one thread and for all."""
     paths = write(folder, size)
     blocks = [path.read_bytes() for path in paths]
-    most = reading.threads()
     for threads in sorted({1, reading.threads()}):
         with patch.object(reading, "threads", return_value=threads):
             median = measure(

@@ -44,6 +44,9 @@ _PIECE = 512 << 10
 _ATTEMPTS = 4
 _PAUSE_S = 0.05
 
+_TICK_NS = 20_000_000
+"""More than the time in which two writes leave the same mtime on the usual file systems."""
+
 T = TypeVar("T")
 
 
@@ -133,6 +136,8 @@ def _read_steady(path: Path, read: Callable[[int, int], T]) -> tuple[T, os.stat_
         try:
             before = os.fstat(descriptor)
             _demand_regular(path, before)
+            if 0 <= time.time_ns() - before.st_ctime_ns < _TICK_NS:
+                time.sleep(_TICK_NS / 1e9)  # from now on a write changes the stat
             result = read(descriptor, before.st_size)
             after = os.fstat(descriptor)
             now_there = path.stat()  # another file may have taken its name
