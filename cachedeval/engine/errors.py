@@ -6,6 +6,9 @@ __all__ = ["BackendError", "CachedevalError", "EncodingError", "InputError", "Mi
 class CachedevalError(Exception):
     """Every error that this project raises on purpose."""
 
+    fatal: bool = False
+    """Whether no other call of a run can succeed after it, so that the run ends at once."""
+
 
 class InputError(CachedevalError):
     """What the user gave cannot be used; the message says what, where and what to do."""

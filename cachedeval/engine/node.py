@@ -269,8 +269,6 @@ def node(
     """
 
     def wrap(function: Callable[..., Any]) -> Node[Any]:
-        return Node(
-            function, version=version, name=name, helpers=helpers, batch=batch, lane=lane
-        )
+        return Node(function, version=version, name=name, helpers=helpers, batch=batch, lane=lane)
 
     return wrap if function is None else wrap(function)

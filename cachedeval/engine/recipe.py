@@ -46,7 +46,7 @@ class RecipeHead:
     __slots__ = ("_head", "_names")
 
     def __init__(self, node: str, version: str, names: Sequence[str]) -> None:
-        ends = encode(("recipe", node, version)), encode({name: None for name in names})
+        ends = encode(("recipe", node, version)), encode(dict.fromkeys(names))
         # The tuple's tag and count, then its parts; the dict's tag and count, then its items.
         self._head = (
             ends[0][:1]

@@ -59,7 +59,9 @@ class Signature:
                 "were given"
             )
         inputs = self._defaults | dict(zip(self.names, args, strict=False)) | kwargs
-        if len(inputs) != len(self.names) or any(name in kwargs for name in self.names[: len(args)]):
+        if len(inputs) != len(self.names) or any(
+            name in kwargs for name in self.names[: len(args)]
+        ):
             self._complain(args, kwargs, inputs)
         return inputs
 
@@ -95,9 +97,7 @@ def signature_of(function: types.FunctionType, *, batch: bool) -> Signature:
 
         signature = inspect.signature(function)
         names = tuple(signature.parameters)
-        return Signature(
-            function.__qualname__, names, len(names), {}, returns, bind=signature.bind
-        )
+        return Signature(function.__qualname__, names, len(names), {}, returns, bind=signature.bind)
     count = code.co_argcount
     names = code.co_varnames[: count + code.co_kwonlyargcount]
     values = function.__defaults__ or ()

@@ -7,8 +7,8 @@ are misses, counted and reported. A backend that fails is a warning, and the wor
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from cachedeval.engine.backend import Backend, Entry
@@ -92,13 +92,38 @@ class Store:
             return False
         return True
 
-    def lease(self, key: bytes) -> AbstractContextManager[bool]:
-        """Try to be the only one that computes a key; a backend that cannot tell says yes."""
+    def delete_many(self, keys: Sequence[bytes]) -> int:
+        """Delete the records of these keys; return how many there were."""
+        if not keys:
+            return 0
         try:
-            return self.backend.lease(key)
+            return self.backend.delete_many(keys)
+        except Exception as error:  # noqa: BLE001
+            self._failed("delete", error)
+            return 0
+
+    def acquire(self, key: bytes) -> Callable[[], None] | None:
+        """Try to become the only one that computes a key.
+
+        Returns:
+            A function that ends the claim, or None where another has it. A backend that cannot
+            tell says yes: then two may compute the same, which costs time and harms nothing.
+        """
+        try:
+            lease = self.backend.lease(key)
+            if lease.__enter__():
+                return lambda: self._release(lease)
+            lease.__exit__(None, None, None)
         except Exception as error:  # noqa: BLE001
             self._failed("lease", error)
-            return nullcontext(enter_result=True)
+            return _nothing
+        return None
+
+    def _release(self, lease: AbstractContextManager[bool]) -> None:
+        try:
+            lease.__exit__(None, None, None)
+        except Exception as error:  # noqa: BLE001
+            self._failed("lease", error)
 
     def records(self) -> Iterator[tuple[Entry, Record | Damaged]]:
         """Yield every record with its entry, verified; counts no hits.
@@ -185,3 +210,7 @@ class Store:
                 return
             self._warned.add(kind)
         _log.warning(message, *args)
+
+
+def _nothing() -> None:
+    """End a claim that was never made."""

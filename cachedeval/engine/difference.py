@@ -1,0 +1,84 @@
+"""How two values of plain data differ, field by field."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from cachedeval.engine.encoding import Identified, Output, Typed, encode
+
+__all__ = ["Difference", "differences"]
+
+_WIDTH = 60
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "(absent)"
+
+
+_ABSENT = _Absent()
+
+
+class Difference(NamedTuple):
+    """One field that differs."""
+
+    where: str
+    """The path to it, as in `adapter / files / adapters.safetensors`."""
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.was} → {self.now}"
+
+
+def differences(was: Any, now: Any, where: str = "") -> Iterator[Difference]:
+    """Yield the innermost fields in which two values differ."""
+    was, now = _fields(was), _fields(now)
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in [*was, *(key for key in now if key not in was)]:
+            inside = f"{where} / {key}" if where else str(key)
+            yield from differences(was.get(key, _ABSENT), now.get(key, _ABSENT), inside)
+        return
+    if _same(was, now):
+        return
+    one, other = _show(was, now)
+    yield Difference(where, one, other)
+
+
+def _same(was: Any, now: Any) -> bool:
+    if was is _ABSENT or now is _ABSENT:
+        return was is now
+    return encode(was) == encode(now)
+
+
+def _fields(value: Any) -> Any:
+    """Return what has named or numbered parts as a dict of them."""
+    if isinstance(value, Typed):
+        return value.fields
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return {index: member for index, member in enumerate(value)} or value
+    return value
+
+
+def _show(was: Any, now: Any) -> tuple[str, str]:
+    """Return both values in short, around the first place in which they differ."""
+    one, other = _text(was), _text(now)
+    if len(one) <= _WIDTH and len(other) <= _WIDTH:
+        return one, other
+    start = next(
+        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
+    start = max(0, start - _WIDTH // 3)
+    return _cut(one, start), _cut(other, start)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (Output, Identified)):
+        return f"{value.digest[:15]}…"
+    return value if isinstance(value, str) and ":" in value[:8] else repr(value)
+
+
+def _cut(text: str, start: int) -> str:
+    head = "…" if start else ""
+    tail = "…" if len(text) > start + _WIDTH else ""
+    return f"{head}{text[start : start + _WIDTH]}{tail}"

@@ -1,0 +1,291 @@
+"""The engine: runs graphs of calls, and computes only what the cache does not hold."""
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from cachedeval.engine.backend import Backend
+from cachedeval.engine.errors import BackendError
+from cachedeval.engine.explain import Explainer, Explanation
+from cachedeval.engine.node import Call
+from cachedeval.engine.nothing import NothingBackend
+from cachedeval.engine.open import open_backend
+from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.plan import Plan, plan_of
+from cachedeval.engine.prune import PruneReport, prune
+from cachedeval.engine.recipe import key_of
+from cachedeval.engine.record import Record
+from cachedeval.engine.resolve import Resolution, resolve
+from cachedeval.engine.resource import ResourcePool
+from cachedeval.engine.stats import Stats
+from cachedeval.engine.store import Store
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from cachedeval.engine.loop import LoopThread
+    from cachedeval.engine.runner import CacheMode, OnOutcome, Run, Runner
+
+__all__ = ["Engine"]
+
+R = TypeVar("R")
+
+_log = logging.getLogger("cachedeval")
+
+
+class Engine:
+    """Runs calls of nodes and keeps their results.
+
+    Args:
+        cache: the URL of a cache, as in `memory:` or `disk:./eval_cache`, or an open `Backend`,
+            which stays open when the engine is closed.
+        mode: how runs use the cache: `use` reads and writes, `refresh` writes alone, `off`
+            neither, `offline` reads alone. A run may choose another.
+        memory_budget: bytes that open resources may take together before those that nobody uses
+            are freed, least recently used first; None is no bound.
+
+    Raises:
+        InputError: the URL names no installed backend.
+
+    Async steps run on the engine's own event loop. Thread safety: every method may be called from
+    any thread, and inside a running event loop.
+    """
+
+    def __init__(
+        self,
+        cache: str | Backend = "memory:",
+        *,
+        mode: "CacheMode" = "use",
+        memory_budget: int | None = None,
+    ) -> None:
+        self.mode: CacheMode = mode
+        self.stats = Stats()
+        """Per node: calls, hits, computed, failed."""
+        self.resources = ResourcePool(memory_budget)
+        self._owns_backend = isinstance(cache, str)
+        self.store = Store(_open(cache) if isinstance(cache, str) else cache)
+        self._lock = threading.Lock()
+        self._running: tuple[LoopThread, Runner] | None = None
+        self._drifted: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @overload
+    def run(
+        self,
+        calls: Call[R],
+        *,
+        mode: "CacheMode | None" = None,
+        on_outcome: "OnOutcome | None" = None,
+    ) -> R: ...
+
+    @overload
+    def run(
+        self,
+        calls: Sequence[Call[R]],
+        *,
+        mode: "CacheMode | None" = None,
+        on_outcome: "OnOutcome | None" = None,
+    ) -> list[R]: ...
+
+    def run(
+        self,
+        calls: Any,
+        *,
+        mode: "CacheMode | None" = None,
+        on_outcome: "OnOutcome | None" = None,
+    ) -> Any:
+        """Return the value of a call, or the values of several, in their order.
+
+        Args:
+            calls: one call or a sequence of them; their upstream calls run with them.
+            mode: how to use the cache, if not as the engine does.
+            on_outcome: called with each outcome as soon as it is there, from any thread.
+
+        Raises:
+            Exception: the first error of a step, once all others are done and kept.
+        """
+        if isinstance(calls, Call):
+            return self.settle([calls], mode=mode, on_outcome=on_outcome)[0].value
+        return [o.value for o in self.settle(calls, mode=mode, on_outcome=on_outcome)]
+
+    async def arun(
+        self,
+        calls: Any,
+        *,
+        mode: "CacheMode | None" = None,
+        on_outcome: "OnOutcome | None" = None,
+    ) -> Any:
+        """Do the same as `run`, awaited."""
+        if isinstance(calls, Call):
+            return (await self.asettle([calls], mode=mode, on_outcome=on_outcome))[0].value
+        return [o.value for o in await self.asettle(calls, mode=mode, on_outcome=on_outcome)]
+
+    def settle(
+        self,
+        calls: Sequence[Call[Any]],
+        *,
+        mode: "CacheMode | None" = None,
+        on_outcome: "OnOutcome | None" = None,
+    ) -> list[Outcome]:
+        """Return the outcome of each call; a failed one carries its error, and none is raised.
+
+        Raises:
+            CachedevalError: a fatal error of a step, after which no other call can succeed.
+        """
+        known = self._resolve(calls, mode, on_outcome)
+        if known.open:
+            run, future = self._start(known, mode, on_outcome)
+            try:
+                future.result()
+            except KeyboardInterrupt:
+                future.cancel()
+                raise
+            return [run.outcomes[call] for call in calls]
+        return [known.outcomes[call] for call in calls]
+
+    async def asettle(
+        self,
+        calls: Sequence[Call[Any]],
+        *,
+        mode: "CacheMode | None" = None,
+        on_outcome: "OnOutcome | None" = None,
+    ) -> list[Outcome]:
+        """Do the same as `settle`, awaited."""
+        import asyncio  # noqa: PLC0415  a run of hits has no need of it
+
+        known = await asyncio.to_thread(self._resolve, calls, mode, on_outcome)
+        if known.open:
+            run, future = self._start(known, mode, on_outcome)
+            await asyncio.wrap_future(future)
+            return [run.outcomes[call] for call in calls]
+        return [known.outcomes[call] for call in calls]
+
+    def plan(self, calls: Sequence[Call[Any]]) -> Plan:
+        """Say what a run would compute, and about what that costs; nothing runs or opens."""
+        return plan_of(resolve(calls, self.store.peek_many), self.store)
+
+    def explain(self, call: Call[Any]) -> Explanation:
+        """Say why a call is not in the cache: how it differs from the nearest record."""
+        return self.explain_many([call])[0]
+
+    def explain_many(self, calls: Sequence[Call[Any]]) -> list[Explanation]:
+        """Do the same as `explain` for many calls, reading the cache once."""
+        return Explainer(self.store).explain(calls)
+
+    def prune(
+        self,
+        older_than: timedelta | None = None,
+        max_bytes: int | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> PruneReport:
+        """Delete records that were not used for so long, and then the least recently used ones.
+
+        Args:
+            older_than: records not used for longer than this go.
+            max_bytes: what the cache may take when it is done.
+            dry_run: only say what would go.
+
+        Raises:
+            InputError: neither bound is given, or one is negative.
+            BackendError: the cache cannot be read or written.
+        """
+        self.store.flush()
+        return prune(
+            self.store.backend, older_than=older_than, max_bytes=max_bytes, dry_run=dry_run
+        )
+
+    def forget(self, calls: Sequence[Call[Any]]) -> int:
+        """Delete the records of these calls, if there are any; return how many there were."""
+        known = resolve(calls, self.store.peek_many)
+        keys = [key_of(o.record.recipe) for c in calls if (o := known.outcomes.get(c)) and o.record]
+        return self.store.delete_many(keys)
+
+    def cleanup(self) -> None:
+        """Free every open resource that no step uses."""
+        self.resources.cleanup()
+
+    def close(self) -> None:
+        """Stop what runs, free the resources and close the cache; closing twice is harmless."""
+        with self._lock:
+            running, self._running = self._running, None
+        if running is not None:
+            loop, runner = running
+            loop.close()
+            runner.close()
+        self.resources.cleanup()
+        if self._owns_backend:
+            self.store.close()
+        else:
+            self.store.flush()
+
+    def _resolve(
+        self,
+        calls: Sequence[Call[Any]],
+        mode: "CacheMode | None",
+        on_outcome: "OnOutcome | None",
+    ) -> Resolution:
+        for call in calls:
+            if not isinstance(call, Call):
+                raise TypeError(
+                    f"a {type(call).__name__} is no call: run(f(x)) takes what a @node function "
+                    "returns when it is called"
+                )
+        reads = (mode or self.mode) in {"use", "offline"}
+        known = resolve(calls, self.store.get_many if reads else _find_nothing)
+        for outcome in known.outcomes.values():
+            self._note(outcome, on_outcome)
+        return known
+
+    def _start(
+        self, known: Resolution, mode: "CacheMode | None", on_outcome: "OnOutcome | None"
+    ) -> "tuple[Run, Future[None]]":
+        from cachedeval.engine.loop import LoopThread  # noqa: PLC0415  nothing of this for hits
+        from cachedeval.engine.runner import Run, Runner  # noqa: PLC0415
+
+        with self._lock:
+            if self._running is None:
+                self._running = LoopThread(), Runner(self.store, self.resources)
+            loop, runner = self._running
+        run = Run(known, mode or self.mode, lambda outcome: self._note(outcome, on_outcome))
+        return run, loop.submit(runner.run(run))
+
+    def _note(self, outcome: Outcome, on_outcome: "OnOutcome | None") -> None:
+        self.stats.note(outcome)
+        if outcome.state == "hit" and outcome.record is not None:
+            self._notice_drift(outcome, outcome.record)
+        if on_outcome is not None:
+            on_outcome(outcome)
+
+    def _notice_drift(self, outcome: Outcome, record: Record) -> None:
+        node = outcome.call.node
+        if node.version is None or node.name in self._drifted:
+            return
+        then, now = str(record.provenance.get("code", "")), node.fingerprint
+        if then != now and then.partition(":")[0] == now.partition(":")[0]:
+            self._drifted.add(node.name)
+            _log.warning(
+                "the source of %s has changed since results of its version %r were stored, and "
+                "they are still used: raise the version if the results would differ",
+                node.name,
+                node.version,
+            )
+
+
+def _open(url: str) -> Backend:
+    try:
+        return open_backend(url)
+    except BackendError as error:
+        _log.warning("%s; going on without a cache", error)
+        return NothingBackend()
+
+
+def _find_nothing(_: Mapping[bytes, bytes]) -> dict[bytes, Record]:
+    return {}

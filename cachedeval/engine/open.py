@@ -1,0 +1,39 @@
+"""Opening a backend by URL: `SCHEME:REST`, the scheme found among the installed entry points."""
+
+from typing import Any
+
+from cachedeval.engine.backend import Backend
+from cachedeval.engine.errors import BackendError, InputError
+
+__all__ = ["GROUP", "open_backend"]
+
+GROUP = "cachedeval.backends"
+"""The entry-point group. An entry's name is the scheme, its object a function of the URL's rest."""
+
+
+def open_backend(url: str) -> Backend:
+    """Open the backend that a URL names: `memory:`, `disk:PATH`, or another installed one.
+
+    Raises:
+        InputError: the URL has no scheme, or no installed backend has it.
+        BackendError: the backend cannot be opened.
+    """
+    from importlib.metadata import entry_points  # noqa: PLC0415  slow, and only needed here
+
+    scheme, colon, rest = url.partition(":")
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if not colon or scheme not in found:
+        known = ", ".join(f"{name}:" for name in sorted(found)) or "none is installed"
+        raise InputError(
+            f"cache {url!r}: a cache is given as SCHEME:REST, as in disk:./eval_cache "
+            f"(schemes here: {known})"
+        )
+    try:
+        opened: Any = found[scheme].load()(rest)
+    except (InputError, BackendError):
+        raise
+    except Exception as error:
+        raise BackendError(f"cache {url!r} cannot be opened: {error}") from error
+    if not isinstance(opened, Backend):
+        raise BackendError(f"cache {url!r}: {found[scheme].value} does not return a Backend")
+    return opened

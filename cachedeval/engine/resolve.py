@@ -1,0 +1,97 @@
+"""What the cache already knows of a graph: the path of a run that is all hits.
+
+It walks the graph from its leaves, asks the store once for all calls of one depth, and needs no
+event loop, no thread and no lease.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from cachedeval.engine.errors import EncodingError
+from cachedeval.engine.node import Call, recipe_of
+from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.recipe import key_of
+from cachedeval.engine.record import Record
+
+__all__ = ["Resolution", "graph_of", "resolve"]
+
+Lookup = Callable[[Mapping[bytes, bytes]], dict[bytes, Record]]
+
+
+class Resolution:
+    """What is known of a graph before anything runs.
+
+    Attributes:
+        outcomes: the calls that were found, and those whose recipe cannot be made.
+        keys: key and recipe of each call whose inputs are known and that was not found.
+        open: the calls without an outcome, each after the calls it waits for.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: dict[Call[Any], Outcome] = {}
+        self.keys: dict[Call[Any], tuple[bytes, bytes]] = {}
+        self.open: list[Call[Any]] = []
+
+    def digest(self, call: Call[Any]) -> str:
+        """Return the digest of a call's output."""
+        return self.outcomes[call].digest
+
+
+def graph_of(roots: Iterable[Call[Any]]) -> list[list[Call[Any]]]:
+    """Return every call of a graph once, by depth, in the order in which the roots name them."""
+    levels: list[list[Call[Any]]] = []
+    seen: set[Call[Any]] = set()
+    stack = list(roots)[::-1]
+    while stack:
+        call = stack.pop()
+        if call in seen:
+            continue
+        seen.add(call)
+        while len(levels) <= call.depth:
+            levels.append([])
+        levels[call.depth].append(call)
+        stack.extend(call.upstream[::-1])
+    return levels
+
+
+def resolve(roots: Iterable[Call[Any]], lookup: Lookup) -> Resolution:
+    """Find what is in the cache.
+
+    Args:
+        roots: the calls that are wanted.
+        lookup: returns the records of those recipes, by key, that have one.
+    """
+    known = Resolution()
+    outcomes = known.outcomes
+    for level in graph_of(roots):
+        wanted: dict[bytes, bytes] = {}
+        keys: list[tuple[Call[Any], bytes]] = []
+        for call in level:
+            if call.upstream and not _ready(call, outcomes):
+                known.open.append(call)
+                continue
+            try:
+                recipe = recipe_of(call, known.digest)
+            except EncodingError as error:
+                outcomes[call] = Outcome(call, "failed", error=error)
+                continue
+            key = key_of(recipe)
+            wanted[key] = recipe
+            keys.append((call, key))
+        records = lookup(wanted) if wanted else {}
+        for call, key in keys:
+            record = records.get(key)
+            if record is None:
+                known.keys[call] = key, wanted[key]
+                known.open.append(call)
+            else:
+                outcomes[call] = Outcome(call, "hit", record)
+    return known
+
+
+def _ready(call: Call[Any], outcomes: Mapping[Call[Any], Outcome]) -> bool:
+    for upstream in call.upstream:
+        outcome = outcomes.get(upstream)
+        if outcome is None or outcome.record is None:
+            return False
+    return True
