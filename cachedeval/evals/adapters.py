@@ -1,0 +1,140 @@
+"""Identifies a LoRA, DoRA or full fine-tune by what `mlx_lm` reads of its folder.
+
+That is `adapters.safetensors` and, of `adapter_config.json`, what shapes the layers: the kind of
+fine-tune, how many layers, and the LoRA parameters `rank`, `scale`, `dropout` and `keys`. What
+only the training read (`iters`, `learning_rate`, `adapter_path` and so on) does not count, nor do
+numbered checkpoints. Imports nothing of mlx_lm.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from cachedeval.engine.errors import InputError
+from cachedeval.engine.files import manifest
+from cachedeval.engine.reading import shown
+from cachedeval.engine.statmemo import Memo
+from cachedeval.evals.models import read_json_object
+
+__all__ = ["adapter_identity", "adapter_settings", "resolve_adapter"]
+
+WEIGHTS = "adapters.safetensors"
+CONFIG = "adapter_config.json"
+
+_SHELF = Path("adapters")
+
+
+def resolve_adapter(name_or_path: str) -> Path:
+    """Return the folder of an adapter.
+
+    Args:
+        name_or_path: a folder, or the name of one in `./adapters/`.
+
+    Raises:
+        InputError: there is no such adapter; the message lists those that there are.
+    """
+    path = Path(name_or_path).expanduser()
+    for folder in (path, _SHELF / path):
+        if folder.is_dir():
+            return folder
+    if path.exists():
+        message = f"adapter {shown(name_or_path)}: is a file; give the adapter's folder"
+        raise InputError(message)
+    there = sorted(found.parent.name for found in _SHELF.glob(f"*/{CONFIG}"))
+    known = f"./adapters holds {', '.join(map(shown, there))}" if there else "./adapters has none"
+    raise InputError(f"adapter {shown(name_or_path)}: no such folder, and {known}")
+
+
+def adapter_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
+    """Return what the adapter is: `{"files": {name: digest}, "settings": {name: value}}`.
+
+    Args:
+        folder: as `resolve_adapter` returns it.
+        memo: where the file's digest is remembered.
+
+    Raises:
+        InputError: a file is missing or cannot be used.
+    """
+    if not (folder / CONFIG).exists():
+        message = f"adapter {shown(folder)}: no {CONFIG} there; is this an adapter of mlx_lm?"
+        raise InputError(message)
+    settings = adapter_settings(folder)
+    if not (folder / WEIGHTS).exists():
+        raise InputError(f"adapter {shown(folder)}: no {WEIGHTS} there{_hint(folder)}")
+    (weights,) = manifest(folder, [WEIGHTS], memo=memo)
+    if weights.size == 0:
+        raise InputError(f"adapter {shown(folder)}: {WEIGHTS} is empty; train it again")
+    return {"files": {weights.path: weights.digest}, "settings": settings}
+
+
+def adapter_settings(folder: Path) -> dict[str, Any]:
+    """Return what mlx_lm reads of the adapter's configuration, equal where its meaning is.
+
+    Defaults are filled in, the order of `keys` does not count, and 20 is 20.0.
+
+    Raises:
+        InputError: something is missing or of the wrong type.
+    """
+    config = read_json_object(folder / CONFIG)
+    kind = config.get("fine_tune_type", "lora")
+    if kind == "full":
+        return {"fine_tune_type": "full"}
+    where = f"adapter {shown(folder)}: {CONFIG}"
+    if not isinstance(kind, str):
+        raise InputError(f"{where}: fine_tune_type is {_told(config, 'fine_tune_type')}")
+    parameters = config.get("lora_parameters")
+    if not isinstance(parameters, dict):
+        peft = (
+            "; it is in PEFT's format, which mlx_lm does not read" if "peft_type" in config else ""
+        )
+        raise InputError(f"{where} has no lora_parameters{peft}")
+    if "scale" not in parameters and "alpha" in parameters:
+        raise InputError(f"{where}: lora_parameters has an alpha, but mlx_lm wants a scale")
+    return {
+        "fine_tune_type": kind,
+        "num_layers": _integer(config, "num_layers", where),
+        "rank": _integer(parameters, "rank", where),
+        "scale": _number(parameters, "scale", where),
+        "dropout": _number(parameters, "dropout", where),
+        "keys": _keys(parameters.get("keys"), where),
+    }
+
+
+def _integer(values: dict[str, Any], name: str, where: str) -> int:
+    value = values.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{where}: {name} is {_told(values, name)}, not a whole number")
+    return value
+
+
+def _number(values: dict[str, Any], name: str, where: str) -> float:
+    value = values.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InputError(f"{where}: {name} is {_told(values, name)}, not a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{where}: {name} is too large") from None
+
+
+def _keys(value: object, where: str) -> list[str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
+        raise InputError(f"{where}: keys is not a list of layers' names")
+    return sorted(set(value))  # mlx_lm asks whether a layer's name is in it, no more
+
+
+def _told(values: dict[str, Any], name: str) -> str:
+    return shown(repr(values[name])[:60]) if name in values else "missing"
+
+
+def _hint(folder: Path) -> str:
+    checkpoints = sorted(path.name for path in folder.glob(f"*_{WEIGHTS}"))
+    if checkpoints:
+        return (
+            f", only checkpoints of the training (the last is {shown(checkpoints[-1])}); "
+            f"copy the one that is meant to {WEIGHTS}"
+        )
+    if any(folder.glob("adapter_model.*")):
+        return ": it is in PEFT's format, which mlx_lm does not read"
+    return "; was it trained to the end?"

@@ -1,0 +1,204 @@
+"""Identifies a base model by what `mlx_lm.load` reads of its folder; imports none of it.
+
+What is read (mlx_lm 0.32, transformers 5), and therefore counts:
+
+- `config.json`, `generation_config.json` and every `model*.safetensors`, also a stray one; not the
+  index of the shards, which only distributed loading reads.
+- `hf_quant_config.json`, where `config.json` has no `quantization_config`.
+- The tokenizer: `tokenizer.json`, `tokenizer_config.json`, the chat templates, and the files of
+  vocabulary and special tokens, where they are present. Which of the latter are opened depends on
+  the tokenizer's class, which only transformers knows; the others count too. That can make a
+  needless miss where one of them is added to a folder, and no wrong hit.
+- Where a configuration names code of the model's own (`model_file`, `auto_map`), every `*.py`.
+
+The folder's place and name and the files' times do not count.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from cachedeval.engine.errors import InputError
+from cachedeval.engine.files import manifest
+from cachedeval.engine.reading import read_bytes, shown
+from cachedeval.engine.statmemo import Memo
+from cachedeval.evals.download import cached_snapshot, fetch_snapshot, hub_folder
+
+__all__ = ["model_files", "model_identity", "read_json_object", "resolve_model"]
+
+_WEIGHTS = "model*.safetensors"
+
+_READ = (
+    _WEIGHTS,
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+
+VOCABULARIES = (
+    "*.model",
+    "*.spm",
+    "*.tiktoken",
+    "bpe.codes",
+    "byte_maps.json",
+    "dict.txt",
+    "emoji.json",
+    "entity_vocab.json",
+    "merges.txt",
+    "normalizer.json",
+    "prophetnet.tokenizer",
+    "target_vocab.json",
+    "tekken.json",
+    "vocab*.json",
+    "vocab.txt",
+    "word_pronunciation.json",
+    "word_shape.json",
+)
+"""What the tokenizers of transformers call their vocabularies."""
+
+_REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+def resolve_model(name_or_path: str, *, fetch: bool = False) -> Path:
+    """Return the folder of a model.
+
+    A folder of that name comes first, as in mlx_lm; then a repository in the Hugging Face cache
+    (`main`, as it was when it was downloaded last), without a network.
+
+    Args:
+        name_or_path: a folder, or a repository of the Hugging Face hub, `org/name`.
+        fetch: whether a repository that is not, or not completely, in the cache is downloaded.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        message = f"model {shown(name_or_path)}: is a file; give the folder of an MLX model"
+        raise InputError(message)
+    if _REPOSITORY.fullmatch(name_or_path) is None:
+        raise InputError(f"model {shown(name_or_path)}: no such folder")
+    snapshot = cached_snapshot(name_or_path)
+    if snapshot is None and fetch:
+        snapshot = fetch_snapshot(name_or_path)
+    if snapshot is None:
+        message = (
+            f"model {name_or_path}: no such folder, and not complete in the Hugging Face cache "
+            f"({shown(hub_folder())}); get it with: hf download {name_or_path}"
+        )
+        raise InputError(message)
+    return snapshot
+
+
+def model_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
+    """Return what the model is: `{"files": {name: digest}}` of the files that are read.
+
+    Args:
+        folder: as `resolve_model` returns it.
+        memo: where the files' digests are remembered.
+
+    Raises:
+        InputError: it is no model that mlx_lm can load, as far as its files tell.
+    """
+    entries = manifest(folder, model_files(folder), memo=memo)
+    for entry in entries:
+        if entry.size == 0 and fnmatchcase(entry.path, _WEIGHTS):
+            raise InputError(f"model {shown(folder)}: {entry.path} is empty; download it again")
+    return {"files": {entry.path: entry.digest for entry in entries}}
+
+
+def model_files(folder: Path) -> list[str]:
+    """Return the names of the files that are read of a model folder, relative to it, sorted.
+
+    Raises:
+        InputError: there is no configuration or no weights.
+    """
+    try:
+        present = sorted(path.name for path in folder.iterdir() if not path.is_dir())
+    except OSError as error:
+        message = f"model {shown(folder)}: cannot be listed: {error.strerror}"
+        raise InputError(message) from None
+    if "config.json" not in present:
+        raise InputError(f"model {shown(folder)}: no config.json there{_hint(present)}")
+    config = read_json_object(folder / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise InputError(f"{shown(folder / 'config.json')}: names no model_type")
+    names = {name for name in present if _any_fits([name], *_READ, *VOCABULARIES)}
+    if not _any_fits(names, _WEIGHTS):
+        raise InputError(f"model {shown(folder)}: no {_WEIGHTS} there{_hint(present)}")
+    names.update(_at_times(folder, config, present))
+    return sorted(names)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        InputError: it cannot be read or holds something else.
+    """
+    try:
+        value = json.loads(read_bytes(path))
+    except ValueError as error:
+        raise InputError(f"{shown(path)}: is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{shown(path)}: holds no JSON object")
+    return value
+
+
+def _at_times(folder: Path, config: dict[str, Any], present: list[str]) -> Iterator[str]:
+    """Yield the names of the files that are read under a condition, where it holds."""
+    for path in folder.glob("additional_chat_templates/*.jinja"):
+        yield path.relative_to(folder).as_posix()
+    # Other ones for certain versions of transformers.
+    yield from _listed(config.get("configuration_files"), present)
+    text_config = config.get("text_config") or {}
+    if "quantization_config" not in config and "quantization_config" not in text_config:
+        yield from {"hf_quant_config.json"}.intersection(present)
+    if _any_fits(present, "tokenizer.*.json"):
+        yield from _listed(_tokenizer_config(folder, present).get("fast_tokenizer_files"), present)
+    if _has_code(folder, config, present):
+        for path in folder.rglob("*.py"):
+            relative = path.relative_to(folder)
+            if not any(part.startswith(".") for part in relative.parts):
+                yield relative.as_posix()
+
+
+def _has_code(folder: Path, config: dict[str, Any], present: list[str]) -> bool:
+    if "model_file" in config:
+        return True
+    if not any(name.endswith(".py") for name in present):
+        return False
+    return "auto_map" in config or "auto_map" in _tokenizer_config(folder, present)
+
+
+def _tokenizer_config(folder: Path, present: list[str]) -> dict[str, Any]:
+    name = "tokenizer_config.json"
+    return read_json_object(folder / name) if name in present else {}
+
+
+def _listed(names: object, present: list[str]) -> list[str]:
+    return [name for name in present if name in names] if isinstance(names, list) else []
+
+
+def _any_fits(names: Iterable[str], *patterns: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _hint(present: list[str]) -> str:
+    """Return what to do about a folder that holds something else than a model for mlx_lm."""
+    if "adapter_config.json" in present:
+        return ": it is an adapter; give its base as the model and it as the adapter"
+    if _any_fits(present, "*.gguf"):
+        return ": mlx_lm reads no GGUF; use a model in MLX or Hugging Face format"
+    if _any_fits(present, "*.bin", "*.safetensors"):
+        return ": convert the model with mlx_lm.convert"
+    return "; is this the folder of an MLX model?"
