@@ -217,10 +217,13 @@ class Engine:
         with self._lock:
             running, self._running = self._running, None
         if running is not None:
+            running[0].cancel()
+        # While the loop still runs: a client may have connections on it to close.
+        self.resources.cleanup()
+        if running is not None:
             loop, runner = running
             loop.close()
             runner.close()
-        self.resources.cleanup()
         if self._owns_backend:
             self.store.close()
         else:

@@ -28,11 +28,12 @@ class LoopThread:
         """Run a coroutine on the loop; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    def close(self) -> None:
-        """Cancel what runs and end the thread."""
-        if self.loop.is_closed():
-            return
+    def cancel(self) -> None:
+        """Cancel what runs, and wait for its end."""
         asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop).result(timeout=5)
+
+    def close(self) -> None:
+        """End the thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=5)
         self.loop.close()
