@@ -1,0 +1,97 @@
+"""The entry point: finds the command, and turns errors into one line and an exit status.
+
+| status | means |
+| --- | --- |
+| 0 | all questions scored |
+| 2 | bad input or usage |
+| 3 | finished, but some questions failed |
+| 130 | interrupted, with what was done kept |
+"""
+
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+import cachedeval
+from cachedeval.engine.errors import CachedevalError
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "audit": "Recompute a sample of stored generations and report any that differ.",
+    "cache": "Look after a cache: stats, ls, prune, verify, clear.",
+    "compare": "Compare two adapters, or two saved reports, question by question.",
+    "demo": "Evaluate two adapters of a small real model, then again from the cache.",
+    "doctor": "Check what this machine has to run evaluations with.",
+    "explain": "Say why each step that is missing in the cache is missing.",
+    "plan": "Say what a run would compute and cost; loads and connects to nothing.",
+    "run": "Evaluate adapters of a model on questions.",
+}
+
+
+class _Lazy(click.Group):
+    """Imports the module of the command that is wanted, and no other's."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"cachedeval.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table here, without importing their modules."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(cachedeval.__version__, prog_name="cachedeval")
+def _group() -> None:
+    """Evaluate fine-tuned language-model adapters, computing only what changed."""
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run the command line and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A question may hold what no encoding has, a lone surrogate; showing it must not fail.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _group(args, prog_name="cachedeval", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _interrupted()
+    except CachedevalError as error:
+        click.echo(f"cachedeval: {' '.join(str(error).split())}", err=True)
+        status = 2
+    except BrokenPipeError:
+        # Whoever read the output has gone; so must its last flush, or Python complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _interrupted() -> None:
+    click.echo(
+        "\ncachedeval: interrupted; what was done is kept, and the same command goes on from there",
+        err=True,
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A model that decodes on its own thread would keep a normal exit waiting, or crash it when
+    # the interpreter goes away under it. All results are on disk by now.
+    os._exit(130)

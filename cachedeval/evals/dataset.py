@@ -1,0 +1,172 @@
+"""Reading questions from JSON Lines files in mlx-lm's formats and their common relatives.
+
+| a line has | the prompt is | the reference is |
+| --- | --- | --- |
+| `messages` | the messages up to the last one of the assistant | that last message |
+| `prompt`, `completion` | the prompt, from the user | the completion |
+| `question`, `answer` | the question, from the user | the answer |
+| `instruction`, `input`, `output` | instruction and input, from the user | the output |
+
+The reference may be left out where the judge needs none.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xxhash
+
+from cachedeval.engine.encoding import encode
+from cachedeval.engine.errors import InputError
+
+__all__ = ["Question", "read_questions"]
+
+_ROLES = ("system", "user", "assistant", "tool", "developer")
+_RUBRIC_FIELDS = (
+    "rubric",
+    "score_rubric",
+    "criteria",
+    *(f"score{n}_description" for n in range(1, 6)),
+)
+
+
+class Question(NamedTuple):
+    """One question of a data set."""
+
+    id: str
+    """16 hex digits of its content's digest; a repeated question gets a number behind them."""
+    question: str
+    """What the user said last, as reports show it."""
+    messages: tuple[Mapping[str, str], ...]
+    """The chat that the model is to answer: `role` and `content` each."""
+    reference: str | None
+    """The answer that is right, where the data has one."""
+    rubric: Mapping[str, Any]
+    """Fields of the line that tell how this one question is to be judged; mostly none."""
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """Return the questions of a file, in its order.
+
+    Args:
+        path: a JSON Lines file, UTF-8; blank lines are passed over.
+
+    Raises:
+        InputError: the file cannot be read, has no questions, or a line is none; the message names
+            file and line.
+    """
+    file = Path(path)
+    if file.is_dir():
+        inside = ", ".join(sorted(found.name for found in file.glob("*.jsonl"))) or "none"
+        raise InputError(f"data {file}: a folder; name a file in it (*.jsonl there: {inside})")
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"data {file}: there is no such file") from None
+    except OSError as error:
+        raise InputError(f"data {file}: cannot be read: {error.strerror}") from None
+    questions = list(_numbered(_questions(file, raw.removeprefix(b"\xef\xbb\xbf"))))
+    if not questions:
+        raise InputError(f"data {file}: has no questions; each line is to be a JSON object")
+    return questions
+
+
+def _questions(file: Path, raw: bytes) -> Iterator[Question]:
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except UnicodeDecodeError:
+            raise InputError(f"data {file}:{number}: not UTF-8; save the file as UTF-8") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"data {file}:{number}: not JSON: {error}") from None
+        try:
+            yield _question(row)
+        except ValueError as error:
+            raise InputError(f"data {file}:{number}: {error}") from None
+
+
+def _question(row: Any) -> Question:
+    """Return the question that a line tells.
+
+    Raises:
+        ValueError: it tells none; the message says why.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON object is wanted, not a {_json_type(row)}")
+    messages, reference = _chat(row)
+    asked = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+    if not asked.strip():
+        raise ValueError("the question is empty")
+    rubric = {name: row[name] for name in _RUBRIC_FIELDS if name in row}
+    content = [[dict(message) for message in messages], reference, rubric]
+    identity = xxhash.xxh3_64_hexdigest(encode(content))
+    return Question(identity, asked, tuple(messages), reference, rubric)
+
+
+def _chat(row: dict[str, Any]) -> tuple[list[dict[str, str]], str | None]:
+    if "messages" in row:
+        return _split(row["messages"])
+    for asks, answers in (("prompt", "completion"), ("question", "answer")):
+        if asks in row:
+            return [_user(_text(row, asks))], _optional(row, answers)
+    if "instruction" in row:
+        parts = [_text(row, "instruction"), _optional(row, "input") or ""]
+        return [_user("\n\n".join(part for part in parts if part))], _optional(row, "output")
+    if "text" in row:
+        raise ValueError(
+            "a line of plain `text` asks nothing; evaluation needs `messages`, `prompt` and "
+            "`completion`, or `question` and `answer`"
+        )
+    raise ValueError(
+        "no question in it: `messages`, `prompt`, `question` or `instruction` is wanted "
+        f"(it has: {', '.join(map(str, row)) or 'nothing'})"
+    )
+
+
+def _split(messages: Any) -> tuple[list[dict[str, str]], str | None]:
+    """Split a chat into what is asked and the assistant's last word."""
+    if not isinstance(messages, list) or not messages:
+        raise ValueError("`messages` is to be a list of messages with `role` and `content`")
+    chat = []
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+            raise ValueError(
+                f"`messages`[{index}] is to have a `role`, one of {', '.join(_ROLES)}"
+            )
+        chat.append({"role": message["role"], "content": _text(message, "content")})
+    if chat[-1]["role"] == "assistant":
+        return chat[:-1], chat[-1]["content"]
+    return chat, None
+
+
+def _user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return json.dumps(value)
+    if not isinstance(value, str):
+        raise ValueError(f"`{name}` is to be a string, not {_json_type(value)}")
+    return value
+
+
+def _optional(row: Mapping[str, Any], name: str) -> str | None:
+    return None if row.get(name) is None else _text(row, name)
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return names.get(type(value), "null or missing" if value is None else "a number")
+
+
+def _numbered(questions: Iterator[Question]) -> Iterator[Question]:
+    """Give a question that is there more than once an id of its own each time."""
+    seen: dict[str, int] = {}
+    for question in questions:
+        count = seen[question.id] = seen.get(question.id, 0) + 1
+        yield question if count == 1 else question._replace(id=f"{question.id}-{count}")

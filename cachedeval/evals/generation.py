@@ -1,0 +1,106 @@
+"""Answering questions: the step from model, adapter, chat and sampling parameters to a text."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from cachedeval.engine.node import Computed, node
+from cachedeval.engine.resource import Handle
+
+__all__ = ["LANE", "Generation", "GenerationInputs", "Generator", "Prompt", "generation"]
+
+LANE = "mlx"
+"""The lane of all steps that run a local model: one thread, on which mlx was opened."""
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """What a model answered. Nothing else is in it, so that equal answers are equal outputs."""
+
+    text: str
+    finish_reason: str
+    """`stop` at an end-of-sequence token, `length` at the bound."""
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """What a model is asked, and how its answer is drawn."""
+
+    messages: list[dict[str, str]]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    """None at temperature 0, where it plays no part."""
+
+
+class Generator(Protocol):
+    """A loaded model that answers prompts."""
+
+    def generate(
+        self, adapter: Path | None, prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
+        """Yield each prompt's index and answer as soon as it is there; None between steps."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationInputs:
+    """The inputs of one generation.
+
+    Attributes:
+        model: the base model.
+        adapter: the adapter's folder, or None for the base model alone.
+        messages: the chat to answer, `role` and `content` each.
+        max_tokens: the bound on the answer's length, in tokens.
+        temperature: 0 is greedy.
+        top_p: the nucleus sampled from, above temperature 0.
+        seed: of the sampling; None at temperature 0.
+    """
+
+    model: Handle[Generator]
+    adapter: Handle[Path] | None
+    messages: Sequence[Mapping[str, str]]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def prompt(self) -> Prompt:
+        """Return what the model is asked."""
+        return Prompt(
+            [dict(message) for message in self.messages],
+            self.max_tokens,
+            self.temperature,
+            self.top_p,
+            self.seed,
+        )
+
+
+@node(version="1", name="generation", batch=True, lane=LANE)
+def generation(
+    batch: Sequence[GenerationInputs],
+) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
+    """Answer questions, one adapter after the other, each with all its questions together."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, inputs in enumerate(batch):
+        adapter = inputs.adapter.resource.identified.digest if inputs.adapter else ""
+        model = inputs.model.resource.identified.digest
+        groups.setdefault((model, adapter), []).append(index)
+    for indexes in groups.values():
+        first = batch[indexes[0]]
+        try:
+            yield from _answer(first, indexes, [batch[index].prompt() for index in indexes])
+        except Exception as error:  # noqa: BLE001  an adapter that fails must not stop the others
+            for index in indexes:
+                yield index, error
+
+
+def _answer(
+    first: GenerationInputs, indexes: Sequence[int], prompts: Sequence[Prompt]
+) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
+    with first.model as generator, first.adapter or nullcontext() as folder:
+        for result in generator.generate(folder, prompts):
+            yield None if result is None else (indexes[result[0]], result[1])
