@@ -1,0 +1,217 @@
+"""When the next request may be sent: every decision about it, with no I/O and no clock.
+
+`cachedeval.evals.throttle` carries the decisions out. Times are seconds on any one clock.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cachedeval.evals.failures import BudgetExhausted
+from cachedeval.evals.limits import Limits, RateHeaders
+from cachedeval.evals.window import Held, Window
+
+__all__ = ["CLIMB_SECONDS", "Pace", "Ticket", "count_bytes"]
+
+CLIMB_SECONDS = 0.2
+"""Seconds over which those who waited out a cool-down set off again, one after another."""
+
+_BYTES_PER_TOKEN = 3.0
+_TOKENS_PER_MESSAGE = 8
+"""A first guess at a prompt's tokens, on the high side for English; replies correct it."""
+
+_LEARNING = 0.2
+_MANY = 50
+"""From this many requests a window on, one is left free where others use the limit too."""
+
+
+@dataclass(slots=True)
+class Ticket:
+    """One request's reservation."""
+
+    sent: float
+    tokens: float
+    request_held: Held
+    tokens_held: Held
+    guessed: float
+    """The prompt's share of ``tokens``."""
+    own: float
+    """Tokens of ours in the window when it was sent, its own among them."""
+
+
+def count_bytes(messages: Sequence[dict[str, str]]) -> float:
+    """The prompt's size in tokens by its bytes alone: 3 bytes a token and 8 tokens a message."""
+    content = sum(len(message["content"].encode()) for message in messages)
+    return content / _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE * len(messages)
+
+
+class Pace:
+    """A service's limits, what of them is in use, and a cool-down for all.
+
+    Others who use the same account are seen in the headers: the tokens that remain are fewer than
+    ours explain, the day's requests grow fewer faster than ours do.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.requests = Window(limits.requests_per_minute or math.inf, limits.minute)
+        self.tokens = Window(limits.tokens_per_minute or math.inf, limits.minute)
+        self.sent = 0
+        self.used_share = 1.0
+        """Which share of what was reserved was used in the end, of late."""
+        self._scale = 1.0
+        self._resume = self._cooling_since = -math.inf
+        self._streak = 0
+        self._climbing = 0
+        self._gap = 0.0
+        self._not_before = -math.inf
+        self._allowed = math.inf if limits.requests_per_day is None else limits.requests_per_day
+        self._left = math.inf  # of the day's requests, as the service said
+        self._exhausted_until = -math.inf
+        self._day = _OthersOfTheDay()
+
+    def reserved(self, messages: Sequence[dict[str, str]], max_completion_tokens: int) -> float:
+        """Tokens that the service will count for a request when it is sent."""
+        return math.ceil(count_bytes(messages) * self._scale) + max_completion_tokens
+
+    def delay(self, now: float, tokens: float) -> float:
+        """Seconds until a request may be sent: 0 where it may now.
+
+        Raises:
+            BudgetExhausted: Not today.
+        """
+        if now < self._exhausted_until:
+            raise BudgetExhausted(
+                f"the judge's budget is used up for another {self._exhausted_until - now:.0f} s;"
+                " what is done is kept: run again then"
+            )
+        if min(self._allowed, self._left) < 1:
+            raise BudgetExhausted(
+                "the judge's requests for the day are used up; what is done is kept: run again"
+                " tomorrow, or raise requests_per_day"
+            )
+        return max(
+            self._resume - now,
+            self._not_before - now,
+            self.requests.delay(now, 1),
+            self.tokens.delay(now, tokens),
+            0.0,
+        )
+
+    def take(self, now: float, tokens: float, guessed: float = 0.0) -> Ticket:
+        """Reserve a request that is sent now."""
+        self.sent += 1
+        self._allowed -= 1
+        self._left -= 1
+        self._day.sent += 1
+        if self._climbing:
+            self._climbing -= 1
+            self._not_before = now + self._gap
+        request_held = self.requests.add(now, 1)
+        tokens_held = self.tokens.add(now, min(tokens, self.tokens.limit))
+        return Ticket(now, tokens, request_held, tokens_held, guessed, self.tokens.own(now))
+
+    def answered(
+        self, now: float, ticket: Ticket, prompt: int, completion: int, headers: RateHeaders
+    ) -> None:
+        """A request was answered: count what it used, and hear what the headers say."""
+        self._streak = 0
+        used = prompt + completion
+        self.tokens.settle(now, ticket.tokens_held, used)
+        if ticket.tokens > 0:
+            self.used_share += _LEARNING * (used / ticket.tokens - self.used_share)
+        if ticket.guessed > 0 and prompt > 0:
+            self._scale += _LEARNING * (prompt / ticket.guessed - self._scale)
+        self._day.done += 1
+        self._hear(now, ticket, headers)
+
+    def rejected(
+        self,
+        now: float,
+        ticket: Ticket,
+        retry_after: float | None,
+        headers: RateHeaders,
+        *,
+        workers: int = 1,
+    ) -> bool:
+        """A request was answered 429: all wait.
+
+        Args:
+            now: When the reply came.
+            ticket: The request's.
+            retry_after: Seconds that it said, or None.
+            headers: What else it said.
+            workers: How many wait now.
+
+        Returns:
+            Whether this began a cool-down; False where the one under way covers it.
+        """
+        self.requests.settle(now, ticket.request_held, 0)
+        self.tokens.settle(now, ticket.tokens_held, 0)
+        self._day.sent -= 1
+        self._hear(now, ticket, headers)
+        first = ticket.sent >= self._cooling_since
+        if first:
+            self._streak += 1
+            self._cooling_since = now
+        wait = retry_after
+        remaining = headers.tokens_remaining
+        if wait is None and remaining is not None and remaining < ticket.tokens:
+            wait = headers.tokens_reset
+        if wait is None:  # a 60th of the minute, doubled each time, with jitter
+            grown = self.limits.minute / 60 * 2 ** min(self._streak - 1, 5)
+            wait = grown * random.uniform(0.75, 1.25) if first else 0.0  # noqa: S311 -- jitter
+        if wait > self.limits.longest_wait:
+            self._exhausted_until = max(self._exhausted_until, now + wait)
+        else:
+            self._resume = max(self._resume, now + wait)
+            self._climbing = max(workers, 1)
+            self._gap = CLIMB_SECONDS / self._climbing
+        return first
+
+    def _hear(self, now: float, ticket: Ticket, headers: RateHeaders) -> None:
+        corrected = self.limits.corrected(headers.tokens_limit)
+        if corrected is not self.limits:
+            self.limits = corrected
+            self.requests.limit = corrected.requests_per_minute or math.inf
+            self.tokens.limit = corrected.tokens_per_minute or math.inf
+        if headers.tokens_limit is not None and headers.tokens_remaining is not None:
+            used = headers.tokens_limit - headers.tokens_remaining
+            others = used - max(ticket.own, self.tokens.own(now))
+            spare = max(headers.tokens_limit - self.tokens.limit, 0.0)
+            stays = min(headers.tokens_reset or math.inf, self.limits.minute)
+            self.tokens.others(now, max(others - spare, 0.0), stays=stays)
+        if headers.day_remaining is not None:
+            self._left = headers.day_remaining
+            if headers.day_remaining < 1 and headers.day_reset:
+                self._exhausted_until = now + headers.day_reset
+            if others_sent := self._day.others(headers.day_remaining):
+                self.requests.add(now, others_sent)
+
+
+class _OthersOfTheDay:
+    """How many requests others sent, by how fast the day's requests grow fewer.
+
+    A lower bound: what of ours is under way may or may not be counted already, and no request of
+    ours must be taken for another's.
+    """
+
+    def __init__(self) -> None:
+        self.sent = self.done = 0
+        self._base: float | None = None
+        self._known = 0.0
+        self._least = math.inf
+
+    def others(self, remaining: float) -> float:
+        """How many have been sent by others that were not reported before."""
+        if self._base is None or remaining > self._least + self.sent:  # the first, or a new day
+            self._base = -remaining - self.done
+            self._known = 0.0
+            self._least = remaining
+        self._least = min(self._least, remaining)
+        new = -remaining - self.sent - self._base - self._known
+        if new <= 0:
+            return 0.0
+        self._known += new
+        return new

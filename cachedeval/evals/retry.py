@@ -1,0 +1,178 @@
+"""One judgement, over as many attempts as it takes and the policy allows."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
+
+from cachedeval.engine.errors import InputError
+from cachedeval.evals.failures import BadRequest, BadVerdict, Failure, RateLimited, TimedOut
+from cachedeval.evals.limits import RateHeaders
+from cachedeval.evals.providers import ChatProvider, ChatReply, ChatRequest
+from cachedeval.evals.throttle import Throttle
+
+__all__ = ["Retry", "judge"]
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often and how long a judgement is tried. Which failures are: `cachedeval.evals.failures`.
+
+    Attributes:
+        attempts: The most attempts of one judgement.
+        deadline: Seconds until a request without a reply is given up.
+        total: Seconds that one judgement may take over all its attempts; waiting for a turn under
+            the limits does not count.
+        first_wait: Seconds before the first retry; doubled for each further one, plus jitter of
+            up to as much.
+        longest_wait: Seconds between attempts at the most.
+    """
+
+    attempts: int = 10
+    deadline: float = 60.0
+    total: float = 300.0
+    first_wait: float = 0.5
+    longest_wait: float = 20.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be kept to.
+
+        Raises:
+            InputError: A number is not above 0.
+        """
+        for name in self.__struct_fields__:
+            given = getattr(self, name)
+            if not given > 0:
+                raise InputError(f"retry: {name} is {given}, and must be above 0")
+
+
+async def judge(
+    client: ChatProvider,
+    throttle: Throttle,
+    policy: Retry,
+    request: ChatRequest,
+    check: Callable[[ChatReply], object],
+) -> ChatReply:
+    """Ask a judge until its reply holds, within the service's limits.
+
+    Args:
+        client: Who is asked.
+        throttle: The service's limits, shared by all calls to it.
+        policy: How often and how long.
+        request: What is asked.
+        check: Raises `BadVerdict` for a reply that is no verdict.
+
+    Raises:
+        Failure: The last attempt's, with how many there were and the reply, if any, in it.
+    """
+    async with throttle.slot():
+        judgement = _Judgement(client, throttle, policy)
+        # One object a call: tasks that share one mix up their attempts.
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(judgement.goes_on),
+            wait=judgement.wait,
+            before_sleep=judgement.sleeps,
+            reraise=True,
+        )
+        try:
+            return await retrying(judgement.attempt, request, check)
+        except Failure as failure:
+            failure.attempts = judgement.attempts
+            raise
+
+
+class _Judgement:
+    """The state of one judgement between its attempts."""
+
+    def __init__(self, client: ChatProvider, throttle: Throttle, policy: Retry) -> None:
+        self.client = client
+        self.throttle = throttle
+        self.policy = policy
+        self.attempts = 0
+        self.busy = 0.0
+        self._failed: Counter[str] = Counter()
+        self._exponential = wait_exponential_jitter(
+            initial=policy.first_wait, max=policy.longest_wait, jitter=policy.first_wait
+        )
+
+    async def attempt(
+        self, request: ChatRequest, check: Callable[[ChatReply], object]
+    ) -> ChatReply:
+        """Ask once, or twice where the service turns ``response_format`` down."""
+        self.attempts += 1
+        if request.response_format is None or not self.client.takes_schema:
+            return await self._ask(_plain(request), check)
+        try:
+            return await self._ask(request, check)
+        except BadRequest as failure:
+            try:
+                reply = await self._ask(_plain(request), check)
+            except BadRequest:
+                raise failure from None  # it was not the schema
+            self.client.takes_schema = False
+            return reply
+
+    def goes_on(self, error: BaseException) -> bool:
+        """Whether another attempt follows this error."""
+        if not isinstance(error, Failure):
+            return False
+        self._failed[error.kind] += 1
+        return (
+            self._failed[error.kind] < error.most_attempts
+            and self.attempts < self.policy.attempts
+            and self.busy < self.policy.total
+        )
+
+    def wait(self, state: RetryCallState) -> float:
+        """Seconds until the next attempt stands in line again."""
+        failure = state.outcome.exception() if state.outcome else None
+        if isinstance(failure, RateLimited | BadVerdict):
+            return 0.0  # all wait, at the throttle; a bad verdict says nothing of the service
+        if isinstance(failure, Failure) and failure.retry_after is not None:
+            return min(failure.retry_after, self.policy.total)
+        return self._exponential(state)
+
+    def sleeps(self, state: RetryCallState) -> None:
+        """The wait counts to the judgement's time."""
+        self.busy += state.upcoming_sleep
+
+    async def _ask(self, request: ChatRequest, check: Callable[[ChatReply], object]) -> ChatReply:
+        throttle = self.throttle
+        ticket = await throttle.reserve(
+            request.messages, request.max_completion_tokens, again=self.attempts > 1
+        )
+        deadline = min(self.policy.deadline, self.policy.total - self.busy)
+        began = time.monotonic()
+        try:
+            reply = await self._complete(request, max(deadline, 0.0))
+        except RateLimited as failure:
+            throttle.rejected(ticket, failure, RateHeaders.read(failure.headers))
+            raise
+        except Failure as failure:
+            throttle.failed(failure)
+            raise
+        finally:
+            self.busy += time.monotonic() - began
+        throttle.answered(
+            ticket, reply.prompt_tokens, reply.completion_tokens, RateHeaders.read(reply.headers)
+        )
+        try:
+            check(reply)
+        except BadVerdict as failure:
+            throttle.failed(failure)
+            raise
+        return reply
+
+    async def _complete(self, request: ChatRequest, deadline: float) -> ChatReply:
+        try:
+            async with asyncio.timeout(deadline):
+                return await self.client.complete(request)
+        except TimeoutError:
+            raise TimedOut(f"{self.client.name} gave no reply in {deadline:g} s") from None
+
+
+def _plain(request: ChatRequest) -> ChatRequest:
+    return request if request.response_format is None else replace(request, response_format=None)

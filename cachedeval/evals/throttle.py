@@ -1,0 +1,163 @@
+"""The gate that every request to a service passes, and no cache hit does."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+
+from aiolimiter import AsyncLimiter
+
+from cachedeval.evals.failures import Failure
+from cachedeval.evals.limits import Limits, RateHeaders
+from cachedeval.evals.pace import Pace, Ticket, count_bytes
+from cachedeval.evals.slots import Slots
+
+__all__ = ["Spent", "Throttle"]
+
+_OPENING_REQUESTS, _OPENING_SECONDS = 4, 0.1
+"""How many requests go out before the first reply, and for how long this holds.
+
+A wrong key then costs a handful of requests, and a right one a tenth of a second at the most.
+"""
+
+_BURST_SHARE, _BURST_REQUESTS = 1 / 12, 5
+"""What may go out at once: five seconds' worth of a minute, and never less than five requests."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """What went over the wire, failed attempts included.
+
+    Attributes:
+        requests: Requests sent.
+        prompt_tokens: Tokens in, as the replies say.
+        completion_tokens: Tokens out.
+        failures: Failed attempts by kind.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+
+class Throttle:
+    """One service's limits, shared by all calls to it.
+
+    Two things hold a request back. aiolimiter's leaky buckets set the pace: requests and tokens
+    leave evenly, after a small burst. The windows of `Pace` know what is left: what was sent
+    within the last minute, what others use, and until when all must wait after a 429.
+
+    Args:
+        limits: What the service permits.
+        clock: Seconds; replaced in tests.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.pace = Pace(limits)
+        self.slots = Slots(limits.max_concurrency)
+        self.spent = Spent()
+        self.fatal: Failure | None = None
+        self._clock = clock
+        self._gate, self._line = asyncio.Lock(), asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._opened: float | None = None
+        self._answered = False
+        self._limits_of_buckets: Limits | None = None
+        self._request_bucket: AsyncLimiter | None = None
+        self._token_bucket: AsyncLimiter | None = None
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """A place among the calls under way, kept over the retries of one call."""
+        return self.slots.take()
+
+    async def reserve(
+        self, messages: Sequence[dict[str, str]], max_completion_tokens: int, *, again: bool = False
+    ) -> Ticket:
+        """Wait until a request may be sent, and count it as sent.
+
+        Args:
+            messages: The prompt.
+            max_completion_tokens: What the reply may have at the most.
+            again: A retry: it goes before those who have not been sent yet.
+
+        Raises:
+            BudgetExhausted: Not today.
+            Failure: The one that ended the run, where one did.
+        """
+        async with contextlib.nullcontext() if again else self._line, self._gate:
+            tokens = self.pace.reserved(messages, max_completion_tokens)
+            await self._even_out(tokens)
+            while (delay := self._delay(tokens)) > 0:
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._changed.wait()
+            if self._opened is None:
+                self._opened = self._clock()
+            self.spent.requests += 1
+            return self.pace.take(self._clock(), tokens, count_bytes(messages))
+
+    def answered(self, ticket: Ticket, prompt: int, completion: int, headers: RateHeaders) -> None:
+        """A request was answered, well or badly: what it used, and what the headers say."""
+        self.pace.answered(self._clock(), ticket, prompt, completion, headers)
+        self.spent.prompt_tokens += prompt
+        self.spent.completion_tokens += completion
+        self.slots.grow()
+        self._wake()
+
+    def rejected(self, ticket: Ticket, failure: Failure, headers: RateHeaders) -> None:
+        """A request was answered 429: all wait, and fewer go on at once afterwards."""
+        began = self.pace.rejected(
+            self._clock(), ticket, failure.retry_after, headers, workers=self.slots.in_use
+        )
+        if began:
+            self.slots.shrink()
+        self.failed(failure)
+
+    def failed(self, failure: Failure) -> None:
+        """An attempt failed. Where every other would fail alike, nothing more is sent."""
+        kinds = self.spent.failures
+        kinds[failure.kind] = kinds.get(failure.kind, 0) + 1
+        if failure.fatal and self.fatal is None:
+            self.fatal = failure
+        self._wake()
+
+    def _wake(self) -> None:
+        self._answered = True
+        self._changed.set()
+
+    def _delay(self, tokens: float) -> float:
+        if self.fatal is not None:
+            raise type(self.fatal)(str(self.fatal), status=self.fatal.status)
+        now = self._clock()
+        delay = self.pace.delay(now, tokens)
+        opening = not self._answered and self.pace.sent >= _OPENING_REQUESTS
+        if opening and self._opened is not None:
+            delay = max(delay, self._opened + _OPENING_SECONDS - now)
+        return delay
+
+    async def _even_out(self, tokens: float) -> None:
+        limits = self.pace.limits
+        if limits is not self._limits_of_buckets:
+            self._limits_of_buckets = limits
+            self._request_bucket = _bucket(
+                limits.requests_per_minute, limits.minute, _BURST_REQUESTS
+            )
+            self._token_bucket = _bucket(limits.tokens_per_minute, limits.minute, 0)
+        if (bucket := self._request_bucket) is not None:
+            await bucket.acquire()
+        if (bucket := self._token_bucket) is not None:
+            await bucket.acquire(min(tokens * self.pace.used_share, bucket.max_rate))
+
+
+def _bucket(limit: float | None, minute: float, least: float) -> AsyncLimiter | None:
+    """A bucket that leaks ``limit`` a minute and takes a small burst at once."""
+    if limit is None:
+        return None
+    burst = max(limit * _BURST_SHARE, min(limit, least), 1.0)
+    return AsyncLimiter(burst, burst / limit * minute)
