@@ -8,8 +8,9 @@ So a file that was changed less than `GRAIN_NS` before it was read is not rememb
 remembered is not asked for while the file is that young (git's index has the same rule). Two
 seconds are FAT's tick, the coarsest in use; ext3's and HFS+'s is one second, and Linux stamps
 others every few milliseconds. A time in the future, after the clock was set back, counts as
-young. What cannot be seen: a file on a server whose clock is behind ours by more than that, which
-is changed twice within one tick of the server.
+young. What a stat cannot show: the second of two changes within one tick of a server whose clock
+is behind ours by more than the grain, and what a program writes through a shared memory map after
+the kernel stamped its first write.
 
 Where digests are kept is the caller's business: anything with `get_many` and `put_many` will do.
 """

@@ -45,10 +45,10 @@ def cached_snapshot(repo: str) -> Path | None:
     folder = hub_folder() / "--".join(["models", *repo.split("/")])
     try:
         revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-        snapshot = folder / "snapshots" / revision
-        return snapshot if revision and _is_complete(snapshot) else None
     except (OSError, ValueError):
         return None
+    snapshot = folder / "snapshots" / revision
+    return snapshot if revision and _is_complete(snapshot) else None
 
 
 def fetch_snapshot(repo: str) -> Path:
@@ -77,8 +77,10 @@ def _is_complete(snapshot: Path) -> bool:
     if not (snapshot / "config.json").exists():
         return False
     index = snapshot / "model.safetensors.index.json"
+    names = {path.name for path in snapshot.glob("model*.safetensors")}
     if index.exists():
-        names = set(json.loads(index.read_bytes())["weight_map"].values())
-    else:
-        names = {path.name for path in snapshot.glob("model*.safetensors")}
+        try:
+            names = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return False
     return bool(names) and all((snapshot / name).exists() for name in names)

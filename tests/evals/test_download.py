@@ -1,0 +1,188 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.hub_cache import REVISION, add_snapshot
+from support.hub_server import COMMIT, HubServer, hub_server
+
+from cachedeval.engine import reading
+from cachedeval.engine.files import digest_file
+from cachedeval.evals.download import FETCH_PATTERNS, cached_snapshot, hub_folder
+
+VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
+
+FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "model.safetensors": os.urandom(1 << 17),
+    "original/consolidated.pth": b"x" * 100,
+    "pytorch_model.bin": b"x" * 100,
+    "tokenizer.json": b"{}",
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"XDG_CACHE_HOME": "/x/cache"},
+        {"HF_HOME": "~/hf"},
+        {"HF_HOME": "$BASE/hf", "XDG_CACHE_HOME": "/x/cache"},
+        {"HUGGINGFACE_HUB_CACHE": "/x/legacy", "HF_HOME": "/x/hf"},
+        {"HF_HUB_CACHE": "~/hub", "HUGGINGFACE_HUB_CACHE": "/x/legacy"},
+    ],
+)
+def test_the_cache_is_where_huggingface_hub_has_it(
+    settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/x/home")
+    monkeypatch.setenv("BASE", "/x/base")
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    code = "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert str(hub_folder()) == run.stdout.strip()
+
+
+def test_the_patterns_are_mlx_lm_s() -> None:
+    from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS  # noqa: PLC0415 - heavy
+
+    assert list(FETCH_PATTERNS) == DEFAULT_ALLOW_PATTERNS
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_a_cached_repository_is_its_main(hub: Path) -> None:
+    assert cached_snapshot("org/name") is None
+    snapshot = add_snapshot(hub, "org/name", FILES)
+    assert cached_snapshot("org/name") == snapshot
+    newer = add_snapshot(hub, "org/other", FILES, revision="f" * 40)
+    assert cached_snapshot("org/other") == newer
+    assert cached_snapshot("org/name") == snapshot
+    (hub / "models--org--name" / "refs" / "main").unlink()
+    assert cached_snapshot("org/name") is None
+
+
+def test_a_repository_without_an_organisation_is_found(hub: Path) -> None:
+    assert add_snapshot(hub, "gpt2", FILES) == cached_snapshot("gpt2")
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_an_incomplete_download_is_not_taken(hub: Path, missing: str) -> None:
+    snapshot = add_snapshot(hub, "org/name", FILES)
+    (snapshot / missing).unlink()
+    assert cached_snapshot("org/name") is None
+
+
+def test_a_missing_shard_is_noticed(hub: Path) -> None:
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = json.dumps({"weight_map": {"a": names[0], "b": names[1]}}).encode()
+    files = {"config.json": b"{}", "model.safetensors.index.json": index}
+    snapshot = add_snapshot(hub, "org/name", files | {names[0]: b"1"})
+    assert cached_snapshot("org/name") is None
+    (snapshot / names[1]).symlink_to("../../blobs/gone")
+    assert cached_snapshot("org/name") is None
+    (snapshot / names[1]).unlink()
+    (snapshot / names[1]).write_bytes(b"2")
+    assert cached_snapshot("org/name") == snapshot
+    for broken in ("", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}'):
+        (snapshot / "model.safetensors.index.json").unlink()
+        (snapshot / "model.safetensors.index.json").write_text(broken)
+        assert cached_snapshot("org/name") is None
+
+
+def resolve(server: HubServer, hub: Path, repo: str, *, fetch: bool) -> str:
+    """Return what `resolve_model` says in a process that knows no other hub than the server."""
+    code = f"""
+from cachedeval.engine.errors import InputError
+from cachedeval.evals.models import model_identity, resolve_model
+try:
+    folder = resolve_model({repo!r}, fetch={fetch})
+    print(folder, sorted(model_identity(folder)["files"]))
+except InputError as error:
+    print("error:", error)
+"""
+    environment = os.environ | {
+        "HF_ENDPOINT": server.url,
+        "HF_HUB_CACHE": str(hub),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
+        environment.pop(name, None)
+    run = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+    )
+    return run.stdout.strip()
+
+
+def test_a_model_is_fetched_once_and_then_found_without_a_network(tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    with hub_server("org/tiny", FILES) as server:
+        assert "error: model org/tiny: no such folder" in resolve(
+            server, hub, "org/tiny", fetch=False
+        )
+        assert server.requests == []
+        fetched = resolve(server, hub, "org/tiny", fetch=True)
+        folder = hub / "models--org--tiny" / "snapshots" / COMMIT
+        assert fetched == f"{folder} ['config.json', 'model.safetensors', 'tokenizer.json']"
+        present = {path.name for path in folder.rglob("*")}
+        assert present == {"config.json", "model.safetensors", "tokenizer.json"}
+        asked = len(server.requests)
+        assert resolve(server, hub, "org/tiny", fetch=True) == fetched
+        assert len(server.requests) == asked
+    assert resolve(server, hub, "org/tiny", fetch=False) == fetched
+
+
+def test_an_interrupted_download_is_taken_up_again(tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    snapshot = add_snapshot(hub, "org/tiny", {"config.json": b"{}"}, revision=COMMIT)
+    with hub_server("org/tiny", FILES) as server:
+        assert str(snapshot) in resolve(server, hub, "org/tiny", fetch=True)
+
+
+def test_what_cannot_be_fetched_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with hub_server("org/tiny", FILES) as server:
+        said = resolve(server, tmp_path, "org/gone", fetch=True)
+        assert said.startswith("error: model org/gone: cannot be fetched from the Hugging Face hub")
+    said = resolve(server, tmp_path, "org/tiny", fetch=True)
+    assert said.startswith("error: model org/tiny: cannot be fetched from the Hugging Face hub")
+    assert "\n" not in said
+    with hub_server("org/tiny", {"README.md": b"x", "config.json": b"{}"}) as server:
+        said = resolve(server, tmp_path, "org/tiny", fetch=True)
+        assert said.endswith("what the Hugging Face hub has of it is no model for mlx_lm")
+
+
+def test_the_layout_of_the_tests_is_that_of_a_download(tmp_path: Path) -> None:
+    """What the other tests lay out is held against what huggingface_hub makes of the same."""
+    with hub_server("org/tiny", FILES) as server:
+        resolve(server, tmp_path / "real", "org/tiny", fetch=True)
+    wanted = {name: data for name, data in FILES.items() if name.endswith(("json", "safetensors"))}
+    add_snapshot(tmp_path / "made", "org/tiny", wanted)
+
+    def links(cache: Path, revision: str) -> dict[str, str]:
+        snapshot = cache / "models--org--tiny" / "snapshots" / revision
+        return {path.name: str(path.readlink()) for path in snapshot.iterdir()}
+
+    assert links(tmp_path / "real", COMMIT) == links(tmp_path / "made", REVISION)
+
+
+def test_what_was_really_downloaded_is_known_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hub_server("org/tiny", FILES) as server:
+        resolve(server, tmp_path, "org/tiny", fetch=True)
+    monkeypatch.delattr(reading, "sha256_digest")
+    folder = tmp_path / "models--org--tiny" / "snapshots" / COMMIT
+    digest = digest_file(folder / "model.safetensors")
+    assert digest == f"sha256:{hashlib.sha256(FILES['model.safetensors']).hexdigest()}"
