@@ -6,23 +6,21 @@ from cerebras.cloud import sdk
 from cachedeval.evals.failures import ConnectionFailed, TimedOut
 from cachedeval.evals.providers import ChatReply, ChatRequest
 from cachedeval.evals.providers.completion import failure_of_reply, read_completion
-from cachedeval.evals.providers.openai_compatible import connection_limits
+from cachedeval.evals.providers.connections import CONNECT_SECONDS, http_client
 
 __all__ = ["CerebrasProvider"]
-
-_CONNECT_SECONDS = 10.0
 
 
 class CerebrasProvider:
     """A client of Cerebras's service; see `cachedeval.evals.providers.ChatProvider`.
 
-    The client's own retries would pass the limits by, and its connection at construction would
-    be one before the first miss: both are off.
+    The SDK's own retries would pass the limits by, and its connection at construction would be
+    one before the first miss: both are off.
 
     Args:
         key: The API key.
         base_url: The service, without ``/v1``.
-        max_concurrency: How many connections are kept.
+        max_concurrency: How many requests may be under way at once.
     """
 
     def __init__(self, *, key: str, base_url: str, max_concurrency: int) -> None:
@@ -30,17 +28,14 @@ class CerebrasProvider:
         host = httpx.URL(base_url).host
         self.name = "Cerebras" if host == "api.cerebras.ai" else f"Cerebras's judge at {host}"
         self._key = key
-        # The caller's deadline bounds the call; only a dead address is given up earlier.
-        timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
+        client = http_client(base_url, max_concurrency)
         self._client = sdk.AsyncCerebras(
             api_key=key,
             base_url=base_url,
             max_retries=0,
             warm_tcp_connection=False,
-            timeout=timeout,
-            http_client=sdk.DefaultAsyncHttpxClient(
-                limits=connection_limits(max_concurrency), timeout=timeout
-            ),
+            timeout=client.timeout,
+            http_client=client,
         )
 
     async def complete(self, request: ChatRequest) -> ChatReply:
@@ -58,9 +53,9 @@ class CerebrasProvider:
                 dict(error.response.headers),
                 service=self.name,
                 secret=self._key,
-            ) from None  # the client's error carries the request, and with it the key
-        except sdk.APITimeoutError as error:
-            raise TimedOut(f"{self.name} took no connection in {_CONNECT_SECONDS:g} s") from error
+            ) from None  # the SDK's error carries the request, and with it the key
+        except sdk.APITimeoutError:
+            raise TimedOut(f"{self.name} let nobody in for {CONNECT_SECONDS:g} s") from None
         except sdk.APIConnectionError as error:
             cause = error.__cause__ or error
             raise ConnectionFailed(f"{self.name}: {type(cause).__name__}: {cause}") from None
