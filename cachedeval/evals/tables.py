@@ -55,6 +55,8 @@ def convert_table(table: Any, form: type[T], where: str) -> T:
             near = difflib.get_close_matches(found["field"], _fields(form), n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
         raise InputError(f"{where}: {said}{hint}") from None
+    except InputError as error:  # the type's own check
+        raise InputError(f"{where}: {error}") from None
 
 
 def _fields(form: Any) -> list[str]:
