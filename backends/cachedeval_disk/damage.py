@@ -1,0 +1,75 @@
+"""Reading what can be read of a damaged database.
+
+SQLite fails a whole select for one bad page. Asked for less and less at a time, it gives all the
+rows that lie on good ones.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+__all__ = ["is_damage", "read_around", "select_all"]
+
+_Item = TypeVar("_Item")
+
+_STEP = 1024
+"""Row numbers to ask for at a time."""
+
+_LIMIT = 10_000_000
+"""Row numbers to look at, where damage has made the last one absurd: seconds of empty selects."""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite says that a file's content is broken, rather than out of reach."""
+    code = getattr(error, "sqlite_errorcode", None)
+    # An extended code says more in its higher bytes.
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def read_around(
+    items: Sequence[_Item], read: Callable[[Sequence[_Item]], list[Any]]
+) -> tuple[list[Any], int]:
+    """Return what `read` returns of the items, and the number of items that it failed for.
+
+    Raises:
+        sqlite3.Error: reading failed for another reason than damage.
+    """
+    try:
+        return read(items), 0
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+    if len(items) == 1:
+        return [], 1
+    middle = len(items) // 2
+    left, left_lost = read_around(items[:middle], read)
+    right, right_lost = read_around(items[middle:], read)
+    return left + right, left_lost + right_lost
+
+
+def select_all(connection: sqlite3.Connection, select: str) -> tuple[list[Any], bool]:
+    """Return the rows of a select over `Cache` that can be read, and whether these are all.
+
+    Args:
+        connection: open for reading.
+        select: `SELECT … FROM Cache WHERE …`, to which a range of row numbers can be added.
+
+    Raises:
+        sqlite3.Error: nothing can be read.
+    """
+    try:
+        return connection.execute(select).fetchall(), True
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+    (last,) = connection.execute("SELECT max(rowid) FROM Cache").fetchone()
+
+    def read(numbers: Sequence[int]) -> list[Any]:
+        between = (numbers[0], numbers[-1])
+        return connection.execute(f"{select} AND rowid BETWEEN ? AND ?", between).fetchall()
+
+    rows: list[Any] = []
+    numbers = range(1, min(last or 0, _LIMIT) + 1)
+    for start in range(0, len(numbers), _STEP):
+        rows += read_around(numbers[start : start + _STEP], read)[0]
+    return rows, False

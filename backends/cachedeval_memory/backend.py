@@ -1,0 +1,90 @@
+"""Values in a dictionary under a lock."""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from cachedeval.engine.backend import Entry
+from cachedeval.engine.errors import InputError
+
+__all__ = ["MemoryBackend", "open_url"]
+
+
+class MemoryBackend:
+    """Keeps values in this process's memory; each instance is a store of its own.
+
+    Thread safety: every method may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: dict[bytes, bytes] = {}
+        self._entries: dict[bytes, Entry] = {}
+        self._leased: set[bytes] = set()
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the values of those keys that are held."""
+        with self._lock:
+            values = self._values
+            return {key: values[key] for key in keys if key in values}
+
+    def put_many(self, items: Mapping[bytes, bytes]) -> None:
+        """Keep the items for as long as this object lives."""
+        now = time.time()
+        entries = {key: Entry(key, len(key) + len(items[key]), now, now, 0) for key in items}
+        with self._lock:
+            self._values.update(items)
+            self._entries.update(entries)
+
+    def delete_many(self, keys: Iterable[bytes]) -> int:
+        """Forget the keys; return how many were held."""
+        with self._lock:
+            held = [key for key in set(keys) if key in self._values]
+            for key in held:
+                del self._values[key], self._entries[key]
+            return len(held)
+
+    def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
+        """Note the use of those keys that are held."""
+        with self._lock:
+            for key, count in hits.items():
+                entry = self._entries.get(key)
+                if entry is not None:
+                    self._entries[key] = entry._replace(used=when, hits=entry.hits + count)
+
+    def scan(self) -> Iterator[Entry]:
+        """Yield an entry for each key held now."""
+        with self._lock:
+            entries = list(self._entries.values())
+        return iter(entries)
+
+    @contextmanager
+    def lease(self, key: bytes) -> Iterator[bool]:
+        """Try to be the only one that computes `key` among those who share this object."""
+        with self._lock:
+            mine = key not in self._leased
+            self._leased.add(key)
+        try:
+            yield mine
+        finally:
+            if mine:
+                with self._lock:
+                    self._leased.remove(key)
+
+    def close(self) -> None:
+        """Do nothing: the values live as long as this object."""
+
+
+def open_url(rest: str) -> MemoryBackend:
+    """Open a new, empty store: the URL `memory:`.
+
+    Args:
+        rest: what follows the colon of the URL; must be empty.
+
+    Raises:
+        InputError: something follows the colon.
+    """
+    if rest:
+        raise InputError(f"cache 'memory:{rest}': nothing may follow the colon; give 'memory:'")
+    return MemoryBackend()
