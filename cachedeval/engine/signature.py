@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from cachedeval.engine.errors import InputError
 
@@ -180,7 +180,8 @@ def _field_defaults(item: type) -> dict[str, Any]:
 
 def _value_type(declared: Any) -> Any:
     """Return the value's type in `Computed[T] | Exception`, or in a plain `T`."""
-    options = get_args(declared) if isinstance(declared, types.UnionType) else (declared,)
+    union = get_origin(declared) in {types.UnionType, Union}
+    options = get_args(declared) if union else (declared,)
     for option in options:
         if not (isinstance(option, type) and issubclass(option, BaseException)):
             return _bare(option)
