@@ -86,8 +86,10 @@ def show_report(report: Report) -> str:
         parts = (f"{name} {mean:.2f}" for name, mean in report["criteria"].items())
         lines.append("  " + ", ".join(parts))
     failed = [item for item in report["items"] if item["error"]]
-    for item in failed[:3]:
-        lines.append(f"  failed: {_short(item['question'])} — {_short(item['error'], 160)}")
+    lines += [
+        f"  failed: {_short(item['question'])} — {_short(item['error'], 160)}"
+        for item in failed[:3]
+    ]
     if len(failed) > 3:  # noqa: PLR2004
         lines.append(f"  … and {len(failed) - 3} more; --json tells them all")
     return "\n".join(lines)

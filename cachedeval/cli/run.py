@@ -47,7 +47,7 @@ def command(**options: Any) -> int:
             num_questions=options["num_questions"],
             on_progress=progress,
         )
-        run = evaluator.last_run
+    run = reports[0].run
     if out is not None:
         _write(out, reports)
     if options["as_json"]:

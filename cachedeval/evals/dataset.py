@@ -11,6 +11,7 @@ The reference may be left out where the judge needs none.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +47,7 @@ class Question(NamedTuple):
     """Fields of the line that tell how this one question is to be judged; mostly none."""
 
 
-def read_questions(path: str | Path) -> list[Question]:
+def read_questions(path: str | os.PathLike[str]) -> list[Question]:
     """Return the questions of a file, in its order.
 
     Args:
@@ -95,7 +96,7 @@ def _question(row: Any) -> Question:
         ValueError: it tells none; the message says why.
     """
     if not isinstance(row, dict):
-        raise ValueError(f"a JSON object is wanted, not a {_json_type(row)}")
+        raise ValueError(f"a JSON object is wanted, not a {_json_type(row)}")  # noqa: TRY004  of the line
     messages, reference = _chat(row)
     asked = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
     if not asked.strip():
@@ -133,9 +134,7 @@ def _split(messages: Any) -> tuple[list[dict[str, str]], str | None]:
     chat = []
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            raise ValueError(
-                f"`messages`[{index}] is to have a `role`, one of {', '.join(_ROLES)}"
-            )
+            raise ValueError(f"`messages`[{index}] is to have a `role`, one of {', '.join(_ROLES)}")
         chat.append({"role": message["role"], "content": _text(message, "content")})
     if chat[-1]["role"] == "assistant":
         return chat[:-1], chat[-1]["content"]
@@ -151,7 +150,7 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return json.dumps(value)
     if not isinstance(value, str):
-        raise ValueError(f"`{name}` is to be a string, not {_json_type(value)}")
+        raise ValueError(f"`{name}` is to be a string, not {_json_type(value)}")  # noqa: TRY004
     return value
 
 

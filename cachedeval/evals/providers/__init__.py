@@ -22,6 +22,7 @@ __all__ = [
     "Provider",
     "default_limits",
     "is_loopback",
+    "key_of",
     "open_provider",
     "parse_judge",
     "server_of",
@@ -205,26 +206,32 @@ def open_provider(
         from cachedeval.evals.providers.cerebras import CerebrasProvider  # noqa: PLC0415
 
         return CerebrasProvider(
-            key=_key(spec, environ, "CEREBRAS_API_KEY"),
+            key=key_of(spec, environ),
             base_url=server_of(spec, environ),
             max_concurrency=max_concurrency,
         )
     if spec.provider == "openai":
         from cachedeval.evals.providers.openai_compatible import OpenAIProvider  # noqa: PLC0415
 
-        server = server_of(spec, environ)
         return OpenAIProvider(
-            key=""
-            if is_loopback(server) and not environ.get("OPENAI_API_KEY")
-            else _key(spec, environ, "OPENAI_API_KEY"),
-            base_url=server,
+            key=key_of(spec, environ),
+            base_url=server_of(spec, environ),
             max_concurrency=max_concurrency,
         )
     raise ValueError(f"{spec} is not reached over HTTP")
 
 
-def _key(spec: JudgeSpec, environ: Mapping[str, str], variable: str) -> str:
+def key_of(spec: JudgeSpec, environ: Mapping[str, str]) -> str:
+    """The key of a judge over HTTP; a server on this machine need not want one.
+
+    Raises:
+        InputError: It is missing.
+    """
+    variable = "CEREBRAS_API_KEY" if spec.provider == "cerebras" else "OPENAI_API_KEY"
     key = environ.get(variable, "").strip()
-    if not key:
-        raise InputError(f"judge {spec}: no key; set {variable} in the environment")
+    if not key and not (spec.provider == "openai" and is_loopback(server_of(spec, environ))):
+        raise InputError(
+            f"judge {spec}: no key; set {variable} in the environment, or take another judge "
+            "(--judge f1 compares with the reference answers)"
+        )
     return key

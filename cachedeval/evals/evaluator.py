@@ -1,0 +1,315 @@
+"""The evaluator: from a model, adapters and questions to reports, through the engine."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from cachedeval.engine.backend import Backend
+from cachedeval.engine.engine import Engine
+from cachedeval.engine.errors import InputError, MissingError
+from cachedeval.engine.explain import Explanation
+from cachedeval.engine.memo import StoreMemo
+from cachedeval.engine.node import Call
+from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.plan import Plan
+from cachedeval.engine.statmemo import Memo, ProcessMemo
+from cachedeval.evals.dataset import read_questions
+from cachedeval.evals.items import Subject, read_item
+from cachedeval.evals.judges import Judge, open_judge
+from cachedeval.evals.report import Report, build_report
+from cachedeval.evals.sample import Sampling, draw
+from cachedeval.evals.subject import LocalModel, adapter_resource, model_of, model_resource
+from cachedeval.evals.watch import OnProgress, Progress, Watch
+
+if TYPE_CHECKING:
+    from cachedeval.engine.runner import CacheMode
+
+__all__ = ["DEFAULT_JUDGE", "AdapterEvaluator", "OptimizedAdapterEvaluator"]
+
+DEFAULT_JUDGE = "cerebras:gpt-oss-120b"
+"""The judge where none is given, neither as an argument nor in CACHEDEVAL_JUDGE."""
+
+OnFailure = Literal["exclude", "zero", "raise"]
+
+
+class AdapterEvaluator:
+    """Scores a model and its adapters on questions, computing only what is not known yet.
+
+    Args:
+        model: folder of the base model, or its name on the hub. Without it the environment's
+            CACHEDEVAL_MODEL, else the model that the adapter says it was trained on.
+        judge: `cerebras:MODEL`, `openai:MODEL`, `mlx:PATH`, `exact` or `f1`. Without it the
+            environment's CACHEDEVAL_JUDGE, else `DEFAULT_JUDGE`.
+        cache: URL of the cache, or an open backend.
+        evaluation_seed: of the sample, and of the sampling above temperature 0.
+        criteria: name of a built-in rubric, or path of a TOML file.
+        per_criterion: ask the judge for each criterion apart, so that editing one asks for one.
+        repeats: how many verdicts are drawn a question; the score is their mean.
+        max_tokens: bound of an answer's length, in tokens.
+        temperature: of the answers; 0 is greedy.
+        top_p: of the answers, above temperature 0.
+        sampling: `nested`, or `shuffle` to repeat old scores.
+        batch_size: how many answers are decoded together; by memory if not given.
+        memory_budget: bytes for models and batches; None is no bound.
+        on_failure: a failed question is left out of the mean (`exclude`), counts 0 (`zero`), or
+            ends the evaluation with its error (`raise`).
+        limits: TOML file with the judge's limits and prices.
+        fetch: download the model if it is not on this machine.
+        mode: how the cache is used: `use`, `refresh`, `off`, `offline`.
+
+    Raises:
+        InputError: an argument cannot be used; the message says which and why.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        judge: str | None = None,
+        cache: str | Backend = "disk:./eval_cache",
+        evaluation_seed: int = 42,
+        *,
+        criteria: str = "default",
+        per_criterion: bool = False,
+        repeats: int = 1,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        sampling: Sampling = "nested",
+        batch_size: int | None = None,
+        memory_budget: int | None = None,
+        on_failure: OnFailure = "exclude",
+        limits: str | None = None,
+        fetch: bool = False,
+        mode: "CacheMode" = "use",
+    ) -> None:
+        _check("max_tokens", max_tokens, max_tokens >= 1, "1 or more")
+        _check("temperature", temperature, 0 <= temperature < float("inf"), "0 or more")
+        _check("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1")
+        _check("repeats", repeats, repeats >= 1, "1 or more")
+        _check("batch_size", batch_size, batch_size is None or batch_size >= 1, "1 or more")
+        self.seed = evaluation_seed
+        self.on_failure = on_failure
+        self._model = os.fspath(model) if model is not None else os.environ.get("CACHEDEVAL_MODEL")
+        self._sampling: Sampling = sampling
+        self._answer = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+        self._batch_size = batch_size
+        self._memory_budget = memory_budget
+        self._fetch = fetch
+        self._models: dict[str, LocalModel] = {}
+        judge_name = judge or os.environ.get("CACHEDEVAL_JUDGE") or DEFAULT_JUDGE
+        # Everything is checked before the cache is opened: bad input leaves no folder behind.
+        self._judge: Judge = open_judge(
+            judge_name,
+            criteria=criteria,
+            per_criterion=per_criterion,
+            repeats=repeats,
+            limits=limits,
+            local_model=self._local_model,
+        )
+        self.engine = Engine(cache, mode=mode, memory_budget=memory_budget)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def evaluate_adapter(
+        self,
+        adapter_name: str | os.PathLike[str] | None = None,
+        training_data_path: str | os.PathLike[str] | None = None,
+        num_questions: int = 20,
+        use_base_model: bool = False,  # noqa: FBT001, FBT002  the original's signature
+        use_cache: bool = True,  # noqa: FBT001, FBT002
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> Report:
+        """Score one adapter, or the base model.
+
+        Args:
+            adapter_name: folder of the adapter, or its name in `./adapters/`.
+            training_data_path: JSON Lines file with the questions.
+            num_questions: how many questions are drawn; all if there are fewer.
+            use_base_model: score the base model without the adapter.
+            use_cache: False neither reads nor writes the cache.
+            on_progress: called with a step's name, how many of its calls are done, and how many
+                there are.
+
+        Raises:
+            InputError: what is to be evaluated cannot be found or read.
+            Failure: the judge cannot be used at all (a wrong key); or, with `on_failure="raise"`,
+                a question failed.
+        """
+        return self.evaluate_adapters(
+            [None if use_base_model else adapter_name],
+            training_data_path,
+            num_questions,
+            use_cache=use_cache,
+            model_from=adapter_name,
+            on_progress=on_progress,
+        )[0]
+
+    async def aevaluate_adapter(self, *args: Any, **kwargs: Any) -> Report:
+        """Do the same as `evaluate_adapter`, awaited."""
+        import asyncio  # noqa: PLC0415  slow to import
+
+        return await asyncio.to_thread(self.evaluate_adapter, *args, **kwargs)
+
+    def evaluate_adapters(
+        self,
+        adapters: Sequence[str | os.PathLike[str] | None],
+        training_data_path: str | os.PathLike[str] | None,
+        num_questions: int = 20,
+        *,
+        use_cache: bool = True,
+        model_from: str | os.PathLike[str] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> list[Report]:
+        """Score several adapters in one run: one load of the base model, one report each.
+
+        Args:
+            adapters: folders or names; None stands for the base model.
+            training_data_path: JSON Lines file with the questions.
+            num_questions: how many questions are drawn.
+            use_cache: False neither reads nor writes the cache.
+            model_from: the adapter whose settings name the model, where nothing else does.
+            on_progress: as in `evaluate_adapter`.
+
+        Raises:
+            InputError: what is to be evaluated cannot be found or read.
+            Failure: as in `evaluate_adapter`.
+        """
+        mode: CacheMode = self.engine.mode if use_cache else "off"
+        watch = Watch(self.engine.stats, self._models.values(), self._judge)
+        subjects = self._subjects(adapters, training_data_path, num_questions, model_from, mode)
+        calls = [call for subject in subjects for call in subject.calls()]
+        self._check_access(calls, mode)
+        settled = self.engine.settle(
+            calls,
+            mode=mode,
+            on_outcome=None if on_progress is None else Progress(calls, on_progress),
+        )
+        outcomes = dict(zip(calls, settled, strict=True))
+        self._raise_what_ends_it(settled)
+        if mode in {"use", "refresh"}:
+            # What no parser can read is asked for again next time.
+            self.engine.forget(self._judge.unreadable(settled))
+        run = watch.run(settled)
+        return [
+            Report(
+                build_report(
+                    [read_item(bound, outcomes, self._judge) for bound in subject.bound],
+                    failures_count_zero=self.on_failure == "zero",
+                    model=subject.model_name,
+                    adapter=subject.adapter_name,
+                    judge=self._judge.name,
+                    seed=self.seed,
+                ),
+                run,
+            )
+            for subject in subjects
+        ]
+
+    def plan(
+        self,
+        adapters: Sequence[str | os.PathLike[str] | None],
+        training_data_path: str | os.PathLike[str] | None,
+        num_questions: int = 20,
+    ) -> Plan:
+        """Say what an evaluation would compute, and about what that costs; loads no model."""
+        subjects = self._subjects(adapters, training_data_path, num_questions, None, "use")
+        return self.engine.plan([call for subject in subjects for call in subject.calls()])
+
+    def explain(
+        self,
+        adapters: Sequence[str | os.PathLike[str] | None],
+        training_data_path: str | os.PathLike[str] | None,
+        num_questions: int = 20,
+    ) -> list[Explanation]:
+        """Say why each step of an evaluation that is not in the cache is not."""
+        subjects = self._subjects(adapters, training_data_path, num_questions, None, "use")
+        calls = [call for subject in subjects for call in subject.calls()]
+        return [why for why in self.engine.explain_many(calls) if why.state != "hit"]
+
+    def cleanup_models(self) -> None:
+        """Free the models that are loaded, and give their memory back."""
+        self.engine.cleanup()
+
+    def close(self) -> None:
+        """Free the models and close the cache; closing twice is harmless."""
+        self.engine.close()
+
+    def _subjects(
+        self,
+        adapters: Sequence[str | os.PathLike[str] | None],
+        data: str | os.PathLike[str] | None,
+        num_questions: int,
+        model_from: str | os.PathLike[str] | None,
+        mode: "CacheMode",
+    ) -> list[Subject]:
+        """Bind every question of every adapter to its steps."""
+        if data is None:
+            raise InputError("training_data_path: give the JSON Lines file with the questions")
+        questions = draw(read_questions(data), num_questions, self.seed, self._sampling)
+        memo: Memo = ProcessMemo() if mode == "off" else StoreMemo(self.engine.store)
+        first = next((name for name in (*adapters, model_from) if name is not None), None)
+        path = model_of(self._model, first, fetch=self._fetch)
+        model = self._local_model(path, memo)
+        bench = self._judge.prepare(memo)
+        return [
+            Subject.bind(
+                questions,
+                model=model,
+                model_name=path.name if self._model is None else Path(self._model).name,
+                adapter=None if name is None else adapter_resource(name, memo),
+                adapter_name=None if name is None else Path(name).name,
+                answer=self._answer,
+                seed=self.seed,
+                bench=bench,
+            )
+            for name in adapters
+        ]
+
+    def _local_model(self, path: Path, memo: Memo) -> LocalModel:
+        """Return the resource of a model folder, the same one for the same content."""
+        found = model_resource(
+            path, memo, batch_size=self._batch_size, memory_budget=self._memory_budget
+        )
+        return self._models.setdefault(found.identified.digest, found)
+
+    def _check_access(self, calls: Sequence[Call[Any]], mode: "CacheMode") -> None:
+        """Find out that the judge cannot be asked before the model is loaded, not after.
+
+        A run that is all hits asks nobody, and needs no key.
+        """
+        try:
+            self._judge.check_access()
+        except InputError:
+            plan = {} if mode in {"off", "refresh"} else self.engine.plan(calls)
+            if not plan or any(node.computed + node.unknown for node in plan.values()):
+                raise
+
+    def _raise_what_ends_it(self, outcomes: Sequence[Outcome]) -> None:
+        missing = [o for o in outcomes if isinstance(o.error, MissingError)]
+        if missing:
+            counts = Counter(outcome.call.node.name for outcome in missing)
+            what = ", ".join(f"{count} of {name}" for name, count in counts.items())
+            raise InputError(
+                f"offline: the cache lacks {what}; run once without --offline, or `cachedeval "
+                "explain` to see why they are missing"
+            )
+        if self.on_failure == "raise":
+            for outcome in outcomes:
+                if outcome.error is not None:
+                    raise outcome.error
+
+
+OptimizedAdapterEvaluator = AdapterEvaluator
+"""`AdapterEvaluator` under its old name."""
+
+
+def _check(name: str, value: object, good: bool, wanted: str) -> None:  # noqa: FBT001  what is checked
+    if not good:
+        raise InputError(f"{name} is {value}; it must be {wanted}")

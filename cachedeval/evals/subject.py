@@ -1,0 +1,118 @@
+"""What is evaluated: the model and the adapter, found, identified, and opened at need."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from cachedeval.engine.errors import InputError
+from cachedeval.engine.resource import Resource
+from cachedeval.engine.statmemo import Memo
+from cachedeval.evals.adapters import adapter_identity, resolve_adapter
+from cachedeval.evals.models import model_identity, read_json_object, resolve_model
+
+__all__ = ["LocalModel", "adapter_resource", "model_of", "model_resource", "runtime"]
+
+
+class LocalModel(Resource[Any]):
+    """A model on this machine, by its content; counts how often it was read from disk.
+
+    Args:
+        path: its folder.
+        identity: what it is, and the runtime that it runs on.
+        batch_size: prompts decoded together; by memory if None.
+        memory_budget: bytes for model and batch, or None.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: dict[str, Any],
+        *,
+        batch_size: int | None = None,
+        memory_budget: int | None = None,
+    ) -> None:
+        self._retired_loads = 0
+        self._service: Any = None
+
+        def load() -> Any:
+            from cachedeval.evals.mlx.service import ModelService  # noqa: PLC0415  imports mlx
+
+            self._service = ModelService(path, batch_size=batch_size, memory_budget=memory_budget)
+            return self._service
+
+        def unload(service: Any) -> None:
+            self._retired_loads += service.loads
+            self._service = None
+            service.close()
+
+        super().__init__(
+            "model", identity, load, close=unload, size=lambda service: int(service.nbytes)
+        )
+
+    @property
+    def loads(self) -> int:
+        """How often its weights were read from disk so far, reloads after an adapter included."""
+        return self._retired_loads + (self._service.loads if self._service is not None else 0)
+
+
+def model_of(given: str | None, adapter: str | os.PathLike[str] | None, *, fetch: bool) -> Path:
+    """Return the folder of the base model: the given one, else the one the adapter names.
+
+    Raises:
+        InputError: it cannot be found, or nothing says which.
+    """
+    if given is not None:
+        return resolve_model(given, fetch=fetch)
+    named: object = None
+    if adapter is not None:
+        folder = resolve_adapter(os.fspath(adapter))
+        named = read_json_object(folder / "adapter_config.json").get("model")
+    if not isinstance(named, str) or not named:
+        raise InputError(
+            "model: give one (--model, or the environment's CACHEDEVAL_MODEL); "
+            + (f"adapter {adapter} does not say" if adapter is not None else "no adapter says")
+            + " what it was trained on"
+        )
+    try:
+        return resolve_model(named, fetch=fetch)
+    except InputError as error:
+        raise InputError(f"adapter {adapter} was trained on {named!r}: {error}") from None
+
+
+def model_resource(
+    path: Path, memo: Memo, *, batch_size: int | None, memory_budget: int | None
+) -> LocalModel:
+    """Return the resource of a model folder; its files are read, unless the memo knows them.
+
+    Raises:
+        InputError: it is no model's folder.
+    """
+    identity = {**model_identity(path, memo=memo), "runtime": runtime()}
+    return LocalModel(path, identity, batch_size=batch_size, memory_budget=memory_budget)
+
+
+def adapter_resource(name: str | os.PathLike[str], memo: Memo) -> Resource[Path]:
+    """Return the resource of an adapter, by its content; it opens to its folder.
+
+    Raises:
+        InputError: it cannot be found, or it is none.
+    """
+    path = resolve_adapter(os.fspath(name))
+    return Resource("adapter", adapter_identity(path, memo=memo), lambda: path)
+
+
+def runtime() -> dict[str, str]:
+    """Return what besides the model decides the text: mlx's versions and the kind of device.
+
+    Nothing is imported to find out. On macOS, mlx computes on the GPU, elsewhere on the CPU.
+    """
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    found = {"device": "gpu" if sys.platform == "darwin" else "cpu"}
+    for package in ("mlx", "mlx-lm"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
