@@ -83,7 +83,7 @@ def signature_of(function: types.FunctionType, *, batch: bool) -> Signature:
     Raises:
         InputError: a batched node does not declare what its list holds.
     """
-    hints = _hints(function)
+    hints = _hints(function, batch=batch)
     if batch:
         return _batch_signature(function, hints)
     code = function.__code__
@@ -106,9 +106,9 @@ def signature_of(function: types.FunctionType, *, batch: bool) -> Signature:
     return Signature(function.__qualname__, names, count, defaults, returns)
 
 
-def _hints(function: types.FunctionType) -> dict[str, Any]:
-    """Return the annotations that matter here: the return's, and the first parameter's."""
-    first = function.__code__.co_varnames[:1]
+def _hints(function: types.FunctionType, *, batch: bool) -> dict[str, Any]:
+    """Return the annotations that matter: the return's, and a batched node's first input's."""
+    first = function.__code__.co_varnames[:1] if batch else ()
     wanted = {
         name: hint for name, hint in function.__annotations__.items() if name in {"return", *first}
     }
