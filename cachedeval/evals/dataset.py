@@ -96,7 +96,7 @@ def _question(row: Any) -> Question:
         ValueError: it tells none; the message says why.
     """
     if not isinstance(row, dict):
-        raise ValueError(f"a JSON object is wanted, not a {_json_type(row)}")  # noqa: TRY004  of the line
+        raise ValueError(f"a JSON object is wanted, not {_json_type(row)}")  # noqa: TRY004  of the line
     messages, reference = _chat(row)
     asked = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
     if not asked.strip():
@@ -160,7 +160,7 @@ def _optional(row: Mapping[str, Any], name: str) -> str | None:
 
 def _json_type(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
-    return names.get(type(value), "null or missing" if value is None else "a number")
+    return names.get(type(value), "null" if value is None else "a number")
 
 
 def _numbered(questions: Iterator[Question]) -> Iterator[Question]:

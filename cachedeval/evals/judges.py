@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Call, Node
 from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.resource import Resource
@@ -108,6 +109,11 @@ def open_judge(
     """
     spec = parse_judge(name)
     if spec.provider == "exact" or spec.provider == "f1":  # noqa: PLR1714  mypy narrows by this
+        if criteria != "default":
+            raise InputError(
+                f"criteria {criteria!r}: judge {spec} compares with the reference answers and has "
+                "no criteria; leave them out, or take a judge that scores by a rubric"
+            )
         return _Reference(spec.provider)
     rubric = load_rubric(criteria)
     if spec.over_http:
