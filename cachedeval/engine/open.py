@@ -4,6 +4,7 @@ from typing import Any
 
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.errors import BackendError, InputError
+from cachedeval.engine.installed import entry_points, load
 
 __all__ = ["GROUP", "open_backend"]
 
@@ -18,10 +19,8 @@ def open_backend(url: str) -> Backend:
         InputError: the URL has no scheme, or no installed backend has it.
         BackendError: the backend cannot be opened.
     """
-    from importlib.metadata import entry_points  # noqa: PLC0415  slow, and only needed here
-
     scheme, colon, rest = url.partition(":")
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    found = entry_points(GROUP)
     if not colon or scheme not in found:
         known = ", ".join(f"{name}:" for name in sorted(found)) or "none is installed"
         raise InputError(
@@ -29,11 +28,11 @@ def open_backend(url: str) -> Backend:
             f"(schemes here: {known})"
         )
     try:
-        opened: Any = found[scheme].load()(rest)
+        opened: Any = load(found[scheme])(rest)
     except (InputError, BackendError):
         raise
     except Exception as error:
         raise BackendError(f"cache {url!r} cannot be opened: {error}") from error
     if not isinstance(opened, Backend):
-        raise BackendError(f"cache {url!r}: {found[scheme].value} does not return a Backend")
+        raise BackendError(f"cache {url!r}: {found[scheme]} does not return a Backend")
     return opened

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -160,6 +159,8 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def _date(text: str) -> datetime | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415  slow to import, rarely wanted
+
     try:
         parsed = parsedate_to_datetime(text)
     except (TypeError, ValueError):

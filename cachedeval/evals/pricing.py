@@ -1,7 +1,6 @@
 """What tokens cost."""
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -39,5 +38,5 @@ def load_prices(own: Prices | None = None) -> Prices:
 
     A judge that is not among them has no known price: report tokens, and no money.
     """
-    path = Path(str(resources.files(__package__) / "prices.toml"))
+    path = Path(__file__).with_name("prices.toml")
     return {**convert_table(read_table(path), dict[str, Price], str(path)), **(own or {})}

@@ -5,7 +5,6 @@
 
 import math
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any
@@ -22,6 +21,8 @@ __all__ = [
     "load_rubric",
     "rubric_of_levels",
 ]
+
+_BUILTIN = Path(__file__).with_name("rubrics")
 
 _SYSTEM = """\
 You are a strict and fair judge of answers. You score one response to one question, on these \
@@ -113,8 +114,7 @@ class Rubric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def builtin_rubrics() -> list[str]:
     """The names of the rubrics that come with the package."""
-    folder = resources.files(__package__) / "rubrics"
-    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(path.stem for path in _BUILTIN.glob("*.toml"))
 
 
 def load_rubric(name_or_path: str | Path) -> Rubric:
@@ -125,7 +125,7 @@ def load_rubric(name_or_path: str | Path) -> Rubric:
     """
     given = str(name_or_path)
     if given in builtin_rubrics():
-        path = Path(str(resources.files(__package__) / "rubrics" / f"{given}.toml"))
+        path = _BUILTIN / f"{given}.toml"
     else:
         path = Path(name_or_path)
         if not path.exists() and path.suffix != ".toml":

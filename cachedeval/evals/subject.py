@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cachedeval.engine.errors import InputError
+from cachedeval.engine.installed import version
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.statmemo import Memo
 from cachedeval.evals.adapters import adapter_identity, resolve_adapter
@@ -107,12 +108,7 @@ def runtime() -> dict[str, str]:
 
     Nothing is imported to find out. On macOS, mlx computes on the GPU, elsewhere on the CPU.
     """
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
-
     found = {"device": "gpu" if sys.platform == "darwin" else "cpu"}
     for package in ("mlx", "mlx-lm"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "none"
+        found[package] = version(package) or "none"
     return found

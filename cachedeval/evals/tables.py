@@ -1,6 +1,5 @@
 """TOML files that users write, read into declared types; what does not fit is named."""
 
-import difflib
 import re
 import tomllib
 from pathlib import Path
@@ -52,6 +51,8 @@ def convert_table(table: Any, form: type[T], where: str) -> T:
         said = str(error)
         hint = ""
         if found := _UNKNOWN.search(said):
+            import difflib  # noqa: PLC0415  only for the hint
+
             near = difflib.get_close_matches(found["field"], _fields(form), n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
         raise InputError(f"{where}: {said}{hint}") from None
