@@ -1,0 +1,84 @@
+"""The demo's job: base and adapters, two judges, then all of it again from the cache."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from cachedeval.evals.demo.examples import ADAPTERS, adapter_folder, questions_file
+from cachedeval.evals.evaluator import AdapterEvaluator
+from cachedeval.evals.report import Report
+from cachedeval.evals.watch import OnProgress
+
+__all__ = ["Pass", "run_demo"]
+
+_MAX_TOKENS = 32
+_QUESTIONS, _QUICK_QUESTIONS = 20, 8
+_RUBRIC = "correctness"
+
+
+class Pass(NamedTuple):
+    """One time through.
+
+    Attributes:
+        seconds: how long it took.
+        reports: by judge, one report a subject: the base model first, then the adapters.
+    """
+
+    seconds: float
+    reports: dict[str, list[Report]]
+
+    def count(self, what: str) -> int:
+        """Return the sum of a count (`computed`, `hits`, `calls`, `failed`) over all steps."""
+        return sum(
+            counts[what]
+            for found in self.reports.values()
+            for counts in found[0].run["nodes"].values()
+        )
+
+    @property
+    def loads(self) -> int:
+        """How many models were loaded."""
+        return sum(found[0].run["loads"] for found in self.reports.values())
+
+
+def run_demo(
+    model: Path,
+    cache: str,
+    *,
+    quick: bool = False,
+    say: Callable[[str], None],
+    on_progress: OnProgress | None = None,
+) -> tuple[Pass, Pass]:
+    """Evaluate the demo's subjects twice.
+
+    Args:
+        model: the demo model's folder.
+        cache: URL of the cache, on disk if the second time is to find what the first left.
+        quick: fewer questions.
+        say: told what begins.
+        on_progress: as in `AdapterEvaluator.evaluate_adapter`.
+
+    Returns:
+        The first pass and the second, each with an evaluator of its own.
+    """
+    passes = []
+    for title in ("First pass: nothing is known yet", "Second pass: the same again"):
+        say(title)
+        start = time.perf_counter()
+        reports = {}
+        for judge in ("f1", f"mlx:{model}"):
+            criteria = "default" if judge == "f1" else _RUBRIC
+            with AdapterEvaluator(
+                model, judge, cache, max_tokens=_MAX_TOKENS, criteria=criteria
+            ) as evaluator:
+                found = evaluator.evaluate_adapters(
+                    [None, *(adapter_folder(name) for name in reversed(ADAPTERS))],
+                    questions_file(),
+                    _QUICK_QUESTIONS if quick else _QUESTIONS,
+                    on_progress=on_progress,
+                )
+            reports[found[0]["judge"]] = found
+        passes.append(Pass(time.perf_counter() - start, reports))
+    first, second = passes
+    return first, second

@@ -1,0 +1,275 @@
+"""`AdapterEvaluator` as those use it who wrote for the original."""
+
+import asyncio
+import gc
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from cachedeval import AdapterEvaluator, InputError, OptimizedAdapterEvaluator
+from cachedeval.evals.failures import Failure, NoSuchModel
+from support.judge_server import JudgeServer
+from support.workplace import Workplace
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture
+def data(place: Workplace, tmp_path: Path) -> Path:
+    return place.questions(tmp_path, 8)
+
+
+def evaluator(place: Workplace, folder: Path, judge: str = "f1") -> AdapterEvaluator:
+    return AdapterEvaluator(place.model, judge, f"disk:{folder / 'cache'}", max_tokens=8)
+
+
+def test_the_original_call_works_as_it_was_written(
+    place: Workplace, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adapters").symlink_to(place.root / "adapters")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CACHEDEVAL_MODEL", str(place.model))
+    with JudgeServer() as server:
+        monkeypatch.setenv("CEREBRAS_BASE_URL", server.url)
+        monkeypatch.setenv("CEREBRAS_API_KEY", "key")
+        original = OptimizedAdapterEvaluator(evaluation_seed=42)
+        report = original.evaluate_adapter(
+            adapter_name="changing",
+            training_data_path=str(data),
+            num_questions=4,
+            use_base_model=False,
+        )
+        again = original.evaluate_adapter(
+            adapter_name="other", training_data_path=str(data), num_questions=4
+        )
+        original.close()
+        assert server.calls == 8
+    assert report.scored == 4
+    assert report["adapter"] == "changing"
+    assert again["adapter"] == "other"
+    assert report.run["loads"] == 1
+    assert again.run["loads"] == 0
+    assert (tmp_path / "eval_cache").is_dir()
+
+
+def test_what_the_original_hard_wired_has_a_clear_error(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CACHEDEVAL_MODEL", "CACHEDEVAL_JUDGE", "CEREBRAS_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    with (
+        AdapterEvaluator(cache="memory:") as bare,
+        pytest.raises(InputError, match="CACHEDEVAL_MODEL"),
+    ):
+        bare.evaluate_adapter(training_data_path=data, use_base_model=True)
+
+
+def test_the_adapter_names_its_model(place: Workplace, data: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "told"
+    adapter.mkdir()
+    for name in ("adapter_config.json", "adapters.safetensors"):
+        (adapter / name).write_bytes((place.changing / name).read_bytes())
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({**settings, "model": str(place.model)})
+    )
+    with AdapterEvaluator(judge="f1", cache="memory:", max_tokens=4) as told:
+        assert told.evaluate_adapter(adapter, data, 2).scored == 2
+
+
+def test_use_cache_false_neither_reads_nor_writes(
+    place: Workplace, data: Path, tmp_path: Path
+) -> None:
+    with evaluator(place, tmp_path) as first:
+        first.evaluate_adapter("changing" if False else place.changing, data, 3)
+        before = len(list(first.engine.store.records()))
+        report = first.evaluate_adapter(place.other, data, 3, use_cache=False)
+        assert report.run["nodes"]["generation"]["computed"] == 3
+        known = first.evaluate_adapter(place.changing, data, 3, use_cache=False)
+        assert known.run["nodes"]["generation"]["computed"] == 3
+        assert len(list(first.engine.store.records())) == before
+
+
+def test_cleanup_gives_the_memory_back(place: Workplace, data: Path, tmp_path: Path) -> None:
+    from support.tiny_model import make_tiny_model
+
+    large = make_tiny_model(tmp_path / "large", hidden=512, layers=8)
+    weights = sum(file.stat().st_size for file in large.glob("*.safetensors"))
+    with AdapterEvaluator(large, "f1", "memory:", max_tokens=4) as loaded:
+        import mlx.core as mx
+
+        before = mx.get_active_memory()
+        loaded.evaluate_adapter(None, data, 2)
+        during = mx.get_active_memory()
+        loaded.cleanup_models()
+        gc.collect()
+        after = mx.get_active_memory()
+        again = loaded.evaluate_adapter(None, data, 3)
+    assert during - before > 0.9 * weights
+    assert after - before < 0.1 * weights
+    assert again.run["loads"] == 1
+    assert again.run["nodes"]["generation"]["computed"] == 1
+
+
+def test_the_async_twin_does_the_same(place: Workplace, data: Path, tmp_path: Path) -> None:
+    with evaluator(place, tmp_path) as one:
+        expected = one.evaluate_adapter(place.changing, data, 3)
+
+        async def main() -> str:
+            return (await one.aevaluate_adapter(place.changing, data, 3)).to_json()
+
+        assert asyncio.run(main()) == expected.to_json()
+
+
+def test_a_backend_from_outside_is_used_by_its_url(
+    place: Workplace, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    info = site / "outsider-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outsider\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[cachedeval.backends]\nouter = outsider:open_url\n")
+    (site / "outsider.py").write_text(
+        "from cachedeval import open_backend\n"
+        "opened = []\n"
+        "kept = open_backend('memory:')\n"
+        "def open_url(rest):\n"
+        "    opened.append(rest)\n"
+        "    return kept\n"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    with evaluator(place, tmp_path) as ours:
+        expected = ours.evaluate_adapter(place.changing, data, 3).to_json()
+    with AdapterEvaluator(place.model, "f1", "outer:some/where?x=1", max_tokens=8) as theirs:
+        assert theirs.evaluate_adapter(place.changing, data, 3).to_json() == expected
+        stored = list(theirs.engine.store.backend.scan())
+    assert sys.modules["outsider"].opened == ["some/where?x=1"]
+    assert len(stored) >= 6
+
+
+def test_failures_count_as_they_are_told_to(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = place.questions(tmp_path, 4)
+    with JudgeServer(fail={"What is 2 plus 2": 400}) as server:
+        monkeypatch.setenv("CEREBRAS_BASE_URL", server.url)
+        monkeypatch.setenv("CEREBRAS_API_KEY", "key")
+
+        def score(on_failure: str) -> tuple[float | None, int]:
+            with AdapterEvaluator(
+                place.model, "cerebras:m", "memory:", max_tokens=4, on_failure=on_failure
+            ) as one:
+                report = one.evaluate_adapter(place.changing, data, 4)
+                return report.score, report.failed
+
+        excluded, zero = score("exclude"), score("zero")
+        assert excluded[1] == zero[1] == 1
+        assert zero[0] == pytest.approx((excluded[0] or 0) * 3 / 4, abs=1e-5)
+        with pytest.raises(Failure):
+            score("raise")
+
+
+def test_a_wrong_key_is_one_error_and_few_requests(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = place.questions(tmp_path, 40)
+    with JudgeServer(api_key="right") as server:
+        monkeypatch.setenv("CEREBRAS_BASE_URL", server.url)
+        monkeypatch.setenv("CEREBRAS_API_KEY", "wrong")
+        with (
+            AdapterEvaluator(place.model, "cerebras:m", "memory:", max_tokens=4) as one,
+            pytest.raises(InputError, match="key"),
+        ):
+            one.evaluate_adapter(None, data, 40)
+        assert server.calls <= 6
+
+
+def test_identical_questions_are_asked_once(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "same.jsonl"
+    data.write_text('{"question": "Again?", "answer": "yes"}\n' * 40)
+    with JudgeServer() as server:
+        monkeypatch.setenv("CEREBRAS_BASE_URL", server.url)
+        monkeypatch.setenv("CEREBRAS_API_KEY", "key")
+        with AdapterEvaluator(place.model, "cerebras:m", "memory:", max_tokens=4) as one:
+            report = one.evaluate_adapter(None, data, 40)
+        assert server.calls == 1
+    assert report.scored == 40
+    assert len({item["id"] for item in report["items"]}) == 40
+    assert report.run["nodes"]["generation"]["computed"] == 1
+
+
+def test_judging_starts_with_the_first_answer(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first judge call comes in before the last answer is there."""
+    data = place.questions(tmp_path, 12)
+    with JudgeServer() as server:
+        monkeypatch.setenv("CEREBRAS_BASE_URL", server.url)
+        monkeypatch.setenv("CEREBRAS_API_KEY", "key")
+        seen: list[tuple[str, int]] = []
+        with AdapterEvaluator(
+            place.model, "cerebras:m", "memory:", max_tokens=200, batch_size=1
+        ) as one:
+            one.evaluate_adapter(
+                None, data, 12, on_progress=lambda step, done, _: seen.append((step, done))
+            )
+    assert seen.index(("judge", 1)) < seen.index(("generation", 12))
+
+
+def test_lone_surrogates_and_emoji_are_survived(place: Workplace, tmp_path: Path) -> None:
+    data = tmp_path / "odd.jsonl"
+    data.write_text(
+        '{"question": "lone \\ud800 surrogate", "answer": "x"}\n'
+        '{"question": "🧮 ünï", "answer": "🙂"}\n'
+    )
+    with evaluator(place, tmp_path) as one:
+        report = one.evaluate_adapter(None, data, 2)
+    assert report.scored + report.failed == 2
+    assert report.scored >= 1
+    json.loads(report.to_json())
+
+
+def test_repeats_and_single_criteria(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = place.questions(tmp_path, 3)
+    with JudgeServer() as server:
+        monkeypatch.setenv("CEREBRAS_BASE_URL", server.url)
+        monkeypatch.setenv("CEREBRAS_API_KEY", "key")
+        cache = f"disk:{tmp_path / 'c'}"
+        for repeats, per_criterion, calls in ((1, False, 3), (3, False, 9), (1, True, 21)):
+            with AdapterEvaluator(
+                place.model,
+                "cerebras:m",
+                cache,
+                max_tokens=4,
+                repeats=repeats,
+                per_criterion=per_criterion,
+            ) as one:
+                report = one.evaluate_adapter(None, data, 3)
+            assert server.calls == calls
+            assert set(report["criteria"]) == {"accuracy", "relevance", "completeness", "clarity"}
+
+
+def test_a_model_that_the_service_lacks_ends_the_run(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from support.judge_http import Answer, error_body
+
+    gone = Answer(404, error_body("model not found", "model_not_found"))
+    with JudgeServer(script=lambda _: gone) as server:
+        monkeypatch.setenv("CEREBRAS_BASE_URL", server.url)
+        monkeypatch.setenv("CEREBRAS_API_KEY", "key")
+        with (
+            AdapterEvaluator(place.model, "cerebras:m", "memory:", max_tokens=4) as one,
+            pytest.raises(NoSuchModel),
+        ):
+            one.evaluate_adapter(None, place.questions(tmp_path, 3), 3)
