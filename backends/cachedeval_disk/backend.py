@@ -1,35 +1,28 @@
 """The disk backend: a folder that several processes read and write at once."""
 
+import contextlib
 import os
-import threading
+import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 from cachedeval.engine.backend import Entry
 from cachedeval.engine.errors import InputError
-from cachedeval_disk import database, locks, usage
+from cachedeval_disk import damage, database, locks, usage
+from cachedeval_disk.access import Access
 from cachedeval_disk.reader import Reader
 
-if TYPE_CHECKING:
-    from cachedeval_disk.writer import Writer
-
 __all__ = ["DiskBackend", "open_url"]
-
-_LOCK_NAME = "lock"
-
-_ROW = 120
-"""Bytes that a value's row takes beside the value: its other columns and its place in indexes."""
-
-_BLOCK = 4096
-"""Bytes by which files grow on nearly every file system."""
 
 
 class DiskBackend:
     """Keeps values in a folder, for any number of processes.
 
-    Nothing is created before the first write or lease. `close` gives back what is open; a later
-    call opens it again.
+    Nothing is created before the first write or lease. A damaged database is replaced at the next
+    write, and what can be read of it is kept. `close` gives back what is open; a later call opens
+    it again.
 
     Args:
         path: the folder; `~` is expanded. It is made, for its owner alone, if there is none.
@@ -38,7 +31,7 @@ class DiskBackend:
         InputError: the path cannot be a folder.
         BackendError: the folder holds another program's database, or a newer version's.
 
-    Thread safety: every method may be called from any thread. A forked child may go on using it.
+    Thread safety: every method may be called from any thread, and a forked child may go on.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -46,14 +39,15 @@ class DiskBackend:
         if not given or "\0" in given:
             raise InputError(f"cache 'disk:{given}': give a folder, as in disk:./eval_cache")
         # Resolved once: neither `chdir` nor a link set anew moves a cache in the middle of a run.
-        self._folder = os.path.realpath(os.path.expanduser(given))
-        if os.path.lexists(self._folder) and not os.path.isdir(self._folder):
-            raise InputError(f"cache 'disk:{given}': {self._folder!r} is not a folder")
-        database.check_format(os.path.join(self._folder, database.NAME))
+        self._folder = Path(given).expanduser().resolve()
+        if os.path.lexists(self._folder) and not self._folder.is_dir():
+            raise InputError(f"cache 'disk:{given}': {self._folder} is not a folder")
+        self._path = self._folder / database.NAME
         self._reader = Reader(self._folder)
-        self._lock = threading.RLock()
-        self._writer: Writer | None = None
-        self._lock_file: locks.LockFile | None = None
+        self._access = Access(self._folder, self._reader)
+        with contextlib.suppress(sqlite3.Error, OSError):  # told when something is to be read
+            self._reader.open()
+        _backends.add(self)
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values of those keys that are held and can be read.
@@ -72,21 +66,22 @@ class DiskBackend:
             sqlite3.Error, OSError: none is kept.
         """
         if items:
-            with self._writing() as writer:
-                writer.put_many(items)
+            self._access.write(lambda writer: writer.put_many(items))
 
     def delete_many(self, keys: Iterable[bytes]) -> int:
         """Forget the keys and give their room back; return how many were held.
 
         Raises:
+            BackendError: the database was replaced by one that is not ours.
             sqlite3.Error, OSError: some are still held.
         """
         wanted = list(dict.fromkeys(keys))
-        if not wanted or not self._exists():
+        if not wanted or database.find(self._path) is None:
             return 0
-        with self._writing() as writer:
-            deleted = writer.delete_many(wanted)
-            usage.forget(self._folder)
+        deleted = self._access.write(lambda writer: writer.delete_many(wanted))
+        if deleted:
+            with self._access.alone() as writer:
+                writer.give_room_back(deleted)
         return deleted
 
     def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
@@ -95,27 +90,33 @@ class DiskBackend:
         Raises:
             sqlite3.Error, OSError: it could not be noted.
         """
-        if not hits or not self._exists():
+        if not hits or database.find(self._path) is None:
             return
-        with self._lock, self._attached().gate(alone=False):
-            usage.note(self._folder, hits, when)
+        try:
+            with self._access.gate(alone=False):
+                usage.note(self._folder, hits, when)
+        except sqlite3.DatabaseError as error:
+            if not damage.is_damage(error):
+                raise
+            with self._access.gate(alone=True):
+                usage.discard(self._folder)
+                usage.note(self._folder, hits, when)
 
     def scan(self) -> Iterator[Entry]:
-        """Yield an entry for each key held now.
+        """Yield an entry for each key held now, of a damaged database what can be read.
 
         Raises:
             BackendError: the database was replaced by one that is not ours.
-            sqlite3.Error, OSError: it cannot be read.
+            sqlite3.Error, OSError: nothing can be read.
         """
+        from cachedeval_disk.upkeep import row_size  # noqa: PLC0415  not needed to read
+
         used = usage.read(self._folder)
-        for key, created, size, filename in self._reader.rows():
-            if type(created) is not float or type(size) is not int:
-                continue
-            last, hits = used.get(key, (created, 0))
-            if last < created:  # of an earlier value under this key
-                last, hits = created, 0
-            taken = size if filename is None else -(-size // _BLOCK) * _BLOCK
-            yield Entry(key, taken + _ROW, created, last, hits)
+        for row in self._reader.rows():
+            last, hits = used.get(row.key, (row.created, 0))
+            if last < row.created:  # of an earlier value under this key
+                last, hits = row.created, 0
+            yield Entry(row.key, row_size(row.size, in_file=row.in_file), row.created, last, hits)
 
     def lease(self, key: bytes) -> AbstractContextManager[bool]:
         """Try to be the only one that computes `key`, among all who use the folder.
@@ -123,60 +124,29 @@ class DiskBackend:
         Raises:
             OSError: on entering, the folder cannot be written to.
         """
-        return locks.Lease(self._attach, key)
+        return locks.Lease(self._access.attach, key)
 
     def close(self) -> None:
         """Close what is open."""
-        with self._lock:
-            self._reader.close()
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
-            if self._lock_file is not None:
-                self._lock_file.detach()
-                self._lock_file = None
+        self._reader.close()
+        self._access.close()
 
-    def _exists(self) -> bool:
-        return os.path.exists(os.path.join(self._folder, database.NAME))
+    def _forget_parent(self) -> None:
+        # To close what belongs to the parent could harm it, so it stays open, out of reach.
+        _parents.extend((self._reader.abandon(), self._access.abandon()))
 
-    @contextmanager
-    def _writing(self) -> Iterator["Writer"]:
-        with self._lock:
-            path = os.path.join(self._folder, database.NAME)
-            while True:
-                gate = self._attached()
-                if self._writer is None or self._writer.identity != database.identity(path):
-                    with gate.gate(alone=True):
-                        self._open_writer()
-                with gate.gate(alone=False):
-                    if self._writer is None or self._writer.identity != database.identity(path):
-                        continue
-                    yield self._writer
-                return
 
-    def _open_writer(self) -> None:
-        from cachedeval_disk.writer import Writer  # noqa: PLC0415  diskcache: for writing only
+_parents: list[object] = []
+_backends: "weakref.WeakSet[DiskBackend]" = weakref.WeakSet()
 
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        self._writer = Writer(self._folder)
 
-    def _attached(self) -> locks.LockFile:
-        # Kept between calls; the file is another one when the folder was removed and made again.
-        kept = self._lock_file
-        if kept is not None and not kept.forked:
-            if kept.identity == database.identity(os.path.join(self._folder, _LOCK_NAME)):
-                return kept
-            kept.detach()
-        self._lock_file = None
-        self._lock_file = self._attach()
-        return self._lock_file
+def _forget_parent() -> None:
+    """After a fork: the parent's connections and locks are the parent's."""
+    for backend in list(_backends):
+        backend._forget_parent()  # noqa: SLF001  its own module
 
-    def _attach(self) -> locks.LockFile:
-        if not os.path.isdir(self._folder):
-            os.makedirs(self._folder, 0o700, exist_ok=True)
-        return locks.attach(os.path.join(self._folder, _LOCK_NAME))
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 def open_url(rest: str) -> DiskBackend:

@@ -4,15 +4,16 @@ A row of the database names its file, and a row is whoever's who wrote the datab
 counts only if it has the form that diskcache gives, `ab/cd/….val`, and is a regular file there.
 """
 
+import contextlib
 import os
 import re
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 __all__ = ["is_name", "list_names", "read", "remove", "write"]
 
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val", re.ASCII)
-_PART = re.compile(r"[0-9a-f]{2}", re.ASCII)
 
 
 def is_name(name: object) -> bool:
@@ -20,75 +21,61 @@ def is_name(name: object) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
-def read(folder: str, name: str, size: int) -> bytes | None:
+def read(folder: Path, name: str, size: int) -> bytes | None:
     """Return the file's bytes, or None if it is not there, not whole or not a regular file."""
-    path = os.path.join(folder, name)
+    if not is_name(name):
+        return None
+    path = folder / name
     try:
-        if not is_name(name) or os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
+        if path.parent.resolve() != path.parent:  # a link leads elsewhere
             return None
-        # A FIFO must not make the reader wait.
+        # Opened so that neither a link is followed nor a FIFO waited for.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
+        with os.fdopen(fd, "rb") as file:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode) or found.st_size != size:
                 return None
-            data = file.read(size + 1)
+            data = file.read(size)
     except OSError:
         return None
     return data if len(data) == size else None
 
 
-def write(folder: str, name: str, data: bytes) -> None:
+def write(folder: Path, name: str, data: bytes) -> None:
     """Write a new file, for the owner alone; what cannot be written whole is removed again."""
-    path = os.path.join(folder, name)
+    path = folder / name
     while True:
-        os.makedirs(os.path.dirname(os.path.dirname(path)), 0o700, exist_ok=True)
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        path.parent.parent.mkdir(0o700, exist_ok=True)  # fails if the cache's folder is gone
         try:
+            path.parent.mkdir(0o700, exist_ok=True)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:  # somebody removed the emptied folder in between
-            if not os.path.isdir(folder):
-                raise
-            continue
-        break
+            break
+        except FileNotFoundError:
+            continue  # somebody removed the last other file there, and its folders with it
     try:
-        with open(fd, "wb") as file:
+        with os.fdopen(fd, "wb") as file:
             file.write(data)
     except BaseException:
-        os.unlink(path)
+        with contextlib.suppress(OSError):
+            path.unlink()
         raise
 
 
-def remove(folder: str, name: str) -> bool:
-    """Remove a value's file, and its folders if it was the last there; whether it was there."""
-    if not is_name(name):
-        return False
-    path = os.path.join(folder, name)
-    parent = os.path.dirname(path)
-    try:
-        if os.path.realpath(parent) != parent:
-            return False
-        os.unlink(path)
-        os.rmdir(parent)
-        os.rmdir(os.path.dirname(parent))
-    except FileNotFoundError:
-        return False
-    except OSError:  # a folder that still holds other values
-        pass
-    return True
+def remove(folder: Path, name: object) -> None:
+    """Remove a value's file, and its folders if it was the last there."""
+    if not isinstance(name, str) or not is_name(name):
+        return
+    parent = (folder / name).parent
+    with contextlib.suppress(OSError):  # not there, or other values still are
+        if parent.resolve() == parent:
+            (folder / name).unlink()
+            parent.rmdir()
+            parent.parent.rmdir()
 
 
-def list_names(folder: str) -> Iterator[str]:
+def list_names(folder: Path) -> Iterator[str]:
     """Yield the names of all values' files in the folder."""
-    for first in sorted(os.listdir(folder)):
-        if _PART.fullmatch(first) and not os.path.islink(os.path.join(folder, first)):
-            for second in sorted(_listdir(os.path.join(folder, first))):
-                names = _listdir(os.path.join(folder, first, second))
-                yield from filter(is_name, (f"{first}/{second}/{name}" for name in names))
-
-
-def _listdir(path: str) -> list[str]:
-    try:
-        return [] if os.path.islink(path) else os.listdir(path)
-    except OSError:
-        return []
+    for path in folder.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]/*.val"):
+        name = path.relative_to(folder).as_posix()
+        if is_name(name):
+            yield name

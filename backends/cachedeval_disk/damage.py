@@ -5,10 +5,10 @@ rows that lie on good ones.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["is_damage", "read_around", "select_all"]
+__all__ = ["is_damage", "is_unmade", "read_around", "select_in_parts"]
 
 _Item = TypeVar("_Item")
 
@@ -24,6 +24,11 @@ def is_damage(error: BaseException) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
     # An extended code says more in its higher bytes.
     return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_unmade(error: BaseException) -> bool:
+    """Whether SQLite says that there are no tables yet: somebody is about to make them."""
+    return isinstance(error, sqlite3.OperationalError) and "no such table" in str(error)
 
 
 def read_around(
@@ -47,8 +52,8 @@ def read_around(
     return left + right, left_lost + right_lost
 
 
-def select_all(connection: sqlite3.Connection, select: str) -> tuple[list[Any], bool]:
-    """Return the rows of a select over `Cache` that can be read, and whether these are all.
+def select_in_parts(connection: sqlite3.Connection, select: str) -> Iterator[list[Any]]:
+    """Yield the rows of a select over `Cache` that can be read, some at a time.
 
     Args:
         connection: open for reading.
@@ -57,19 +62,24 @@ def select_all(connection: sqlite3.Connection, select: str) -> tuple[list[Any], 
     Raises:
         sqlite3.Error: nothing can be read.
     """
-    try:
-        return connection.execute(select).fetchall(), True
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-    (last,) = connection.execute("SELECT max(rowid) FROM Cache").fetchone()
 
     def read(numbers: Sequence[int]) -> list[Any]:
         between = (numbers[0], numbers[-1])
         return connection.execute(f"{select} AND rowid BETWEEN ? AND ?", between).fetchall()
 
-    rows: list[Any] = []
-    numbers = range(1, min(last or 0, _LIMIT) + 1)
+    numbers = range(1, min(_last_number(connection), _LIMIT) + 1)
     for start in range(0, len(numbers), _STEP):
-        rows += read_around(numbers[start : start + _STEP], read)[0]
-    return rows, False
+        yield read_around(numbers[start : start + _STEP], read)[0]
+
+
+def _last_number(connection: sqlite3.Connection) -> int:
+    try:
+        ((last,),) = connection.execute("SELECT max(rowid) FROM Cache").fetchall()
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        # The table's last page is bad; the index by key knows the numbers too, in another order.
+        ((last,),) = connection.execute(
+            "SELECT max(+rowid) FROM Cache INDEXED BY Cache_key_raw WHERE raw = 1"
+        ).fetchall()
+    return last if type(last) is int else 0

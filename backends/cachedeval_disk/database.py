@@ -1,7 +1,7 @@
-"""The file `cache.db`: what is in its header, and how it is opened for reading.
+"""The file `cache.db`: whose it is, what its header says, and how it is opened for reading.
 
 It is diskcache's database: a table `Cache` (stable through its versions 5) with a row a value. Its
-header says whose it is, in the two places that SQLite leaves to applications:
+header says what it is, in the two places that SQLite leaves to applications:
 
 - `application_id`: ours;
 - `user_version`: our format's number in each of its four bytes, so that a damaged byte is not
@@ -10,7 +10,9 @@ header says whose it is, in the two places that SQLite leaves to applications:
 
 import os
 import sqlite3
+import stat
 import urllib.parse
+from pathlib import Path
 
 from cachedeval.engine.errors import BackendError
 
@@ -21,93 +23,106 @@ __all__ = [
     "Identity",
     "check_format",
     "connect_to_read",
-    "identity",
+    "connect_to_write",
+    "find",
 ]
 
 NAME = "cache.db"
 """Its name in the cache's folder: diskcache's."""
 
 _FORMAT = 1
+_REPEATED = 0x01010101
+
 APPLICATION = int.from_bytes(b"cdev", "big")
 """The header's `application_id`."""
-STAMP = _FORMAT * 0x01010101
+STAMP = _FORMAT * _REPEATED
 """The header's `user_version`."""
 
 Identity = tuple[int, int]
 """Device and inode: which file it is, whatever becomes of its name."""
 
-_MAGIC = b"SQLite format 3\x00"
 
+def find(path: Path) -> Identity | None:
+    """Return which file is at the path now; None if none is.
 
-def identity(path: str) -> Identity | None:
-    """Return which file is at the path now; None if none is."""
+    Raises:
+        BackendError: it is no regular file.
+        OSError: it cannot be told.
+    """
     try:
-        found = os.stat(path)
+        found = path.stat()
     except FileNotFoundError:
         return None
+    if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait for its other end
+        raise BackendError(f"the cache's {path} is not a regular file: use another folder")
     return found.st_dev, found.st_ino
 
 
-def check_format(path: str) -> None:
+def check_format(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse a database that is another program's or a newer version's.
 
-    One whose header is damaged passes: SQLite finds out.
+    The header is asked for through SQLite: closing a descriptor of ours on the file would drop the
+    locks that every connection of this process has on it.
 
     Raises:
         BackendError: it must be left alone.
-        OSError: it cannot be read.
+        sqlite3.Error: it cannot be read.
     """
-    try:
-        with open(path, "rb", buffering=0) as file:
-            header = file.read(72)
-    except FileNotFoundError:
-        return
-    if len(header) < 72 or not header.startswith(_MAGIC):  # noqa: PLR2004  up to its last field
-        return
-    stamp, application = header[60:64], int.from_bytes(header[68:72], "big")
-    valid = stamp == stamp[:1] * 4 and stamp[0] > 0
-    if valid and stamp[0] > _FORMAT:
+    ((application,),) = connection.execute("PRAGMA application_id").fetchall()
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    stamp = version & 0xFFFFFFFF
+    number = stamp & 0xFF
+    valid = number > 0 and stamp == number * _REPEATED
+    if valid and number > _FORMAT:
         raise BackendError(
-            f"the cache {path!r} has format {stamp[0]}, written by a newer version of cachedeval "
-            f"(this one knows format {_FORMAT}): upgrade it, or use another folder"
+            f"the cache {path} has format {number}, written by a newer version of cachedeval "
+            f"(this one knows format {_FORMAT}): upgrade cachedeval, or use another folder"
         )
-    if not valid and application != APPLICATION:
-        raise BackendError(
-            f"the database {path!r} was not written by cachedeval: use another folder"
-        )
+    if valid or application == APPLICATION:
+        return
+    if connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall():  # not just empty yet
+        raise BackendError(f"{path} is not a cache of cachedeval's: use another folder")
 
 
-def connect_to_read(path: str) -> sqlite3.Connection:
-    """Open the database for reading only: it takes no write lock, and the folder may be read-only.
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a database for reading only: it takes no write lock, and the folder may be read-only.
 
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    quoted = urllib.parse.quote(os.fsencode(path))
-    connection = _connect(f"file:{quoted}?mode=ro")
+    name = _quoted(path)
+    connection = _connect(f"file:{name}?mode=ro")
     try:
-        connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+        # The first read opens the other files that belong to it.
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     except sqlite3.OperationalError as error:
         connection.close()
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
             raise
-        # No room for the files that readers and writers share, so nobody can write here either.
-        connection = _connect(f"file:{quoted}?mode=ro&immutable=1")
+        # The file that readers share cannot be made, so nobody writes in this folder either.
+        connection = _connect(f"file:{name}?mode=ro&immutable=1")
     except BaseException:
         connection.close()
         raise
-    return connection
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=60, isolation_level=None, check_same_thread=False
-    )
     # A text where a blob belongs is then told by its type, and need not be valid UTF-8.
     connection.text_factory = bytearray
     return connection
 
 
-def is_empty(error: sqlite3.Error) -> bool:
-    """Whether this says that the database has no tables yet: it is in the making."""
-    return "no such table" in str(error)
+def connect_to_write(path: Path, like: Path) -> sqlite3.Connection:
+    """Open a database for reading and writing; a new one gets the permissions of the file `like`.
+
+    Raises:
+        sqlite3.Error: it cannot be opened.
+    """
+    connection = _connect(f"file:{_quoted(path)}?modeof={_quoted(like)}")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
+
+
+def _quoted(path: Path) -> str:
+    return urllib.parse.quote(os.fsencode(path))

@@ -17,12 +17,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 __all__ = ["Lease", "LockFile", "attach"]
 
 _GATE = 1 << 62
 """The offset of the gate's byte; the leases' lie below it."""
+
+_PRIME = (1 << 61) - 1
+"""Keys are numbers modulo this: all bits of a key count, and near keys are kept apart."""
+
+_TURNSTILE = _GATE + 1
+"""The byte that all pass on the way to the gate, and where who wants to be alone stops the rest."""
 
 _PATIENCE = 60.0
 """Seconds to wait at the gate. Who is inside needs milliseconds, unless it was stopped there."""
@@ -68,7 +75,7 @@ class LockFile:
         """Give the byte back."""
         with self._leases:
             self._leased.discard(offset)
-            fcntl.lockf(self.fds[0], fcntl.LOCK_UN, 1, offset)
+            self._unlock(offset)
 
     @contextmanager
     def gate(self, *, alone: bool) -> Iterator[None]:
@@ -78,22 +85,32 @@ class LockFile:
             TimeoutError: somebody stayed inside for a minute.
         """
         deadline = time.monotonic() + _PATIENCE
+        kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         if not self._gate.acquire(timeout=_PATIENCE):
             raise TimeoutError(errno.ETIMEDOUT, "the cache is held by another thread")
         try:
-            kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-            while not self._lock(kind, _GATE):
-                # Asked again and again, because waiting in the system has no time-out.
-                if time.monotonic() > deadline:
-                    raise TimeoutError(errno.ETIMEDOUT, "the cache is held by another process")
-                time.sleep(0.002)
+            try:
+                self._wait(kind, _TURNSTILE, deadline)
+                self._wait(kind, _GATE, deadline)
+            finally:
+                self._unlock(_TURNSTILE)
             try:
                 yield
             finally:
-                if not self.forked:
-                    fcntl.lockf(self.fds[0], fcntl.LOCK_UN, 1, _GATE)
+                self._unlock(_GATE)
         finally:
             self._gate.release()
+
+    def _wait(self, kind: int, offset: int, deadline: float) -> None:
+        # Asked again and again, because waiting in the system has no time-out.
+        while not self._lock(kind, offset):
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, "the cache is held by another process")
+            time.sleep(0.002)
+
+    def _unlock(self, offset: int) -> None:
+        if not self.forked:
+            fcntl.lockf(self.fds[0], fcntl.LOCK_UN, 1, offset)
 
     def _lock(self, kind: int, offset: int) -> bool:
         try:
@@ -110,15 +127,15 @@ class Lease:
 
     Args:
         attach: gives the folder's lock file, which the lease detaches at its end.
-        key: at least 8 bytes, of which 62 bits choose the byte to lock. Two keys that share them
-            exclude each other, which costs a wait and is as likely as any collision of 62 bits.
+        key: chooses the byte to lock, one of 2**61 - 1. Two keys that choose the same exclude each
+            other, which costs a wait and is as likely as any collision of 61 bits.
     """
 
     __slots__ = ("_attach", "_lock", "_offset")
 
     def __init__(self, attach: Callable[[], LockFile], key: bytes) -> None:
         self._attach = attach
-        self._offset = int.from_bytes(key[:8], "little") & (_GATE - 1)
+        self._offset = int.from_bytes(key, "big") % _PRIME
         self._lock: LockFile | None = None
 
     def __enter__(self) -> bool:
@@ -146,7 +163,7 @@ _table: dict[tuple[int, int], LockFile] = {}
 _table_lock = threading.Lock()
 
 
-def attach(path: str) -> LockFile:
+def attach(path: Path) -> LockFile:
     """Return this process's lock file at `path`, created if there is none; `detach` it once.
 
     Raises:
@@ -154,7 +171,7 @@ def attach(path: str) -> LockFile:
     """
     with _table_lock:
         try:
-            found = os.stat(path)
+            found = path.stat()
         except FileNotFoundError:
             lock = None
         else:

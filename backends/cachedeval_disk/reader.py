@@ -5,10 +5,10 @@ bookkeeping of use, and works in a folder that it may not write to.
 """
 
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cachedeval_disk import blobs, damage, database
@@ -20,17 +20,17 @@ _log = logging.getLogger("cachedeval")
 _CHUNK = 500
 """Keys a select: measured as fast as any number from 100 on, and below every build's limit."""
 
-_RAW, _FILE = 1, 2
-"""diskcache's modes for bytes in the row and in a file; it has others, and they are not read."""
+_IN_ROW, _IN_FILE = 1, 2
+"""diskcache's modes for bytes; it has others, for text and pickles, and they are not read."""
 
 
 class Row(NamedTuple):
-    """What the database tells of a value without its bytes; of types that a row can have."""
+    """What the database tells of a value without its bytes."""
 
-    key: Any
-    created: Any
-    size: Any
-    filename: Any
+    key: bytes
+    created: float
+    size: int
+    in_file: bool
 
 
 class Reader:
@@ -42,9 +42,9 @@ class Reader:
     Thread safety: every method may be called from any thread; they take turns.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path = os.path.join(folder, database.NAME)
+        self._path = folder / database.NAME
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._identity: database.Identity | None = None
@@ -56,58 +56,66 @@ class Reader:
 
         Raises:
             BackendError: the database is not ours to read.
-            sqlite3.Error: it cannot be read at all.
+            sqlite3.Error: it cannot be read, or nothing that was asked for can.
         """
-        wanted = list(dict.fromkeys(keys))
         with self._lock:
             connection = self._connect()
-            if connection is None or not wanted:
-                return {}
-
-            rows = self._select(connection, wanted)
+            rows = [] if connection is None else self._select(connection, list(dict.fromkeys(keys)))
         values = {}
         for key, mode, value, filename, size in rows:
-            data = value if mode == _RAW else self._read_file(mode, filename, size)
-            if type(data) is bytes and type(key) is bytes:
+            data = value if mode == _IN_ROW else self._read_file(mode, filename, size)
+            if type(data) is bytes:
                 values[key] = data
         return values
 
     def rows(self) -> list[Row]:
-        """Return what is known of every value that may be held.
+        """Return what is known of every value, of a damaged database what can be read.
 
         Raises:
             BackendError: the database is not ours to read.
-            sqlite3.Error: it cannot be read.
+            sqlite3.Error: nothing can be read.
         """
         with self._lock:
             connection = self._connect()
-            if connection is None:
-                return []
-            rows, whole = damage.select_all(
-                connection,
-                "SELECT key, store_time, CASE mode WHEN 1 THEN length(value) ELSE size END, "
-                "filename FROM Cache WHERE raw = 1 AND mode IN (1, 2)",
-            )
-            if not whole:
-                self._found_damaged()
-        return [Row(*row) for row in rows if type(row[0]) is bytes]
+            rows = [] if connection is None else self._select_all(connection)
+        return [
+            Row(key, created, size, mode == _IN_FILE)
+            for key, created, size, mode in rows
+            if type(key) is bytes and type(created) is float and type(size) is int
+        ]
+
+    def open(self) -> None:
+        """Open the database, if there is one.
+
+        Raises:
+            BackendError: it is not ours to read.
+            sqlite3.Error: it cannot be read.
+        """
+        with self._lock:
+            self._connect()
 
     def close(self) -> None:
         """Close the connection; the next read opens another."""
         with self._lock:
             self._close()
 
+    def abandon(self) -> object:
+        """After a fork: forget the parent's connection, and return it, as it must not be closed."""
+        connection, self._connection, self._identity = self._connection, None, None
+        self._lock = threading.Lock()
+        return connection
+
     def _connect(self) -> sqlite3.Connection | None:
-        found = database.identity(self._path)
-        while found != self._identity or self._connection is None:
+        found = database.find(self._path)
+        while self._connection is None or found != self._identity:
             self._close()
             if found is None:
                 return None
-            database.check_format(self._path)
             self._connection = database.connect_to_read(self._path)
-            # The first read has bound the database's other files to it by name: if another
-            # database took the name meanwhile, they are that one's.
-            self._identity, found = found, database.identity(self._path)
+            database.check_format(self._connection, self._path)
+            # Opening has found the files that belong to it by their names. If meanwhile another
+            # database took the name, they are that one's.
+            self._identity, found = found, database.find(self._path)
         return self._connection
 
     def _close(self) -> None:
@@ -115,14 +123,14 @@ class Reader:
             self._connection.close()
         self._connection = self._identity = None
 
-    def _select(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[Any]:
+    def _select(self, connection: sqlite3.Connection, keys: list[bytes]) -> list[Any]:
         def select(chunk: Sequence[bytes]) -> list[Any]:
             marks = ",".join("?" * len(chunk))
-            return connection.execute(
-                "SELECT key, mode, value, filename, size FROM Cache "
-                f"WHERE raw = 1 AND key IN ({marks})",  # noqa: S608  question marks alone
-                chunk,
-            ).fetchall()
+            query = (
+                "SELECT key, mode, value, filename, size FROM Cache "  # noqa: S608  only `?`s
+                f"WHERE raw = 1 AND key IN ({marks})"
+            )
+            return connection.execute(query, chunk).fetchall()
 
         rows: list[Any] = []
         lost = 0
@@ -131,29 +139,38 @@ class Reader:
             try:
                 rows += select(chunk)
             except sqlite3.DatabaseError as error:
-                if database.is_empty(error):
+                if damage.is_unmade(error):
                     return []
-                if not damage.is_damage(error):
-                    raise
-                self._found_damaged()
+                self._note_damage(error)
                 found, unread = damage.read_around(chunk, select)
                 rows += found
                 lost += unread
-                if lost == start + len(chunk):  # not a bad row, but a database that is lost
+                if lost == start + len(chunk):  # nothing read so far: this is not one bad page
                     raise
         if lost:
-            _log.warning(
-                "the cache database %s is damaged: %d of %d values asked for cannot be read",
-                self._path,
-                lost,
-                len(keys),
-            )
+            _log.warning("%s is damaged: %d of %d values are lost", self._path, lost, len(keys))
         return rows
 
+    def _select_all(self, connection: sqlite3.Connection) -> list[Any]:
+        select = (
+            "SELECT key, store_time, CASE mode WHEN 1 THEN length(value) ELSE size END, mode "
+            "FROM Cache WHERE raw = 1 AND mode IN (1, 2)"
+        )
+        try:
+            return connection.execute(select).fetchall()
+        except sqlite3.DatabaseError as error:
+            if damage.is_unmade(error):
+                return []
+            self._note_damage(error)
+        _log.warning("%s is damaged: not all of its values can be read", self._path)
+        return [row for rows in damage.select_in_parts(connection, select) for row in rows]
+
+    def _note_damage(self, error: sqlite3.DatabaseError) -> None:
+        if not damage.is_damage(error):
+            raise error
+        self.damaged = self._identity
+
     def _read_file(self, mode: Any, filename: Any, size: Any) -> bytes | None:
-        if mode != _FILE or type(filename) is not bytearray or type(size) is not int:
+        if mode != _IN_FILE or type(filename) is not bytearray or type(size) is not int:
             return None
         return blobs.read(self._folder, filename.decode("latin-1"), size)
-
-    def _found_damaged(self) -> None:
-        self.damaged = self._identity

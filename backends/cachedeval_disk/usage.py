@@ -1,23 +1,22 @@
 """When values were last used, and how often: a small database beside the large one.
 
-It is kept apart so that reading never competes with those who store results. It is a help for
-choosing what to prune, so nothing waits for the disk here, and what is damaged is thrown away.
+It is kept apart so that who reads never competes with those who store results. It only helps to
+choose what to prune, so nothing waits for the disk here, and a damaged one is thrown away.
 """
 
 import contextlib
-import os
 import sqlite3
-import urllib.parse
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from cachedeval_disk import database
 
-__all__ = ["forget", "note", "read"]
+__all__ = ["discard", "forget", "note", "read"]
 
 _NAME = "usage.db"
 
 
-def note(folder: str, hits: Mapping[bytes, int], when: float) -> None:
+def note(folder: Path, hits: Mapping[bytes, int], when: float) -> None:
     """Add hits to each key's, in one transaction.
 
     Raises:
@@ -27,14 +26,14 @@ def note(folder: str, hits: Mapping[bytes, int], when: float) -> None:
         connection.executemany(
             "INSERT INTO usage VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
             "SET used = max(used, excluded.used), hits = hits + excluded.hits",
-            [(key, when, count) for key, count in hits.items()],
+            [(key, float(when), count) for key, count in hits.items()],
         )
 
 
-def read(folder: str) -> dict[bytes, tuple[float, int]]:
-    """Return last use (seconds since the epoch) and hits by key; nothing if they are damaged."""
-    path = os.path.join(folder, _NAME)
-    if not os.path.exists(path):
+def read(folder: Path) -> dict[bytes, tuple[float, int]]:
+    """Return last use (seconds since the epoch) and hits by key; nothing if it cannot be read."""
+    path = folder / _NAME
+    if not path.is_file():
         return {}
     try:
         with contextlib.closing(database.connect_to_read(path)) as connection:
@@ -48,17 +47,16 @@ def read(folder: str) -> dict[bytes, tuple[float, int]]:
     }
 
 
-def forget(folder: str) -> None:
+def forget(folder: Path) -> None:
     """Forget the use of keys that the cache no longer holds.
 
     Raises:
         sqlite3.Error, OSError: it could not be done.
     """
-    if not os.path.exists(os.path.join(folder, _NAME)):
+    if not (folder / _NAME).is_file():
         return
-    cache = urllib.parse.quote(os.fsencode(os.path.join(folder, database.NAME)))
     with _open(folder) as connection:
-        connection.execute("ATTACH ? AS held", (f"file:{cache}?mode=ro",))
+        connection.execute("ATTACH ? AS held", (str(folder / database.NAME),))
         with _transaction(connection):
             connection.execute(
                 "DELETE FROM main.usage WHERE NOT EXISTS "
@@ -66,13 +64,17 @@ def forget(folder: str) -> None:
             )
 
 
+def discard(folder: Path) -> None:
+    """Remove it. The caller is alone inside the gate, so that nobody has it open to write."""
+    for rest in ("-journal", ""):
+        (folder / (_NAME + rest)).unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def _open(folder: str) -> Iterator[sqlite3.Connection]:
-    path = os.path.join(folder, _NAME)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    quoted = urllib.parse.quote(os.fsencode(path))
+def _open(folder: Path) -> Iterator[sqlite3.Connection]:
+    path = folder / _NAME
     with contextlib.closing(
-        sqlite3.connect(f"file:{quoted}", uri=True, timeout=60, isolation_level=None)
+        database.connect_to_write(path, like=folder / database.NAME)
     ) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA auto_vacuum = FULL")
@@ -89,6 +91,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # some failures end it themselves
+            connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
