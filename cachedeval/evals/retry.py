@@ -6,7 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    wait_exponential,
+    wait_random,
+)
 
 from cachedeval.evals.failures import BadRequest, BadVerdict, Failure, RateLimited, TimedOut
 from cachedeval.evals.limits import RateHeaders
@@ -62,9 +68,9 @@ class _Judgement:
         self.attempts = 0
         self.busy = 0.0
         self._failed: Counter[str] = Counter()
-        self._exponential = wait_exponential_jitter(
-            initial=policy.first_wait, max=policy.longest_wait, jitter=policy.first_wait
-        )
+        self._exponential = wait_exponential(
+            multiplier=policy.first_wait, max=policy.longest_wait
+        ) + wait_random(0, policy.first_wait)
 
     async def attempt(
         self, request: ChatRequest, check: Callable[[ChatReply], object]
