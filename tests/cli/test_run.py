@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,13 +90,12 @@ def test_a_second_run_computes_loads_and_connects_to_nothing(
         "main()\n"
     )
     again = subprocess.run(
-        ["python", str(probe), *command([])[3:], *_arguments(job)],
+        [sys.executable, str(probe), *_arguments(job)],
         env=environment(job.env),
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
-        executable=command([])[0],
     )
     assert again.stderr.strip() == "[]"
     second = Finished(again.returncode, again.stdout, again.stderr)
