@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cachedeval.evals.failures import BudgetExhausted
 from cachedeval.evals.limits import Limits, RateHeaders
+from cachedeval.evals.others import Others
 from cachedeval.evals.window import Held, Window
 
 __all__ = ["CLIMB_SECONDS", "Pace", "Ticket", "count_bytes"]
@@ -22,8 +23,11 @@ _TOKENS_PER_MESSAGE = 8
 """A first guess at a prompt's tokens, on the high side for English; replies correct it."""
 
 _LEARNING = 0.2
-_MANY = 50
-"""From this many requests a window on, one is left free where others use the limit too."""
+_TOKENS_FREE = 0.005
+"""The share of the tokens left free: our count of a prompt's is not quite the service's."""
+
+_REQUESTS_FREE = 0.01
+"""The share of the requests left free where others use them too: they come by fits and starts."""
 
 
 @dataclass(slots=True)
@@ -38,6 +42,8 @@ class Ticket:
     """The prompt's share of ``tokens``."""
     own: float
     """Tokens of ours in the window when it was sent, its own among them."""
+    number: int
+    """Requests of ours that the service counts, up to this one."""
 
 
 def count_bytes(messages: Sequence[dict[str, str]]) -> float:
@@ -58,10 +64,13 @@ class Pace:
         self.requests = Window(limits.requests_per_minute or math.inf, limits.minute)
         self.tokens = Window(limits.tokens_per_minute or math.inf, limits.minute)
         self.sent = 0
+        self.counted = 0
+        """How many of those sent the service counts, as far as we know."""
         self.used_share = 1.0
         """Which share of what was reserved was used in the end, of late."""
         self._scale = 1.0
         self._resume = self._cooling_since = -math.inf
+        self._first_answer = math.inf
         self._streak = 0
         self._climbing = 0
         self._gap = 0.0
@@ -69,7 +78,7 @@ class Pace:
         self._allowed = math.inf if limits.requests_per_day is None else limits.requests_per_day
         self._left = math.inf  # of the day's requests, as the service said
         self._exhausted_until = -math.inf
-        self._day = _OthersOfTheDay()
+        self._others = Others(limits.minute)
 
     def reserved(self, messages: Sequence[dict[str, str]], max_completion_tokens: int) -> float:
         """Tokens that the service will count for a request when it is sent."""
@@ -91,6 +100,7 @@ class Pace:
                 "the judge's requests for the day are used up; what is done is kept: run again"
                 " tomorrow, or raise requests_per_day"
             )
+        self._leave_to_others(now)
         return max(
             self._resume - now,
             self._not_before - now,
@@ -102,28 +112,34 @@ class Pace:
     def take(self, now: float, tokens: float, guessed: float = 0.0) -> Ticket:
         """Reserve a request that is sent now."""
         self.sent += 1
+        self.counted += 1
         self._allowed -= 1
         self._left -= 1
-        self._day.sent += 1
         if self._climbing:
             self._climbing -= 1
             self._not_before = now + self._gap
         request_held = self.requests.add(now, 1)
         tokens_held = self.tokens.add(now, min(tokens, self.tokens.limit))
-        return Ticket(now, tokens, request_held, tokens_held, guessed, self.tokens.own(now))
+        return Ticket(
+            now, tokens, request_held, tokens_held, guessed, self.tokens.held(now), self.counted
+        )
 
     def answered(
         self, now: float, ticket: Ticket, prompt: int, completion: int, headers: RateHeaders
     ) -> None:
         """A request was answered: count what it used, and hear what the headers say."""
         self._streak = 0
+        if ticket.sent <= self._first_answer:
+            # The first ones are long on their way: connections are made, a library sets itself up.
+            self._first_answer = min(self._first_answer, now)
+            self.requests.restart(now, ticket.request_held)
+            self.tokens.restart(now, ticket.tokens_held)
         used = prompt + completion
         self.tokens.settle(now, ticket.tokens_held, used)
         if ticket.tokens > 0:
             self.used_share += _LEARNING * (used / ticket.tokens - self.used_share)
         if ticket.guessed > 0 and prompt > 0:
             self._scale += _LEARNING * (prompt / ticket.guessed - self._scale)
-        self._day.done += 1
         self._hear(now, ticket, headers)
 
     def rejected(
@@ -149,7 +165,7 @@ class Pace:
         """
         self.requests.settle(now, ticket.request_held, 0)
         self.tokens.settle(now, ticket.tokens_held, 0)
-        self._day.sent -= 1
+        self.counted -= 1
         self._hear(now, ticket, headers)
         first = ticket.sent >= self._cooling_since
         if first:
@@ -170,6 +186,13 @@ class Pace:
             self._gap = CLIMB_SECONDS / self._climbing
         return first
 
+    def _leave_to_others(self, now: float) -> None:
+        if math.isfinite(limit := self.tokens.limit):
+            self.tokens.reserved = self._others.tokens(now) + limit * _TOKENS_FREE
+        if math.isfinite(limit := self.requests.limit):
+            others = self._others.requests(now)
+            self.requests.reserved = others + (limit * _REQUESTS_FREE if others else 0.0)
+
     def _hear(self, now: float, ticket: Ticket, headers: RateHeaders) -> None:
         corrected = self.limits.corrected(headers.tokens_limit)
         if corrected is not self.limits:
@@ -178,40 +201,12 @@ class Pace:
             self.tokens.limit = corrected.tokens_per_minute or math.inf
         if headers.tokens_limit is not None and headers.tokens_remaining is not None:
             used = headers.tokens_limit - headers.tokens_remaining
-            others = used - max(ticket.own, self.tokens.own(now))
-            spare = max(headers.tokens_limit - self.tokens.limit, 0.0)
-            stays = min(headers.tokens_reset or math.inf, self.limits.minute)
-            self.tokens.others(now, max(others - spare, 0.0), stays=stays)
+            spare = max(headers.tokens_limit - self.tokens.limit, 0.0)  # that we leave anyway
+            self._others.see_tokens(now, used - max(ticket.own, self.tokens.held(now)) - spare)
         if headers.day_remaining is not None:
             self._left = headers.day_remaining
             if headers.day_remaining < 1 and headers.day_reset:
                 self._exhausted_until = now + headers.day_reset
-            if others_sent := self._day.others(headers.day_remaining):
-                self.requests.add(now, others_sent)
-
-
-class _OthersOfTheDay:
-    """How many requests others sent, by how fast the day's requests grow fewer.
-
-    A lower bound: what of ours is under way may or may not be counted already, and no request of
-    ours must be taken for another's.
-    """
-
-    def __init__(self) -> None:
-        self.sent = self.done = 0
-        self._base: float | None = None
-        self._known = 0.0
-        self._least = math.inf
-
-    def others(self, remaining: float) -> float:
-        """How many have been sent by others that were not reported before."""
-        if self._base is None or remaining > self._least + self.sent:  # the first, or a new day
-            self._base = -remaining - self.done
-            self._known = 0.0
-            self._least = remaining
-        self._least = min(self._least, remaining)
-        new = -remaining - self.sent - self._base - self._known
-        if new <= 0:
-            return 0.0
-        self._known += new
-        return new
+            self._others.see_day(
+                now, headers.day_remaining, sent=self.counted, sent_then=ticket.number
+            )

@@ -6,11 +6,11 @@ import math
 
 __all__ = ["Held", "Window"]
 
-_SLACK_SHARE, _SLACK_SECONDS = 0.01, 0.05
-"""How much longer than the service we hold a request to be in the window.
+_SLACK = 0.015
+"""The share of the period by which we hold a request to be in the window for longer.
 
 The service counts from the request's arrival, we from its sending; the way takes now longer, now
-shorter. In a minute this costs 1.1% of the rate.
+shorter.
 """
 
 
@@ -25,7 +25,7 @@ class Held:
 
 
 class Window:
-    """How much of a limit is in use, by us and by others. It does no I/O and reads no clock.
+    """How much of a limit is in use. It does no I/O and reads no clock.
 
     A service that counts in a sliding window, in fixed minutes, or by a bucket that refills at an
     even rate takes all that this lets through.
@@ -33,6 +33,10 @@ class Window:
     Args:
         limit: The most that the window may hold; infinite for no limit.
         period: Seconds that an amount stays in it.
+
+    Attributes:
+        total: What it holds.
+        reserved: What of the limit is left to others.
     """
 
     def __init__(self, limit: float, period: float) -> None:
@@ -40,17 +44,23 @@ class Window:
         self.period = period
         self._held: list[tuple[float, int, Held]] = []
         self._number = itertools.count()
-        self._others: Held | None = None
         self.total = 0.0
+        self.reserved = 0.0
 
     def delay(self, now: float, amount: float) -> float:
         """Seconds until an amount fits in; 0 where it does now.
 
-        An amount above the limit fits once the window is empty: no later moment would be better.
+        An amount above what is free fits once the window is empty: no later moment would be
+        better. Where others have all, it is time to look again after a twentieth of the period.
         """
         self._expire(now)
-        excess = self.total + min(amount, self.limit) - self.limit
-        if excess <= 0 or math.isinf(self.limit):
+        free = self.limit - self.reserved
+        if math.isinf(free):
+            return 0.0
+        if free <= 0:
+            return self.period / 20
+        excess = self.total + min(amount, free) - free
+        if excess <= 0:
             return 0.0
         for until, _, held in heapq.nsmallest(len(self._held), self._held):
             excess -= held.amount
@@ -58,11 +68,9 @@ class Window:
                 return until - now
         return 0.0
 
-    def add(self, now: float, amount: float, *, stays: float | None = None) -> Held:
-        """Put an amount in. ``stays``: seconds, where it is not the period."""
-        if stays is None:
-            stays = self.period * (1 + _SLACK_SHARE) + _SLACK_SECONDS
-        held = Held(amount, now + stays)
+    def add(self, now: float, amount: float) -> Held:
+        """Put an amount in."""
+        held = Held(amount, now + self.period * (1 + _SLACK))
         heapq.heappush(self._held, (held.until, next(self._number), held))
         self.total += amount
         return held
@@ -74,22 +82,23 @@ class Window:
             self.total += amount - held.amount
             held.amount = amount
 
-    def own(self, now: float) -> float:
-        """How much of the window is ours."""
+    def restart(self, now: float, held: Held) -> None:
+        """Hold an amount from now on; without effect once it has fallen out."""
         self._expire(now)
-        return self.total - (self._others.amount if self._others else 0.0)
+        if held.until > now:
+            held.until = now + self.period * (1 + _SLACK)
 
-    def others(self, now: float, amount: float, *, stays: float | None = None) -> None:
-        """Say how much of the window others have, in place of what was said before."""
-        if self._others is not None:
-            self.settle(now, self._others, 0.0)
-        self._others = self.add(now, amount, stays=stays) if amount > 0 else None
+    def held(self, now: float) -> float:
+        """How much is in it."""
+        self._expire(now)
+        return self.total
 
     def _expire(self, now: float) -> None:
         while self._held and self._held[0][0] <= now:
-            _, _, held = heapq.heappop(self._held)
-            self.total -= held.amount
-            if held is self._others:
-                self._others = None
+            _, number, held = heapq.heappop(self._held)
+            if held.until > now:  # it was restarted
+                heapq.heappush(self._held, (held.until, number, held))
+            else:
+                self.total -= held.amount
         if not self._held:
             self.total = 0.0  # sums of fractions leave a rest

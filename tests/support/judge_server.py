@@ -8,7 +8,8 @@ In a test, in this process (a thread with its own event loop)::
         ...
         assert server.calls == 6
 
-As a process of its own, which prints its URL as the first line of its output::
+As a process of its own, which prints its URL as the first line of its output and answers
+``GET /stats``::
 
     python tests/support/judge_server.py --latency 1
 
@@ -25,59 +26,20 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.judge_verdicts import prompt_text, verdict_text
+from support.judge_chaos import Chaos, Fault, Quota
+from support.judge_http import Answer, Received, Request, completion, error_body, read_request
+from support.judge_verdicts import verdict, verdict_text
 
-Script = Callable[["Received"], "int | str | None"]
-"""Decides what goes wrong with a request: a status, a fault by its name, or None for nothing."""
-
-
-@dataclass
-class Received:
-    """One chat completion that the server was asked for."""
-
-    number: int
-    """Counted from 0, in order of arrival."""
-    at: float
-    """``time.monotonic()`` at arrival."""
-    body: dict[str, Any]
-    headers: dict[str, str]
-    status: int = 0
-    """What was answered; 0 while unanswered, and for ever where nothing was."""
-    fault: str = ""
-
-    @property
-    def text(self) -> str:
-        """All the messages as one text."""
-        return prompt_text(self.body)
-
-
-@dataclass
-class Answer:
-    """What goes back: a status, a JSON body or raw text, and further headers."""
-
-    status: int = 200
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def encode(self) -> bytes:
-        """The answer as HTTP/1.1."""
-        content = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
-        head = [
-            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
-            "content-type: application/json",
-            f"content-length: {len(content)}",
-            *(f"{name}: {value}" for name, value in self.headers.items()),
-        ]
-        return "\r\n".join(head).encode() + b"\r\n\r\n" + content
+Script = Callable[[Received], Fault | None]
+"""Decides what goes wrong with a request; None for nothing."""
 
 
 class JudgeServer:
@@ -86,9 +48,12 @@ class JudgeServer:
     Args:
         latency: Seconds that each answer takes.
         fail: Text to look for in the prompt, and what to answer where it is found: a status, or
-            one of the faults ``hang``, ``cut``, ``malformed``, ``empty``, ``wrong-id``.
-        script: The same, decided by a function, which is asked after ``fail``.
+            one of the faults ``hang`` (no answer), ``cut`` (half of one), ``malformed`` (no
+            verdict), ``empty``, ``wrong-id`` (a verdict on another item), ``not-json``.
+        script: The same, decided by a function such as `Chaos`, which is asked after ``fail``.
+        quota: Limits to enforce.
         api_key: The one key that is let in; any where it is None.
+        schema: False answers 400 to a request with ``response_format``.
         port: 0 lets the system choose.
     """
 
@@ -96,15 +61,19 @@ class JudgeServer:
         self,
         *,
         latency: float = 0.0,
-        fail: Mapping[str, int | str] | None = None,
+        fail: Mapping[str, Fault] | None = None,
         script: Script | None = None,
+        quota: Quota | None = None,
         api_key: str | None = None,
+        schema: bool = True,
         port: int = 0,
     ) -> None:
         self.latency = latency
         self.fail = dict(fail or {})
         self.script = script
+        self.quota = quota
         self.api_key = api_key
+        self.schema = schema
         self.port = port
         self.requests: list[Received] = []
         self.connections = 0
@@ -143,6 +112,12 @@ class JudgeServer:
         with contextlib.suppress(RuntimeError):  # it ended by itself
             self._loop.call_soon_threadsafe(self._stop)
 
+    def join(self, seconds: float) -> bool:
+        """Wait for the end; whether it came."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is None or not self._thread.is_alive()
+
     def _stop(self) -> None:
         if self._stopping is not None:
             self._stopping.set()
@@ -164,92 +139,84 @@ class JudgeServer:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            while (request := await _read_request(reader)) is not None:
-                answer = await self._answer(*request)
-                if answer is None:  # the fault is to break off
+            while (request := await read_request(reader)) is not None:
+                answer = await self._answer(request)
+                if answer is None:
                     break
                 writer.write(answer.encode())
                 await writer.drain()
+                if answer.cut:
+                    break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client went away, or the server ends
         finally:
             writer.close()
 
-    async def _answer(
-        self, method: str, path: str, headers: dict[str, str], content: bytes
-    ) -> Answer | None:
+    async def _answer(self, request: Request) -> Answer | None:
+        method, path, headers, content = request
         if (method, path) == ("GET", "/stats"):
-            return Answer(body={"calls": self.calls, "connections": self.connections})
+            return Answer(body=self.stats())
         if (method, path.removeprefix("/v1")) != ("POST", "/chat/completions"):
-            return Answer(404, _error("no such path", "not_found"))
+            return Answer(404, error_body("no such path", "not_found"))
         got = Received(len(self.requests), time.monotonic(), json.loads(content), headers)
         self.requests.append(got)
-        if self.api_key is not None and headers.get("authorization") != f"Bearer {self.api_key}":
-            got.status = 401
-            return Answer(401, _error("Wrong API Key", "wrong_api_key"))
+        answer = await self._judged(got)
+        if answer is not None:
+            got.status = answer.status
+            got.answered = time.monotonic()
+        return answer
+
+    async def _judged(self, got: Received) -> Answer | None:
+        if (
+            self.api_key is not None
+            and got.headers.get("authorization") != f"Bearer {self.api_key}"
+        ):
+            return Answer(401, error_body("Wrong API Key", "wrong_api_key"))
+        if not self.schema and "response_format" in got.body:
+            return Answer(400, error_body("response_format is not supported", "wrong_api_format"))
+        entries = self.quota.admit(got.at, got) if self.quota else None
+        if isinstance(entries, Answer):
+            return entries
         fault = next((what for text, what in self.fail.items() if text in got.text), None)
         if fault is None and self.script is not None:
             fault = self.script(got)
+        if isinstance(fault, Answer | int):  # turned down at once
+            got.fault = str(fault if isinstance(fault, int) else fault.status)
+            return fault if isinstance(fault, Answer) else _refusal(fault)
+        got.fault = fault or ""
         if self.latency:
             await asyncio.sleep(self.latency)
-        return await self._faulty(got, fault) if fault is not None else self._good(got)
-
-    def _good(self, got: Received, content: str | None = None) -> Answer:
-        got.status = 200
-        return Answer(200, completion(got, verdict_text(got.body) if content is None else content))
-
-    async def _faulty(self, got: Received, fault: int | str) -> Answer | None:
-        got.fault = str(fault)
-        if isinstance(fault, int):
-            got.status = fault
-            return Answer(fault, _error(f"made to fail with {fault}", "made_to_fail"))
         if fault == "hang":
             await asyncio.sleep(3600)
-        if fault in ("hang", "cut"):
             return None
-        texts = {"malformed": "I would say it is {rather good", "empty": "", "wrong-id": "{}"}
-        return self._good(got, texts[fault])
+        answer = _answered(got, fault)
+        if self.quota and entries and answer.status == 200 and isinstance(answer.body, dict):
+            used = answer.body["usage"]["total_tokens"]
+            answer.headers |= self.quota.settle(time.monotonic(), entries, used)
+        return answer
+
+    def stats(self) -> dict[str, object]:
+        """What came, and what became of it."""
+        return {
+            "calls": self.calls,
+            "connections": self.connections,
+            "statuses": Counter(str(got.status) for got in self.requests),
+            "faults": Counter(got.fault for got in self.requests if got.fault),
+        }
 
 
-def completion(got: Received, content: str) -> dict[str, Any]:
-    """A chat completion with this content; four characters count as one token."""
-    used = {"prompt_tokens": len(got.text) // 4, "completion_tokens": len(content) // 4 + 1}
-    return {
-        "id": f"chatcmpl-{got.number}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": got.body.get("model", ""),
-        "system_fingerprint": "fp_judge",
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": "stop",
-                "message": {"role": "assistant", "content": content},
-            }
-        ],
-        "usage": used | {"total_tokens": sum(used.values())},
-    }
+def _refusal(status: int) -> Answer:
+    return Answer(status, error_body(f"made to fail with {status}", "made_to_fail"))
 
 
-def _error(message: str, code: str) -> dict[str, Any]:
-    return {"message": message, "type": f"{code}_error", "param": "", "code": code}
-
-
-async def _read_request(
-    reader: asyncio.StreamReader,
-) -> tuple[str, str, dict[str, str], bytes] | None:
-    """The next request of a connection, or None at its end."""
-    try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    except asyncio.IncompleteReadError:
-        return None
-    first, *lines = head.rstrip("\r\n").split("\r\n")
-    method, path, _ = first.split(" ", 2)
-    headers = {
-        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-    }
-    content = await reader.readexactly(int(headers.get("content-length", 0)))
-    return method, path, headers, content
+def _answered(got: Received, fault: str | None) -> Answer:
+    if fault == "not-json":
+        return Answer(200, b"<html>Bad gateway</html>")
+    if fault == "wrong-id":
+        return Answer(200, completion(got, json.dumps(verdict(got.body) | {"item_id": "0" * 8})))
+    texts = {"malformed": "I would say it is {rather good", "empty": ""}
+    content = texts[fault] if fault in texts else verdict_text(got.body)
+    return Answer(200, completion(got, content), cut=fault == "cut")
 
 
 def main() -> None:
@@ -259,19 +226,29 @@ def main() -> None:
     options.add_argument("--latency", type=float, default=0.0, metavar="SECONDS")
     options.add_argument("--api-key", help="let in only this key")
     options.add_argument("--fail", action="append", default=[], metavar="TEXT=STATUS_OR_FAULT")
+    options.add_argument("--chaos", type=int, metavar="SEED", help="let all sorts of things happen")
+    options.add_argument("--rpm", type=float, help="enforce so many requests a minute")
+    options.add_argument("--tpm", type=float, help="enforce so many tokens a minute")
+    options.add_argument("--minute", type=float, default=60.0, metavar="SECONDS")
     given = options.parse_args()
-    fail = {
-        text: int(what) if what.isdigit() else what
-        for text, _, what in (one.rpartition("=") for one in given.fail)
-    }
-    server = JudgeServer(latency=given.latency, fail=fail, api_key=given.api_key, port=given.port)
+    split = [one.rpartition("=") for one in given.fail]
+    server = JudgeServer(
+        latency=given.latency,
+        fail={text: int(what) if what.isdigit() else what for text, _, what in split},
+        script=None if given.chaos is None else Chaos(given.chaos),
+        quota=Quota(requests=given.rpm, tokens=given.tpm, minute=given.minute)
+        if given.rpm or given.tpm
+        else None,
+        api_key=given.api_key,
+        port=given.port,
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     with server:
         sys.stdout.write(server.url + os.linesep)
         sys.stdout.flush()
-        while server._thread is not None and server._thread.is_alive():
-            server._thread.join(0.2)
+        while not server.join(0.2):
+            pass
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""A load of judgements through the real clients, limits and retries, without the engine."""
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from support.judge_verdicts import verdict
+
+from cachedeval.evals.failures import Failure
+from cachedeval.evals.limits import Limits
+from cachedeval.evals.policy import Retry
+from cachedeval.evals.prompt import item_id, render_messages
+from cachedeval.evals.providers import ChatReply, ChatRequest, open_provider, parse_judge
+from cachedeval.evals.retry import judge
+from cachedeval.evals.rubric import Rubric, load_rubric
+from cachedeval.evals.throttle import Throttle
+from cachedeval.evals.verdict import Verdict, parse_verdict, response_format
+
+KEY = "csk-a-secret-of-the-tests"
+
+
+@dataclass
+class Load:
+    """What became of a load.
+
+    ``verdicts`` and ``failures`` are by the question's number.
+    """
+
+    seconds: float = 0.0
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    failures: dict[int, Failure] = field(default_factory=dict)
+    replies: dict[int, ChatReply] = field(default_factory=dict)
+    misjudged: int = 0
+    """Verdicts that are not the one on their own question."""
+    throttle: Throttle | None = None
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """The failures by kind."""
+        return Counter(failure.kind for failure in self.failures.values())
+
+
+def request_of(
+    number: int, *, rubric: Rubric, max_completion_tokens: int = 256, words: int = 20
+) -> tuple[ChatRequest, str]:
+    """The request that judges a question, and the item's id."""
+    item = (f"Question {number}: what is it?", f"It is {number}.", "word " * words + str(number))
+    request = ChatRequest(
+        model="some-model",
+        messages=tuple(render_messages(rubric, *item)),
+        max_completion_tokens=max_completion_tokens,
+        response_format=response_format(rubric),
+    )
+    return request, item_id(*item)
+
+
+async def judge_all(
+    url: str,
+    questions: int,
+    *,
+    limits: Limits,
+    policy: Retry | None = None,
+    judge_name: str = "cerebras:some-model",
+    max_completion_tokens: int = 256,
+    words: int = 20,
+) -> Load:
+    """Judge questions, all at once as far as the limits go."""
+    environ = {
+        "CEREBRAS_API_KEY": KEY,
+        "CEREBRAS_BASE_URL": url,
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": f"{url}/v1",
+    }
+    rubric = load_rubric("default")
+    load = Load(throttle=Throttle(limits))
+    client = open_provider(parse_judge(judge_name), environ, max_concurrency=limits.max_concurrency)
+
+    async def one(number: int) -> None:
+        request, item = request_of(
+            number, rubric=rubric, max_completion_tokens=max_completion_tokens, words=words
+        )
+
+        def read(reply: ChatReply) -> Verdict:
+            return parse_verdict(
+                reply.content, rubric.criteria, item, finish_reason=reply.finish_reason
+            )
+
+        assert load.throttle is not None
+        try:
+            reply = await judge(client, load.throttle, policy or Retry(), request, read)
+        except Failure as failure:
+            load.failures[number] = failure
+            return
+        load.replies[number] = reply
+        load.verdicts[number] = read(reply)
+        expected = verdict(request.body())["scores"]
+        load.misjudged += load.verdicts[number].scores != expected
+
+    began = time.monotonic()
+    await asyncio.gather(*(one(number) for number in range(questions)))
+    load.seconds = time.monotonic() - began
+    await client.aclose()
+    return load
