@@ -33,6 +33,9 @@ _COMMANDS = {
 }
 
 
+_CACHE_COMMANDS = ("clear", "ls", "prune", "stats", "verify")
+
+
 class _Lazy(click.Group):
     """Imports the module of the command that is wanted, and no other's."""
 
@@ -40,10 +43,19 @@ class _Lazy(click.Group):
         del ctx
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """Return the command of that name.
+
+        Raises:
+            click.UsageError: there is none; the message says which may be meant.
+        """
         if cmd_name not in _COMMANDS:
-            return None
+            from difflib import get_close_matches  # noqa: PLC0415  for a mistake only
+
+            near = get_close_matches(cmd_name, _COMMANDS, n=1)
+            near += ["cache " + cmd_name] if cmd_name in _CACHE_COMMANDS else []
+            meant = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise click.UsageError(f"there is no command {cmd_name!r}{meant}", ctx)
         command: click.Command = import_module(f"cachedeval.cli.{cmd_name}").command
         return command
 
@@ -71,7 +83,7 @@ def main(args: list[str] | None = None) -> Any:
     except click.exceptions.Exit as error:
         status = error.exit_code
     except click.ClickException as error:
-        error.show()
+        _complain(error)
         status = error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
         _interrupted()
@@ -83,6 +95,18 @@ def main(args: list[str] | None = None) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(error: click.ClickException) -> None:
+    """Say in one line what was wrong with the command line, and where to read more."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        error.show()  # nothing was wrong: its message is the help
+        return
+    hint = ""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        hint = f" (see {error.ctx.command_path} --help)"
+    message = " ".join(error.format_message().split()).removesuffix(".")
+    click.echo(f"cachedeval: {message}{hint}", err=True)
 
 
 def _interrupted() -> None:

@@ -10,7 +10,16 @@ import click
 
 from cachedeval.evals.report import Report
 
-__all__ = ["bytes_of", "duration_of", "say", "show_bytes", "show_report", "show_run", "table"]
+__all__ = [
+    "bytes_of",
+    "duration_of",
+    "say",
+    "short",
+    "show_bytes",
+    "show_report",
+    "show_run",
+    "table",
+]
 
 _SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -59,21 +68,18 @@ def say(text: str) -> None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return rows in aligned columns, numbers to the right."""
-    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    lines = []
-    for row in cells:
-        parts = [
-            cell.rjust(width) if _is_number(cell) else cell.ljust(width)
-            for cell, width in zip(row, widths, strict=True)
-        ]
-        lines.append("  ".join(parts).rstrip())
-    return "\n".join(lines)
+    """Return rows in aligned columns, those of numbers to the right."""
+    body = [[str(cell) for cell in row] for row in rows]
+    columns = []
+    for name, *cells in zip(head, *body, strict=True):
+        width = max(len(cell) for cell in (name, *cells))
+        right = all(_is_number(cell) for cell in cells)
+        columns.append([c.rjust(width) if right else c.ljust(width) for c in (name, *cells)])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
 def _is_number(cell: str) -> bool:
-    return cell[:1].isdigit() or cell[:1] in "+-" or cell == "—"
+    return cell[:1].isdigit() or cell[:1] in ("+", "-", "—", "$", "")
 
 
 def show_report(report: Report) -> str:
@@ -83,12 +89,11 @@ def show_report(report: Report) -> str:
     name = report["adapter"] or "base model"
     lines = [f"{name}: {score}{error}  ({report.scored} scored, {report.failed} failed)"]
     if len(report["criteria"]) > 1:
-        parts = (f"{name} {mean:.2f}" for name, mean in report["criteria"].items())
+        parts = (f"{criterion} {mean:.2f}" for criterion, mean in report["criteria"].items())
         lines.append("  " + ", ".join(parts))
     failed = [item for item in report["items"] if item["error"]]
     lines += [
-        f"  failed: {_short(item['question'])} — {_short(item['error'], 160)}"
-        for item in failed[:3]
+        f"  failed: {short(item['question'])} — {short(item['error'], 160)}" for item in failed[:3]
     ]
     if len(failed) > 3:  # noqa: PLR2004
         lines.append(f"  … and {len(failed) - 3} more; --json tells them all")
@@ -97,7 +102,8 @@ def show_report(report: Report) -> str:
 
 def show_run(run: dict[str, Any]) -> str:
     """Return what a run did, in a line a step."""
-    lines = [f"{run['seconds']:.2f} s, {run['loads']} model loads"]
+    loads = run["loads"]
+    lines = [f"{run['seconds']:.2f} s, {loads} model load{'' if loads == 1 else 's'}"]
     for name, counts in run["nodes"].items():
         lines.append(
             f"  {name}: {counts['calls']} calls, {counts['hits']} from the cache, "
@@ -106,6 +112,9 @@ def show_run(run: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _short(text: str, width: int = 60) -> str:
+def short(text: str, width: int = 60) -> str:
+    """Return a text as one line of so many characters at the most, safe to show on a terminal."""
     line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    line = line if len(line) <= width else line[: width - 1] + "…"
+    # What a model wrote may hold escape sequences that a terminal would obey.
+    return "".join(character if character.isprintable() else "\ufffd" for character in line)
