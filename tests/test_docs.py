@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from support.tiny_model import make_tiny_adapter, make_tiny_model
 
 ROOT = Path(__file__).parents[1]

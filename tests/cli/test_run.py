@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from support.judge_server import JudgeServer
 from support.tiny_model import make_tiny_model
 from support.workplace import Finished, Workplace, command, environment

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.judge_http import Answer, error_body
+from support.judge_server import JudgeServer
+from support.tiny_model import make_tiny_model
+from support.workplace import Workplace
 
 from cachedeval import AdapterEvaluator, InputError, OptimizedAdapterEvaluator
 from cachedeval.evals.failures import Failure, NoSuchModel
-from support.judge_server import JudgeServer
-from support.workplace import Workplace
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_use_cache_false_neither_reads_nor_writes(
     place: Workplace, data: Path, tmp_path: Path
 ) -> None:
     with evaluator(place, tmp_path) as first:
-        first.evaluate_adapter("changing" if False else place.changing, data, 3)
+        first.evaluate_adapter(place.changing, data, 3)
         before = len(list(first.engine.store.records()))
         report = first.evaluate_adapter(place.other, data, 3, use_cache=False)
         assert report.run["nodes"]["generation"]["computed"] == 3
@@ -96,13 +98,11 @@ def test_use_cache_false_neither_reads_nor_writes(
         assert len(list(first.engine.store.records())) == before
 
 
-def test_cleanup_gives_the_memory_back(place: Workplace, data: Path, tmp_path: Path) -> None:
-    from support.tiny_model import make_tiny_model
-
+def test_cleanup_gives_the_memory_back(data: Path, tmp_path: Path) -> None:
     large = make_tiny_model(tmp_path / "large", hidden=512, layers=8)
     weights = sum(file.stat().st_size for file in large.glob("*.safetensors"))
     with AdapterEvaluator(large, "f1", "memory:", max_tokens=4) as loaded:
-        import mlx.core as mx
+        import mlx.core as mx  # noqa: PLC0415  the evaluator is to open the BLAS before
 
         before = mx.get_active_memory()
         loaded.evaluate_adapter(None, data, 2)
@@ -262,8 +262,6 @@ def test_repeats_and_single_criteria(
 def test_a_model_that_the_service_lacks_ends_the_run(
     place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from support.judge_http import Answer, error_body
-
     gone = Answer(404, error_body("model not found", "model_not_found"))
     with JudgeServer(script=lambda _: gone) as server:
         monkeypatch.setenv("CEREBRAS_BASE_URL", server.url)
