@@ -5,6 +5,7 @@ import gc
 import json
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from support.judge_http import Answer, error_body
@@ -161,7 +162,7 @@ def test_failures_count_as_they_are_told_to(
         monkeypatch.setenv("CEREBRAS_BASE_URL", server.url)
         monkeypatch.setenv("CEREBRAS_API_KEY", "key")
 
-        def score(on_failure: str) -> tuple[float | None, int]:
+        def score(on_failure: Literal["exclude", "zero", "raise"]) -> tuple[float | None, int]:
             with AdapterEvaluator(
                 place.model, "cerebras:m", "memory:", max_tokens=4, on_failure=on_failure
             ) as one:
