@@ -80,6 +80,8 @@ class DiskBackend:
             return 0
         deleted = self._access.write(lambda writer: writer.delete_many(wanted))
         if deleted:
+            with contextlib.suppress(sqlite3.Error, OSError), self._access.gate(alone=False):
+                usage.forget(self._folder, wanted)  # a help, no more
             with self._access.alone() as writer:
                 writer.give_room_back(deleted)
         return deleted
@@ -114,9 +116,8 @@ class DiskBackend:
         used = usage.read(self._folder)
         for row in self._reader.rows():
             last, hits = used.get(row.key, (row.created, 0))
-            if last < row.created:  # of an earlier value under this key
-                last, hits = row.created, 0
-            yield Entry(row.key, row_size(row.size, in_file=row.in_file), row.created, last, hits)
+            size = row_size(row.size, in_file=row.in_file)
+            yield Entry(row.key, size, row.created, max(last, row.created), hits)
 
     def lease(self, key: bytes) -> AbstractContextManager[bool]:
         """Try to be the only one that computes `key`, among all who use the folder.

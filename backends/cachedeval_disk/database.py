@@ -84,14 +84,18 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
         raise BackendError(f"{path} is not a cache of cachedeval's: use another folder")
 
 
+def uri_to_read(path: Path) -> str:
+    """Return the URI by which SQLite opens a database for reading only."""
+    return f"file:{_quoted(path)}?mode=ro"
+
+
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """Open a database for reading only: it takes no write lock, and the folder may be read-only.
 
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    name = _quoted(path)
-    connection = _connect(f"file:{name}?mode=ro")
+    connection = _connect(uri_to_read(path))
     try:
         # The first read opens the other files that belong to it.
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
@@ -100,7 +104,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
             raise
         # The file that readers share cannot be made, so nobody writes in this folder either.
-        connection = _connect(f"file:{name}?mode=ro&immutable=1")
+        connection = _connect(f"{uri_to_read(path)}&immutable=1")
     except BaseException:
         connection.close()
         raise

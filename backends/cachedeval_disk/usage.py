@@ -6,7 +6,7 @@ choose what to prune, so nothing waits for the disk here, and a damaged one is t
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cachedeval_disk import database
@@ -17,14 +17,16 @@ _NAME = "usage.db"
 
 
 def note(folder: Path, hits: Mapping[bytes, int], when: float) -> None:
-    """Add hits to each key's, in one transaction.
+    """Add hits to each key's that is held, in one transaction.
 
     Raises:
         sqlite3.Error, OSError: they could not be noted.
     """
     with _open(folder) as connection, _transaction(connection):
         connection.executemany(
-            "INSERT INTO usage VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
+            "INSERT INTO main.usage SELECT ?1, ?2, ?3 "
+            "WHERE EXISTS (SELECT 1 FROM held.Cache WHERE key = ?1 AND raw = 1) "
+            "ON CONFLICT (key) DO UPDATE "
             "SET used = max(used, excluded.used), hits = hits + excluded.hits",
             [(key, float(when), count) for key, count in hits.items()],
         )
@@ -47,21 +49,15 @@ def read(folder: Path) -> dict[bytes, tuple[float, int]]:
     }
 
 
-def forget(folder: Path) -> None:
-    """Forget the use of keys that the cache no longer holds.
+def forget(folder: Path, keys: Sequence[bytes]) -> None:
+    """Forget the use of these keys.
 
     Raises:
         sqlite3.Error, OSError: it could not be done.
     """
-    if not (folder / _NAME).is_file():
-        return
-    with _open(folder) as connection:
-        connection.execute("ATTACH ? AS held", (str(folder / database.NAME),))
-        with _transaction(connection):
-            connection.execute(
-                "DELETE FROM main.usage WHERE NOT EXISTS "
-                "(SELECT 1 FROM held.Cache WHERE Cache.key = usage.key AND raw = 1)"
-            )
+    if (folder / _NAME).is_file():
+        with _open(folder) as connection, _transaction(connection):
+            connection.executemany("DELETE FROM main.usage WHERE key = ?", zip(keys, strict=True))
 
 
 def discard(folder: Path) -> None:
@@ -82,6 +78,7 @@ def _open(folder: Path) -> Iterator[sqlite3.Connection]:
             "CREATE TABLE IF NOT EXISTS usage "
             "(key BLOB PRIMARY KEY, used REAL NOT NULL, hits INTEGER NOT NULL) WITHOUT ROWID"
         )
+        connection.execute("ATTACH ? AS held", (database.uri_to_read(folder / database.NAME),))
         yield connection
 
 

@@ -11,7 +11,6 @@ Imported at the first write, because diskcache is not needed to read. What is ha
 - diskcache takes its settings from the database, as attributes and as PRAGMAs. Ours are constants.
 """
 
-import contextlib
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import diskcache
 
-from cachedeval_disk import blobs, database, upkeep, usage
+from cachedeval_disk import blobs, database, upkeep
 
 __all__ = ["Writer"]
 
@@ -209,8 +208,6 @@ class Writer:
             return  # too little to be worth the wait; the room is used for new values
         upkeep.sweep(self._folder, self.connection)
         upkeep.compact(self.connection)
-        with contextlib.suppress(sqlite3.Error, OSError):  # a help, no more
-            usage.forget(self._folder)
 
     def close(self) -> None:
         """Close the connection; the last one of all processes tidies up after the database."""

@@ -32,10 +32,12 @@ class MemoryBackend:
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
         """Keep the items for as long as this object lives."""
         now = time.time()
-        entries = {key: Entry(key, len(key) + len(items[key]), now, now, 0) for key in items}
         with self._lock:
-            self._values.update(items)
-            self._entries.update(entries)
+            for key, value in items.items():
+                before = self._entries.get(key)
+                hits = before.hits if before else 0
+                self._values[key] = value
+                self._entries[key] = Entry(key, len(key) + len(value), now, now, hits)
 
     def delete_many(self, keys: Iterable[bytes]) -> int:
         """Forget the keys; return how many were held."""

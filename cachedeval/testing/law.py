@@ -1,5 +1,6 @@
 """What a law is: a function that tries a backend and says what it did wrong."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -71,7 +72,8 @@ class Law(NamedTuple):
         except Exception as error:
             raise BrokenLawError(f"{self.name}: raised {type(error).__name__}: {error}") from error
         finally:
-            subject.close()
+            with contextlib.suppress(Exception):  # what goes wrong first is what is told
+                subject.close()
 
 
 LAWS: list[Law] = []
