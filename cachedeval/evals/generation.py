@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Computed, node
 from cachedeval.engine.resource import Handle
 
@@ -93,9 +94,11 @@ def generation(
         first = batch[indexes[0]]
         try:
             yield from _answer(first, indexes, [batch[index].prompt() for index in indexes])
-        except Exception as error:  # noqa: BLE001  an adapter that fails must not stop the others
-            for index in indexes:
-                yield index, error
+        except InputError as error:
+            # A model that cannot be loaded, an adapter that does not fit it: as bad as any other
+            # input, and told as soon as it is known.
+            error.fatal = True
+            raise
 
 
 def _answer(
