@@ -1,0 +1,70 @@
+"""The original, faithfully: a process for each question, then the judge, one call after another.
+
+    python -m benchmarks.original MODEL ADAPTER DATA QUESTIONS PART MAX_TOKENS
+
+For each question a new Python process imports mlx_lm, loads model and adapter, generates and exits;
+then the judge is called for each answer in turn. The questions are drawn without a seed. Of long
+evaluations it runs a part of the questions; what it prints says how long each took.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+__all__: list[str] = []
+
+_PROMPT = """Score the response on each criterion from 0 to 10.
+Criteria: accuracy, relevance, completeness, clarity.
+Question: {question}
+Reference: {reference}
+Response: {response}
+Reply with JSON like {{"scores": {{"accuracy": 5}}}} only."""
+
+
+def main() -> None:
+    """Evaluate and print the score and the seconds of each part."""
+    begun = time.perf_counter()
+    model, adapter, data, count, part, max_tokens = sys.argv[1:]
+    rows = [json.loads(line) for line in Path(data).read_text("utf-8").splitlines()]
+    drawn = random.sample(rows, min(int(count), len(rows)))[: int(part)]
+    from cerebras.cloud.sdk import Cerebras  # noqa: PLC0415  timed with the rest
+
+    client = Cerebras(
+        api_key=os.environ["CEREBRAS_API_KEY"], base_url=os.environ["CEREBRAS_BASE_URL"]
+    )
+    answers, generating, judging, scores = [], [], [], []
+    for row in drawn:
+        start = time.perf_counter()
+        step = [sys.executable, "-m", "benchmarks.original_step", model, adapter, max_tokens]
+        done = subprocess.run(
+            step, input=row["question"], capture_output=True, text=True, check=True
+        )
+        answers.append(done.stdout)
+        generating.append(time.perf_counter() - start)
+    for row, answer in zip(drawn, answers, strict=True):
+        start = time.perf_counter()
+        asked = _PROMPT.format(
+            question=row["question"], reference=row["answer"], response=answer
+        )
+        reply = client.chat.completions.create(
+            model="judge", messages=[{"role": "user", "content": asked}], temperature=0
+        )
+        judging.append(time.perf_counter() - start)
+        verdict = json.loads(str(reply.choices[0].message.content))["scores"].values()
+        scores.append(10 * sum(verdict) / len(verdict))
+    parts = sum(generating) + sum(judging)
+    result = {
+        "score": sum(scores) / len(scores),
+        "generating": generating,
+        "judging": judging,
+        "rest": time.perf_counter() - begun - parts,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
