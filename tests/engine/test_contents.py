@@ -1,0 +1,138 @@
+"""What a cache holds, told by step."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cachedeval import Computed, Engine, node
+from cachedeval.engine.contents import (
+    contents_of,
+    disk_folder,
+    identity_of,
+    inputs_of,
+    lines_of,
+    summary,
+)
+from cachedeval.engine.memo import StoreMemo
+from cachedeval.engine.resource import Handle, Resource
+from cachedeval_memory import MemoryBackend
+
+
+@node(version="1", name="double")
+def double(x: int) -> Computed[int]:
+    return Computed(2 * x, cost={"tokens": 10})
+
+
+@node(version="1", name="shout")
+def shout(text: str, voice: Handle[str]) -> str:
+    with voice as suffix:
+        return text.upper() + suffix
+
+
+LOUD = Resource("voice", {"name": "loud"}, lambda: "!")
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with Engine("memory:") as engine:
+        yield engine
+
+
+def test_records_hits_and_what_they_saved_are_counted_by_step(engine: Engine) -> None:
+    engine.run([double(1), double(2), shout("hey", LOUD)])
+    for _ in range(3):
+        engine.run([double(1), double(2)])
+    engine.store.flush()
+    found = contents_of(engine.store)
+    assert {name: (n.records, n.hits) for name, n in found.nodes.items()} == {
+        "double": (2, 6),
+        "shout": (1, 0),
+        "identities": (1, 0),
+    }
+    assert found.nodes["double"].saved["tokens"] == 60
+    assert found.nodes["double"].saved["seconds"] > 0
+    assert found.nodes["shout"].saved == {}
+    assert found.saved == found.nodes["double"].saved
+    assert found.hits == 6
+    assert (found.records, found.damaged) == (4, 0)
+    assert found.bytes == sum(node.bytes for node in found.nodes.values()) > 0
+
+
+def test_reading_counts_no_hits(engine: Engine) -> None:
+    engine.run([double(1)])
+    contents_of(engine.store)
+    lines_of(engine.store)
+    engine.store.flush()
+    assert contents_of(engine.store).hits == 0
+
+
+def test_what_is_damaged_is_counted_apart_and_listed() -> None:
+    backend = MemoryBackend()
+    engine = Engine(backend)
+    engine.run([double(1), double(2)])
+    key = next(iter(backend.scan())).key
+    backend.put_many({key: backend.get_many([key])[key][:-1]})
+    found = contents_of(engine.store)
+    assert (found.records, found.damaged) == (1, 1)
+    assert found.damaged_bytes > 0
+    (damaged,) = lines_of(engine.store, "(damaged)")
+    assert damaged.key == key
+    assert "digest does not match" in damaged.summary
+    engine.close()
+
+
+def test_lines_come_by_step_the_newest_first(engine: Engine) -> None:
+    engine.run(shout("a", LOUD))
+    for x in (1, 2, 3):
+        engine.run(double(x))
+        time.sleep(0.002)
+    engine.run(double(2))
+    engine.store.flush()
+    lines = lines_of(engine.store)
+    assert [(line.node, line.summary) for line in lines[:4]] == [
+        ("double", "6"),
+        ("double", "4"),
+        ("double", "2"),
+        ("shout", "A!"),
+    ]
+    assert lines[4].node == "identities"
+    assert [line.hits for line in lines[:3]] == [0, 1, 0]
+    assert lines[1].used is not None
+    assert lines[0].used is None
+    assert [line.node for line in lines_of(engine.store, "shout")] == ["shout"]
+    assert lines_of(engine.store, "no such") == []
+
+
+def test_the_engine_s_own_records_tell_what_they_are(engine: Engine) -> None:
+    engine.run(shout("hey", LOUD))
+    StoreMemo(engine.store).put_many({bytes(16): b"file/1 machine content 1:2 xxh3:00ff"})
+    told = {line.node: line.summary for line in lines_of(engine.store)}
+    assert told["files"] == "xxh3:00ff"
+    assert told["identities"] == f"voice {LOUD.identified.digest}"
+
+
+def test_an_identity_is_found_by_its_digest(engine: Engine) -> None:
+    engine.run(shout("hey", LOUD))
+    (record,) = [r for _, r in engine.store.records() if "voice" in inputs_of(r)]  # type: ignore[arg-type]
+    assert identity_of(engine.store, inputs_of(record)["voice"]) == {"name": "loud"}  # type: ignore[arg-type]
+    other = Resource("voice", {"name": "other"}, lambda: "")
+    assert identity_of(engine.store, other.identified) is None
+
+
+def test_a_payload_that_cannot_be_read_is_told_and_not_raised(engine: Engine) -> None:
+    engine.run(double(1))
+    ((_, record),) = engine.store.records()
+    assert not isinstance(record, Exception)
+    broken = msgspec.structs.replace(record, payload=b"?")
+    assert "cannot be read" in summary("double", broken)
+
+
+def test_the_folder_of_a_disk_cache_is_known_and_nothing_is_made(tmp_path: Path) -> None:
+    assert disk_folder(f"disk:{tmp_path}/no/such") == tmp_path / "no" / "such"
+    assert disk_folder("disk:~/x") == Path("~/x").expanduser().resolve()
+    assert disk_folder("memory:") is None
+    assert disk_folder("disk:") is None
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,89 @@
+"""Explanations of many calls, told together."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cachedeval import Call, Engine, node
+from cachedeval.engine.reasons import Reason, reasons_of
+from cachedeval.engine.resource import Handle, Resource
+
+
+@node(version="1", name="answer")
+def answer(model: Handle[int], question: str, words: int) -> str:
+    with model as size:
+        return f"{question} {size} {words}"
+
+
+@node(version="1", name="judge")
+def judge(answer: str, strict: bool) -> int:  # noqa: FBT001  an input like another
+    return len(answer) + strict
+
+
+def model(weights: str, scale: float) -> Resource[int]:
+    return Resource("model", {"weights": f"xxh3:{weights:0>32}", "scale": scale}, lambda: 7)
+
+
+def calls(count: int = 4, *, weights: str = "1", strict: bool = True) -> list[Call[int]]:
+    subject = model(weights, 20.0 if weights == "1" else 10.0)
+    return [judge(answer(subject, f"q{n}", 5), strict) for n in range(count)]
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with Engine("memory:") as engine:
+        yield engine
+
+
+def reasons(engine: Engine, wanted: list[Call[int]]) -> list[Reason]:
+    return reasons_of(engine.explain_many(wanted))
+
+
+def test_hits_have_no_reason(engine: Engine) -> None:
+    engine.run(calls())
+    assert reasons(engine, calls()) == []
+
+
+def test_what_is_new_comes_before_what_waits_for_it(engine: Engine) -> None:
+    assert list(map(str, reasons(engine, calls()))) == [
+        "4 answer: nothing of this step is in the cache yet",
+        "4 judge: waits for answer",
+    ]
+
+
+def test_one_cause_is_one_line_with_its_fields_and_short_digests(engine: Engine) -> None:
+    engine.run(calls())
+    first, second = reasons(engine, calls(weights="2"))
+    assert str(first) == (
+        "4 answer: model / scale: 20.0 → 10.0; model / weights: xxh3:00000000… → xxh3:00000000…"
+    )
+    assert first.changed[1].now == f"xxh3:{'2':0>32}", "whole for programs"
+    assert str(second) == "4 judge: waits for answer"
+
+
+def test_what_changed_downstream_alone_is_told_alone(engine: Engine) -> None:
+    engine.run(calls())
+    assert list(map(str, reasons(engine, calls(strict=False)))) == ["4 judge: strict: True → False"]
+
+
+def test_a_field_that_differs_from_call_to_call_is_told_once(engine: Engine) -> None:
+    engine.run(calls(2))
+    first, second = reasons(engine, calls(5))
+    assert first.calls == second.calls == 3
+    (changed,) = first.changed
+    assert (changed.where, changed.values) == ("question", 3)
+    assert str(first).startswith("3 answer: question: 'q")
+    assert str(first).endswith("(and 2 other changes)")
+
+
+def test_two_causes_are_two_lines_the_commoner_first(engine: Engine) -> None:
+    engine.run(calls(4))
+    longer = [judge(answer(model("1", 20.0), "q0", 9), strict=True)]
+    told = [r for r in reasons(engine, [*longer, *calls(4, weights="2")]) if r.node == "answer"]
+    assert [(reason.calls, len(reason.changed)) for reason in told] == [(4, 2), (1, 1)]
+
+
+def test_a_call_that_several_wait_for_is_counted_once(engine: Engine) -> None:
+    shared = answer(model("1", 20.0), "q", 5)
+    told = reasons(engine, [judge(shared, strict=True), judge(shared, strict=False)])
+    assert [(reason.node, reason.calls) for reason in told] == [("answer", 1), ("judge", 2)]
