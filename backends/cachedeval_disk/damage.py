@@ -64,6 +64,8 @@ def select_in_parts(connection: sqlite3.Connection, select: str) -> Iterator[lis
     """
 
     def read(numbers: Sequence[int]) -> list[Any]:
+        if len(numbers) == 1:  # a range of one would look at the next row too
+            return connection.execute(f"{select} AND rowid = ?", numbers).fetchall()
         between = (numbers[0], numbers[-1])
         return connection.execute(f"{select} AND rowid BETWEEN ? AND ?", between).fetchall()
 

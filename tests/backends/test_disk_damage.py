@@ -1,0 +1,290 @@
+"""A damaged database: what can be read is served, the rest is lost, and the next write mends it."""
+
+import logging
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+from support.places import read_only
+
+from cachedeval.testing.others import Child, Line
+from cachedeval_disk import DiskBackend
+
+PAGE = 4096
+ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
+
+
+def _items(number: int = 400) -> dict[bytes, bytes]:
+    noise = random.Random(5)
+    items = {noise.randbytes(16): noise.randbytes(900) for _ in range(number)}
+    return items | {noise.randbytes(16): noise.randbytes(70_000)}
+
+
+def _cache(folder: Path) -> dict[bytes, bytes]:
+    items = _items()
+    backend = DiskBackend(folder)
+    backend.put_many(items)
+    backend.close()
+    return items
+
+
+def _damage(folder: Path, at: int, data: bytes) -> None:
+    with (folder / "cache.db").open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+def _page_of(folder: Path, value: bytes) -> int:
+    return (folder / "cache.db").read_bytes().index(value) // PAGE * PAGE
+
+
+def _aside(folder: Path) -> list[Path]:
+    return [
+        path for path in folder.glob("cache.db.damaged-*") if path.suffix[-4:] not in "-wal-shm"
+    ]
+
+
+def test_one_bad_page_loses_its_own_values_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = _cache(tmp_path)
+    _damage(tmp_path, _page_of(tmp_path, list(items.values())[200]), b"\xee" * PAGE)
+    backend = DiskBackend(tmp_path)
+    found = backend.get_many(list(items))
+    assert found.items() <= items.items()
+    assert len(items) - 4 <= len(found) < len(items)
+    assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
+    assert "is damaged: " in caplog.text
+    shown = {entry.key for entry in backend.scan()}
+    assert found.keys() <= shown <= items.keys()
+    assert not _aside(tmp_path)  # reading changes nothing
+
+    caplog.clear()
+    lost = {key: value for key, value in items.items() if key not in found}
+    backend.put_many(lost)
+    assert "was damaged: it is set aside as cache.db.damaged-" in caplog.text
+    assert len(_aside(tmp_path)) == 1
+    assert backend.get_many(list(items)) == items
+    assert {entry.key for entry in backend.scan()} == items.keys()
+    backend.close()
+    assert DiskBackend(tmp_path).get_many(list(items)) == items
+    assert _check(tmp_path) == "ok"
+
+
+def test_what_was_used_and_when_is_carried_over(tmp_path: Path) -> None:
+    items = _cache(tmp_path)
+    backend = DiskBackend(tmp_path)
+    backend.touch_many(dict.fromkeys(items, 3), 2e9)
+    before = {entry.key: entry for entry in backend.scan()}
+    backend.close()
+    _damage(tmp_path, _page_of(tmp_path, list(items.values())[10]), b"\xee" * PAGE)
+    backend = DiskBackend(tmp_path)
+    backend.get_many(list(items))
+    backend.put_many({ONE: b"one"})
+    after = {entry.key: entry for entry in backend.scan()}
+    assert len(after) > len(before) - 5
+    assert all(before[key] == entry for key, entry in after.items() if key != ONE)
+    backend.close()
+
+
+@pytest.mark.parametrize("damage", ["noise", "zeros", "text", "header", "half", "stub", "root"])
+def test_a_lost_database_is_replaced_at_the_next_write(damage: str, tmp_path: Path) -> None:
+    items = _cache(tmp_path)
+    path = tmp_path / "cache.db"
+    data = path.read_bytes()
+    path.write_bytes(
+        {
+            "noise": random.Random(1).randbytes(len(data)),
+            "zeros": bytes(len(data)),
+            "text": b"this is no database\n" * 999,
+            "header": b"\xff" * 100 + data[100:],
+            "half": data[: len(data) // 2 // PAGE * PAGE],
+            "stub": data[:60],
+            "root": data[:PAGE] + random.Random(1).randbytes(PAGE * 12) + data[PAGE * 13 :],
+        }[damage]
+    )
+    backend = DiskBackend(tmp_path)
+    try:
+        found = backend.get_many(list(items))
+    except sqlite3.DatabaseError:
+        found = {}
+    assert found.items() <= items.items()
+    backend.put_many({ONE: b"one"})
+    kept = backend.get_many([*items, ONE])
+    assert kept.pop(ONE) == b"one"
+    assert kept.items() <= items.items()
+    assert kept.keys() >= found.keys()
+    backend.touch_many({ONE: 1}, 2e9)
+    assert ONE in {entry.key for entry in backend.scan()}
+    backend.close()
+    assert _check(tmp_path) == "ok"
+    assert len(_aside(tmp_path)) <= 1
+
+
+def test_every_single_byte_may_be_wrong(tmp_path: Path) -> None:
+    items = _cache(tmp_path / "whole")
+    data = (tmp_path / "whole/cache.db").read_bytes()
+    noise = random.Random(7)
+    used = [*range(0, 108, 4), *(noise.randrange(len(data)) for _ in range(40))]
+    for number, at in enumerate(used):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        wrong = bytearray(data)
+        wrong[at] ^= noise.randrange(1, 256)
+        (folder / "cache.db").write_bytes(wrong)
+        backend = DiskBackend(folder)
+        try:
+            backend.get_many(list(items))
+            list(backend.scan())
+        except sqlite3.DatabaseError:
+            pass
+        try:
+            backend.put_many(items)
+        except sqlite3.DatabaseError:
+            # Found damaged at the second try only: then the third is on a new database.
+            backend.put_many(items)
+        small = {key: value for key, value in items.items() if len(value) < 60_000}
+        found = backend.get_many(list(small))
+        assert len(found) > len(small) - 40
+        backend.close()
+
+
+def test_a_damaged_journal_loses_no_more_than_itself(tmp_path: Path) -> None:
+    def work(line: Line) -> None:
+        backend = DiskBackend(tmp_path)
+        backend.put_many({ONE: b"one"})
+        backend.close()
+        backend.put_many({TWO: b"two"})
+        line.say()
+        line.hear()
+
+    with Child(work) as child:
+        assert child.line.hear()
+    journal = tmp_path / "cache.db-wal"
+    assert journal.stat().st_size > 0
+    journal.write_bytes(b"\xff" * 20 + journal.read_bytes()[20:])
+    backend = DiskBackend(tmp_path)
+    assert backend.get_many([ONE, TWO]) == {ONE: b"one"}
+    backend.put_many({TWO: b"two"})
+    assert backend.get_many([ONE, TWO]) == {ONE: b"one", TWO: b"two"}
+    backend.close()
+
+
+def test_a_journal_without_its_database_is_not_replayed(tmp_path: Path) -> None:
+    def work(line: Line) -> None:
+        backend = DiskBackend(tmp_path)
+        backend.put_many({ONE: b"one"})
+        line.say()
+        line.hear()
+
+    with Child(work) as child:
+        assert child.line.hear()
+    (tmp_path / "cache.db").unlink()
+    backend = DiskBackend(tmp_path)
+    assert backend.get_many([ONE]) == {}
+    backend.put_many({TWO: b"two"})
+    assert backend.get_many([ONE, TWO]) == {TWO: b"two"}
+    backend.close()
+    assert _check(tmp_path) == "ok"
+
+
+def test_those_who_have_it_open_find_the_new_one(tmp_path: Path) -> None:
+    items = _cache(tmp_path)
+    here = DiskBackend(tmp_path)
+    here.put_many({ONE: b"one"})
+
+    def work(line: Line) -> None:
+        there = DiskBackend(tmp_path)
+        there.put_many({TWO: b"two"})
+        line.say()
+        line.hear()
+        # Here the new database is in use, by another process: closing the old one spares it.
+        assert there.get_many([ONE, TWO, THREE]) == {ONE: b"one", TWO: b"two", THREE: b"three"}
+        there.put_many({TWO: b"new"})
+        there.close()
+        line.say()
+        line.hear()
+
+    with Child(work) as child:
+        assert child.line.hear()
+        # Not through the file's bytes here: closing them would drop SQLite's own locks on it.
+        with Child(
+            lambda _: _damage(tmp_path, _page_of_many(tmp_path, items), b"\xee" * PAGE)
+        ) as c:
+            c.finish()
+        other = DiskBackend(tmp_path)
+        other.get_many(list(items))
+        other.put_many({THREE: b"three"})
+        assert _aside(tmp_path)
+        child.line.say()
+        assert child.line.hear()
+        assert (tmp_path / "cache.db-wal").exists()
+        assert here.get_many([TWO]) == {TWO: b"new"}
+        here.put_many({ONE: b"newer"})
+        here.close()
+        assert other.get_many([ONE, TWO, THREE]) == {ONE: b"newer", TWO: b"new", THREE: b"three"}
+        other.put_many({ONE: b"newest"})
+        child.line.say()
+        child.finish()
+    other.close()
+    assert DiskBackend(tmp_path).get_many([ONE, TWO]) == {ONE: b"newest", TWO: b"new"}
+    assert _check(tmp_path) == "ok"
+    assert len(_aside(tmp_path)) == 1
+
+
+def _page_of_many(folder: Path, items: dict[bytes, bytes]) -> int:
+    return _page_of(folder, list(items.values())[100])
+
+
+def test_processes_that_find_it_damaged_at_once_replace_it_once(tmp_path: Path) -> None:
+    items = _cache(tmp_path)
+    (tmp_path / "cache.db").write_bytes(b"no database" * 1000)
+
+    def work(number: int) -> None:
+        backend = DiskBackend(tmp_path)
+        for step in range(5):
+            backend.put_many({bytes([number, step]) * 8: b"x" * 500})
+        backend.close()
+
+    children = [Child(lambda _, number=number: work(number)) for number in range(4)]  # type: ignore[misc]
+    for child in children:
+        with child:
+            child.finish()
+    keys = [bytes([number, step]) * 8 for number in range(4) for step in range(5)]
+    assert len(DiskBackend(tmp_path).get_many(keys)) == 20
+    assert len(_aside(tmp_path)) == 1
+    assert items
+
+
+def test_damage_in_a_read_only_folder_is_told(tmp_path: Path) -> None:
+    items = _cache(tmp_path)
+    (tmp_path / "cache.db").write_bytes(b"no database" * 1000)
+    with read_only(tmp_path):
+        backend = DiskBackend(tmp_path)
+        with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+            backend.get_many(list(items))
+        with pytest.raises((OSError, sqlite3.Error)):
+            backend.put_many({ONE: b"one"})
+        backend.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database" * 1000, bytes(5000)])
+def test_damaged_notes_of_use_are_begun_anew(tmp_path: Path, damage: bytes) -> None:
+    items = _cache(tmp_path)
+    one = next(iter(items))
+    backend = DiskBackend(tmp_path)
+    backend.touch_many({one: 5}, 2e9)
+    (tmp_path / "usage.db").write_bytes(damage)
+    assert {entry.hits for entry in backend.scan()} == {0}
+    backend.touch_many({one: 2}, 2e9)
+    assert {entry.hits for entry in backend.scan()} == {0, 2}
+    assert backend.delete_many([one]) == 1
+    backend.close()
+
+
+def _check(folder: Path) -> object:
+    connection = sqlite3.connect(folder / "cache.db")
+    ((answer,),) = connection.execute("PRAGMA integrity_check").fetchall()
+    connection.close()
+    return answer

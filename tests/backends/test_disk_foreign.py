@@ -1,0 +1,236 @@
+"""A database that somebody else wrote: nothing in it runs, and nothing outside it is touched."""
+
+import os
+import pickle
+import sqlite3
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import diskcache
+import pytest
+
+from cachedeval_disk import DiskBackend
+from cachedeval_disk.writer import Writer
+
+ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
+LARGE = b"large" * 20_000
+
+
+class Bomb:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    folder = tmp_path / "cache"
+    backend = DiskBackend(folder)
+    backend.put_many({ONE: b"one", TWO: LARGE})
+    backend.close()
+    return folder
+
+
+def _execute(folder: Path, statement: str, *values: object) -> None:
+    connection = sqlite3.connect(folder / "cache.db", isolation_level=None)
+    connection.execute(statement, values)
+    connection.close()
+
+
+@pytest.mark.parametrize("raw", [0, 1])
+@pytest.mark.parametrize("mode", [4, 3, 0, 5, -1, None, "4", 1.5])
+def test_pickles_are_neither_run_nor_held(
+    cache: Path, tmp_path: Path, mode: object, raw: int
+) -> None:
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    pickle.loads(bomb)  # noqa: S301  to see that it is a real one
+    (tmp_path / "exploded").rmdir()
+    (blob,) = cache.glob("*/*/*.val")
+    blob.write_bytes(bomb)
+    _execute(cache, "UPDATE Cache SET mode = ?, raw = ?, value = ?", mode, raw, bomb)
+    backend = DiskBackend(cache)
+    assert backend.get_many([ONE, TWO]) == {}
+    assert list(backend.scan()) == []
+    backend.touch_many({ONE: 1}, 1e10)
+    backend.put_many({ONE: b"new", THREE: b"three"})
+    assert backend.get_many([ONE, TWO, THREE]) == {ONE: b"new", THREE: b"three"}
+    backend.delete_many([ONE, TWO, THREE])
+    backend.close()
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_pickle_said_to_be_bytes_is_bytes(cache: Path, tmp_path: Path) -> None:
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    _execute(cache, "UPDATE Cache SET value = ? WHERE mode = 1", bomb)
+    backend = DiskBackend(cache)
+    assert backend.get_many([ONE]) == {ONE: bomb}  # for the store above to refuse
+    backend.close()
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_diskcache_itself_reads_nothing_of_ours(cache: Path, tmp_path: Path) -> None:
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    _execute(cache, "UPDATE Cache SET mode = 4, value = ?", bomb)
+    _execute(cache, "INSERT INTO Cache (key, raw, mode, value) VALUES (?, 0, 1, 1)", bomb)
+    writer = Writer(cache, cache / "lock")
+    with pytest.raises(ValueError, match="values are read by the reader"):
+        writer._cache.get(ONE)
+    with pytest.raises(ValueError, match="keys are read by the reader"):
+        list(writer._cache)
+    writer.close()
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("value", ["text", "\udcff", 7, 1.5, None, ""])
+def test_a_value_of_another_type_is_not_held(cache: Path, value: object) -> None:
+    if value == "\udcff":
+        _execute(cache, "UPDATE Cache SET value = CAST(x'ff' AS TEXT) WHERE mode = 1")
+    else:
+        _execute(cache, "UPDATE Cache SET value = ? WHERE mode = 1", value)
+    backend = DiskBackend(cache)
+    assert backend.get_many([ONE, TWO]) == {TWO: LARGE}
+    backend.close()
+
+
+@pytest.mark.parametrize("column", ["store_time", "size", "filename", "access_count", "key"])
+@pytest.mark.parametrize("value", ["text", None, b"blob", 2**62, -1, 1e300])
+def test_columns_of_any_type_harm_nobody(cache: Path, column: str, value: object) -> None:
+    _execute(cache, f"UPDATE Cache SET {column} = ? WHERE mode = 2", value)  # noqa: S608  ours
+    backend = DiskBackend(cache)
+    assert backend.get_many([ONE, TWO])[ONE] == b"one"
+    assert ONE in {entry.key for entry in backend.scan()}
+    assert all(type(entry.key) is bytes for entry in backend.scan())
+    backend.put_many({TWO: LARGE})
+    assert backend.get_many([ONE, TWO]) == {ONE: b"one", TWO: LARGE}
+    assert backend.delete_many([ONE, TWO]) == 2
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../precious",
+        "aa/bb/../../../precious",
+        "aa/bb/" + "0" * 28 + ".val/../../../../precious",
+        "aa/bb/" + "0" * 28 + ".val\n",
+        "cache.db",
+        "lock",
+        "",
+        ".",
+    ],
+)
+def test_a_named_file_outside_is_neither_read_nor_removed(
+    cache: Path, tmp_path: Path, name: str
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(LARGE)
+    names = (name, str(precious))
+    for number, path in enumerate(names):
+        _execute(cache, "UPDATE Cache SET filename = ? WHERE mode = 2", path)
+        backend = DiskBackend(cache)
+        assert TWO not in backend.get_many([TWO])
+        if number:
+            backend.put_many({TWO: LARGE})  # diskcache removes the file of what it replaces
+        else:
+            backend.delete_many([TWO, ONE])
+            backend.put_many({TWO: LARGE})
+        assert backend.get_many([TWO]) == {TWO: LARGE}
+        backend.close()
+    assert precious.read_bytes() == LARGE
+    assert (cache / "lock").exists()
+
+
+def test_a_blob_that_is_no_file_of_the_folder_is_not_read(cache: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(LARGE)
+    (blob,) = cache.glob("*/*/*.val")
+    backend = DiskBackend(cache)
+    assert backend.get_many([TWO]) == {TWO: LARGE}
+
+    blob.unlink()
+    blob.symlink_to(precious)
+    assert backend.get_many([TWO]) == {}
+    blob.unlink()
+    os.mkfifo(blob)
+    assert backend.get_many([TWO]) == {}  # and it does not wait for the other end
+    blob.unlink()
+    blob.mkdir()
+    assert backend.get_many([TWO]) == {}
+    blob.rmdir()
+
+    elsewhere = tmp_path / "elsewhere"
+    blob.parent.rename(elsewhere)
+    (elsewhere / blob.name).write_bytes(LARGE)
+    blob.parent.symlink_to(elsewhere)
+    assert backend.get_many([TWO]) == {}
+    assert backend.delete_many([TWO]) == 1
+    backend.close()
+    assert (elsewhere / blob.name).exists()
+    assert precious.exists()
+
+
+@pytest.mark.parametrize("damage", [b"", LARGE[:-1], LARGE + b"x"])
+def test_a_blob_of_another_length_is_not_held(cache: Path, damage: bytes) -> None:
+    (blob,) = cache.glob("*/*/*.val")
+    blob.write_bytes(damage)
+    backend = DiskBackend(cache)
+    assert backend.get_many([ONE, TWO]) == {ONE: b"one"}
+    backend.put_many({TWO: LARGE})
+    assert backend.get_many([TWO]) == {TWO: LARGE}
+    backend.close()
+
+
+def test_settings_in_the_database_are_not_believed(cache: Path, tmp_path: Path) -> None:
+    for key, value in {
+        "eviction_policy": "least-recently-used",
+        "cull_limit": 1000,
+        "size_limit": 1,
+        "disk_min_file_size": 0,
+        "disk__directory": str(tmp_path),
+        "disk_folder": str(tmp_path),
+        "_given": "x",
+        "set": "x",
+        "sqlite_writable_schema": 1,
+        "sqlite_mmap_size": 2**30,
+    }.items():
+        _execute(cache, "INSERT OR REPLACE INTO Settings VALUES (?, ?)", key, value)
+    backend = DiskBackend(cache)
+    items = {bytes([number]) * 16: b"x" * 1000 for number in range(60, 250)}
+    backend.put_many(items)
+    assert backend.get_many(list(items)) == items
+    assert backend.get_many([ONE, TWO]) == {ONE: b"one", TWO: LARGE}
+    backend.close()
+    settings = dict(diskcache.Cache(str(cache))._sql("SELECT key, value FROM Settings"))
+    assert settings["eviction_policy"] == "none"
+    assert settings["cull_limit"] == 0
+    assert "set" not in settings
+
+
+def test_a_trigger_in_the_database_removes_no_file(cache: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.touch()
+    trigger = "CREATE TRIGGER theirs AFTER INSERT ON Cache BEGIN UPDATE Cache SET {}, mode = 2; END"
+    _execute(cache, trigger.format(f"filename = '{precious}'"))
+    backend = DiskBackend(cache)
+    backend.put_many({THREE: b"three"})
+    assert backend.get_many([ONE, TWO, THREE]) == {}
+    assert backend.delete_many([ONE, TWO, THREE]) == 3
+    backend.close()
+    assert precious.exists()
+
+
+def test_our_database_is_diskcaches(cache: Path) -> None:
+    plain = diskcache.Cache(str(cache), eviction_policy="none", cull_limit=0)
+    assert plain[ONE] == b"one"
+    assert plain[TWO] == LARGE
+    assert sorted(plain) == [ONE, TWO]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")  # it collects them itself
+        found = {str(warning.message) for warning in plain.check()}
+    assert found == {f"unknown file: {cache / 'lock'}"}
+    plain.close()
