@@ -1,68 +1,90 @@
 """Running a node's function: on the loop, on a thread, or together with others on a lane."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
+from cachedeval.engine.batch import Job, Post, run_batch
+from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.lane import Lane
 from cachedeval.engine.node import Computed, Node
-from cachedeval.engine.record import Record
+from cachedeval.engine.record import Damaged, Record, seal, unseal
+from cachedeval.engine.threads import Threads
 from cachedeval.engine.values import payload_digest
 
 __all__ = ["Computer", "to_record"]
 
 
-class _Job(NamedTuple):
-    inputs: dict[str, Any]
-    future: "asyncio.Future[tuple[Any, float]]"
+class _Done(NamedTuple):
+    value: Any
+    error: BaseException | None
+    seconds: float
 
 
 class Computer:
     """Runs the functions of nodes for one event loop."""
 
     def __init__(self) -> None:
-        self._threads: ThreadPoolExecutor | None = None
+        self.threads = Threads()
         self._lanes: dict[str, Lane] = {}
-        self._waiting: dict[Node[Any], list[_Job]] = {}
+        self._waiting: dict[Node[Any], list[Job]] = {}
         self._running: set[Node[Any]] = set()
 
     async def compute(self, node: Node[Any], inputs: dict[str, Any]) -> tuple[Any, float]:
         """Return what the node's function makes of the inputs, and the seconds that it took.
 
         Raises:
-            Exception: whatever the function raises.
+            Exception: whatever the function raises; what is no `Exception` as a `RuntimeError`.
         """
         if node.lane is not None:
-            return await self._on_lane(node, inputs)
-        start = time.perf_counter()
-        if node.is_async:
-            value = await node.function(**inputs)
+            done = await self._on_lane(node, inputs)
+        elif node.is_async:
+            done = await _on_loop(node, inputs)
         else:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(thread_name_prefix="cachedeval-step")
-            loop = asyncio.get_running_loop()
-            value = await loop.run_in_executor(self._threads, lambda: node.function(**inputs))
-        return value, time.perf_counter() - start
+            done = await self._on_thread(node, inputs)
+        if done.error is None:
+            return done.value, done.seconds
+        if isinstance(done.error, Exception) and not isinstance(done.error, StopIteration):
+            raise done.error
+        # Raised as it is, it would end the event loop with all that runs on it, or a generator.
+        raise RuntimeError(
+            f"{node.name} raised {type(done.error).__name__} {done.error}".rstrip()
+        ) from done.error
 
     def close(self) -> None:
         """End the threads; a step that is running keeps its own until it comes back."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.close()
         for lane in self._lanes.values():
             lane.close()
 
-    async def _on_lane(self, node: Node[Any], inputs: dict[str, Any]) -> tuple[Any, float]:
+    def is_lane(self, thread: threading.Thread) -> bool:
+        """Say whether steps take turns on a thread."""
+        return any(lane.thread is thread for lane in self._lanes.values())
+
+    async def _on_thread(self, node: Node[Any], inputs: dict[str, Any]) -> _Done:
         loop = asyncio.get_running_loop()
-        job = _Job(inputs, loop.create_future())
+        job = Job(inputs, loop.create_future())
+
+        def work() -> None:
+            if not job.future.done():  # somebody still wants it
+                _post(loop, job, *_here(node, inputs))
+
+        self.threads.run(work)
+        return _Done(*await job.future)
+
+    async def _on_lane(self, node: Node[Any], inputs: dict[str, Any]) -> _Done:
+        loop = asyncio.get_running_loop()
+        job = Job(inputs, loop.create_future())
         waiting = self._waiting.setdefault(node, [])
         waiting.append(job)
         if len(waiting) == 1 and node not in self._running:
             # Two turns of the loop let all calls that became ready together go as one batch.
             loop.call_soon(loop.call_soon, self._start, node)
-        return await job.future
+        return _Done(*await job.future)
 
     def _start(self, node: Node[Any]) -> None:
         """Give a lane all the calls of a node that wait; what comes later waits for their end."""
@@ -76,9 +98,7 @@ class Computer:
         self._running.add(node)
         loop = asyncio.get_running_loop()
 
-        def post(job: _Job, value: Any, seconds: float) -> None:
-            with suppress(RuntimeError):  # the engine was closed in the meantime
-                loop.call_soon_threadsafe(_deliver, job, value, seconds)
+        post = partial(_post, loop)
 
         def finished() -> None:
             self._running.discard(node)
@@ -87,7 +107,7 @@ class Computer:
 
         def steps() -> Iterator[None]:
             try:
-                yield from (_batch if node.batch else _one_by_one)(node, jobs, post)
+                yield from (run_batch if node.batch else _one_by_one)(node, jobs, post)
             finally:
                 with suppress(RuntimeError):
                     loop.call_soon_threadsafe(finished)
@@ -95,80 +115,79 @@ class Computer:
         lane.add(steps())
 
 
-_Post = Callable[[_Job, Any, float], None]
+def _post(
+    loop: asyncio.AbstractEventLoop,
+    job: Job,
+    value: Any,
+    error: BaseException | None,
+    seconds: float,
+) -> None:
+    with suppress(RuntimeError):  # the engine was closed in the meantime
+        loop.call_soon_threadsafe(_deliver, job, value, error, seconds)
 
 
-def _deliver(job: _Job, value: Any, seconds: float) -> None:
-    if job.future.done():
-        return
-    if isinstance(value, BaseException):
-        job.future.set_exception(value)
-    else:
-        job.future.set_result((value, seconds))
+def _deliver(job: Job, value: Any, error: BaseException | None, seconds: float) -> None:
+    if not job.future.done():
+        job.future.set_result((value, error, seconds))
 
 
-def _one_by_one(node: Node[Any], jobs: list[_Job], post: _Post) -> Iterator[None]:
+def _here(node: Node[Any], inputs: dict[str, Any]) -> _Done:
+    """Run a function on this thread; how it fails is part of the result."""
+    start = time.perf_counter()
+    value: Any = None
+    error: BaseException | None = None
+    try:
+        value = node.signature.call(node.function, inputs)
+    except BaseException as raised:  # noqa: BLE001  it belongs to the call
+        error = raised
+    return _Done(value, error, time.perf_counter() - start)
+
+
+async def _on_loop(node: Node[Any], inputs: dict[str, Any]) -> _Done:
+    start = time.perf_counter()
+    value: Any = None
+    error: BaseException | None = None
+    try:
+        value = await node.signature.call(node.function, inputs)
+    except asyncio.CancelledError as raised:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        error = raised  # of something inside the step, and not of the step
+    except BaseException as raised:  # noqa: BLE001  it belongs to the call
+        error = raised
+    return _Done(value, error, time.perf_counter() - start)
+
+
+def _one_by_one(node: Node[Any], jobs: list[Job], post: Post) -> Iterator[None]:
     for job in jobs:
         if not job.future.done():
-            start = time.perf_counter()
-            value: Any
-            try:
-                value = node.function(**job.inputs)
-            except Exception as error:  # noqa: BLE001  it belongs to the call
-                value = error
-            post(job, value, time.perf_counter() - start)
+            post(job, *_here(node, job.inputs))
         yield
-
-
-def _batch(node: Node[Any], jobs: list[_Job], post: _Post) -> Iterator[None]:
-    """Run a batched node, and hand on each result as soon as it is there."""
-    missing = dict(enumerate(jobs))
-    item = node.signature.item
-    assert item is not None  # noqa: S101  for the type checker: a batched node declares one
-    last = time.perf_counter()
-    failure: Exception | None = None
-    try:
-        produced = node.function([item(**job.inputs) for job in jobs])
-        try:
-            for result in produced:
-                if result is not None:
-                    index, value = result
-                    now = time.perf_counter()
-                    # The batch's time is shared out in the order in which results come, so that
-                    # the sum over its calls is what the batch took.
-                    post(missing.pop(index), value, now - last)
-                    last = now
-                if all(job.future.done() for job in missing.values()) and missing:
-                    return  # nobody wants the rest any more
-                yield
-        finally:
-            produced.close()
-    except GeneratorExit:
-        raise
-    except Exception as error:  # noqa: BLE001  it belongs to the calls that have no result yet
-        failure = error
-    for job in missing.values():
-        post(job, failure or _unanswered(node), 0.0)
-
-
-def _unanswered(node: Node[Any]) -> Exception:
-    return RuntimeError(f"{node.name} ended without a result for one of its calls")
 
 
 def to_record(node: Node[Any], recipe: bytes, value: Any, seconds: float) -> Record:
     """Return the record of a result.
 
     Raises:
-        EncodingError: the value cannot be stored.
+        EncodingError: the value, or what is told of it, cannot be stored.
     """
     computed = value if isinstance(value, Computed) else Computed(value)
     payload = node.codec.dump(computed.value)
-    return Record(
+    record = Record(
         recipe=recipe,
         payload=payload,
         digest=payload_digest(payload),
         created=time.time(),
         seconds=seconds,
         cost=computed.cost,
-        provenance={"code": node.fingerprint, **computed.provenance},
+        provenance={**node.fingerprints, **computed.provenance},
     )
+    if computed.cost or computed.provenance:
+        try:
+            unseal(seal(record))
+        except (Damaged, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise EncodingError(
+                f"{node.name}: its cost or provenance is not plain data: {error}"
+            ) from None
+    return record

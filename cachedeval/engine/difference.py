@@ -55,7 +55,7 @@ def _fields(value: Any) -> Any:
     if isinstance(value, Typed):
         return value.fields
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return {index: member for index, member in enumerate(value)} or value
+        return dict(enumerate(value)) or value
     return value
 
 

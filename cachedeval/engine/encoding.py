@@ -19,18 +19,20 @@ items and of a set's members does not matter: they are sorted by their own encod
 | `o` | the output of another step | its digest |
 | `r` | what is known by its identity (a model, a file) | label, digest |
 
-Anything else raises `EncodingError`: never `repr`, `str` or pickle.
+A length or a count is one byte up to 254, beyond that the byte 255 and eight bytes. A class is its
+module and qualified name. Anything else raises `EncodingError`: never `repr`, `str` or pickle.
 """
 
 import math
 import struct
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from cachedeval.engine.errors import EncodingError
+from cachedeval.engine.fields import extra_of, fields_of, refusal
 
-__all__ = ["Identified", "Output", "Typed", "decode", "encode"]
+__all__ = ["LONG", "Identified", "Member", "Output", "Typed", "encode"]
 
 
 class Output(NamedTuple):
@@ -47,17 +49,31 @@ class Identified(NamedTuple):
 
 
 class Typed(NamedTuple):
-    """What an enum member, a dataclass, a struct or a named tuple decodes to."""
+    """What a dataclass, a struct or a named tuple decodes to."""
 
     kind: str
     """Module and qualified name of the class."""
     fields: dict[str, Any]
 
+    def __hash__(self) -> int:
+        return hash((self.kind, *self.fields))
+
+
+class Member(NamedTuple):
+    """What an enum's member decodes to."""
+
+    kind: str
+    """Module and qualified name of the enum."""
+    name: str
+    value: Any
+
 
 _Encoder = Callable[[Any, list[bytes]], None]
 
-_LONG = 255
-_SHORT_LENGTHS = [bytes((n,)) for n in range(_LONG)]
+LONG = 255
+"""The byte that announces a length of eight bytes."""
+
+_SHORT_LENGTHS = [bytes((n,)) for n in range(LONG)]
 _NAN = struct.pack(">d", math.nan)
 _DOUBLE = struct.Struct(">d")
 
@@ -79,21 +95,6 @@ def encode(value: Any) -> bytes:
     return b"".join(out)
 
 
-def decode(data: bytes) -> Any:
-    """Return the value of a canonical encoding; classes come back as `Typed`.
-
-    Raises:
-        EncodingError: the bytes are no canonical encoding, or something stands behind it.
-    """
-    try:
-        value, end = _take(data, 0)
-    except (IndexError, struct.error, UnicodeDecodeError, RecursionError, TypeError) as error:
-        raise EncodingError(f"not a canonical encoding: {error}") from None
-    if end != len(data):
-        raise EncodingError(f"not a canonical encoding: {len(data) - end} bytes follow its end")
-    return value
-
-
 def _put(value: Any, out: list[bytes]) -> None:
     encoder = _ENCODERS.get(type(value))
     if encoder is None:
@@ -102,7 +103,7 @@ def _put(value: Any, out: list[bytes]) -> None:
 
 
 def _length(n: int) -> bytes:
-    return _SHORT_LENGTHS[n] if n < _LONG else b"\xff" + n.to_bytes(8, "big")
+    return _SHORT_LENGTHS[n] if n < LONG else b"\xff" + n.to_bytes(8, "big")
 
 
 def _put_none(_: None, out: list[bytes]) -> None:
@@ -163,17 +164,14 @@ def _put_dict(value: dict[Any, Any], out: list[bytes]) -> None:
         try:
             _put(member, encoded)
         except EncodingError as error:
-            raise _inside(f"[{key!r}]", error) from None
+            raise _inside(f"[{key!r:.40}]", error) from None
         items.append((encode(key), encoded))
-    items.sort(key=_first)
+    # By the values too: two NaNs are two keys of one encoding.
+    items.sort()
     out += (b"d", _length(len(items)))
     for encoded_key, encoded in items:
         out.append(encoded_key)
         out += encoded
-
-
-def _first(item: tuple[bytes, list[bytes]]) -> bytes:
-    return item[0]
 
 
 def _put_output(value: Output, out: list[bytes]) -> None:
@@ -198,23 +196,22 @@ def _encoder_of_class(value: Any) -> _Encoder:
 
         def put_enum(member: Enum, out: list[bytes]) -> None:
             out += (b"e", header)
-            _put_str(member.name if isinstance(member.name, str) else "", out)
+            _put_str(member.name or "", out)  # a combination of flags has no name
             _put(member.value, out)
 
         return put_enum
 
-    names = _field_names(cls)
+    names = fields_of(cls)
     if names is None:
-        raise EncodingError(_refusal(value))
+        raise EncodingError(refusal(value))
+    extra = extra_of(cls, names)
 
     def put_fields(instance: Any, out: list[bytes]) -> None:
-        # A dataclass may carry attributes that are no fields; to drop them in silence would make
-        # two different values one.
-        extra = set(getattr(instance, "__dict__", ())) - set(names)
-        if extra:
+        # To drop what is no field in silence would make two different values one.
+        for name in extra(instance):
             raise EncodingError(
-                f"a {cls.__qualname__} carries {sorted(extra)[0]!r}, which is none of its fields; "
-                "declare it as a field"
+                f"a {cls.__qualname__} carries {name!r}, which is none of its fields; declare it "
+                "as a field"
             )
         out += (b"c", header, _length(len(names)))
         for name in names:
@@ -223,48 +220,17 @@ def _encoder_of_class(value: Any) -> _Encoder:
                 _put(getattr(instance, name), out)
             except EncodingError as error:
                 raise _inside(f".{name}", error) from None
+            except AttributeError:
+                raise EncodingError(f"a {cls.__qualname__} has no value for {name!r}") from None
 
     return put_fields
 
 
-def _field_names(cls: type) -> tuple[str, ...] | None:
-    """Return the fields of a dataclass, msgspec struct or named tuple; None for another class."""
-    if "__dataclass_fields__" in cls.__dict__:
-        import dataclasses  # noqa: PLC0415  slow to import, and no built-in node needs it
-
-        return tuple(field.name for field in dataclasses.fields(cls))
-    if hasattr(cls, "__struct_fields__"):
-        return cast("tuple[str, ...]", cls.__struct_fields__)
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return cast("tuple[str, ...]", cls._fields)
-    return None
-
-
-def _refusal(value: Any) -> str:
-    name = type(value).__qualname__
-    if hasattr(value, "__fspath__"):
-        return (
-            f"a path ({name}) names a place, not content: pass cachedeval.File(path), which is "
-            "known by the file's content, or the text itself"
-        )
-    if callable(value):
-        return f"a {name} is code, not data: pass plain data, or make a node of it"
-    hint = {
-        "bytearray": "pass bytes(…)",
-        "memoryview": "pass bytes(…)",
-        "datetime": "pass .isoformat()",
-        "date": "pass .isoformat()",
-        "Decimal": "pass str(…)",
-        "UUID": "pass str(…)",
-        "complex": "pass the pair of floats",
-        "ndarray": "pass .tolist(), or the bytes with shape and dtype",
-    }.get(name, "pass plain data: None, bool, int, float, str, bytes, list, tuple, dict, set, "
-                "an enum, a dataclass or a msgspec struct")  # fmt: skip
-    return f"a value of type {name} has no canonical encoding: {hint}"
-
-
 def _inside(where: str, error: EncodingError) -> EncodingError:
-    return EncodingError(f"at {where}: {error}".replace(": at ", " "))
+    text = str(error)
+    return EncodingError(
+        f"at {where}{text[3:]}" if text.startswith("at ") else f"at {where}: {text}"
+    )
 
 
 _ENCODERS: dict[type, _Encoder] = {
@@ -282,81 +248,3 @@ _ENCODERS: dict[type, _Encoder] = {
     Output: _put_output,
     Identified: _put_identified,
 }
-
-
-def _take_length(data: bytes, at: int) -> tuple[int, int]:
-    n = data[at]
-    return (n, at + 1) if n < _LONG else (int.from_bytes(data[at + 1 : at + 9], "big"), at + 9)
-
-
-def _take_raw(data: bytes, at: int) -> tuple[bytes, int]:
-    n, at = _take_length(data, at)
-    if at + n > len(data):
-        raise IndexError(f"{n} bytes announced at {at}, {len(data) - at} left")
-    return data[at : at + n], at + n
-
-
-def _take_str(data: bytes, at: int) -> tuple[str, int]:
-    raw, at = _take_raw(data, at)
-    return raw.decode("utf-8", "surrogatepass"), at
-
-
-def _take_tagged_str(data: bytes, at: int) -> tuple[str, int]:
-    return _take_str(data, at + 1)
-
-
-def _take(data: bytes, at: int) -> tuple[Any, int]:  # noqa: C901, PLR0911, PLR0912  a case a tag
-    tag = data[at : at + 1]
-    at += 1
-    match tag:
-        case b"N":
-            return None, at
-        case b"T":
-            return True, at
-        case b"F":
-            return False, at
-        case b"i":
-            raw, at = _take_raw(data, at)
-            return int.from_bytes(raw, "big", signed=True), at
-        case b"f":
-            return _DOUBLE.unpack_from(data, at)[0], at + 8
-        case b"s":
-            return _take_str(data, at)
-        case b"b":
-            return _take_raw(data, at)
-        case b"l" | b"t" | b"S" | b"Z":
-            n, at = _take_length(data, at)
-            members = []
-            for _ in range(n):
-                member, at = _take(data, at)
-                members.append(member)
-            return {b"l": list, b"t": tuple, b"S": set, b"Z": frozenset}[tag](members), at
-        case b"d":
-            n, at = _take_length(data, at)
-            items = {}
-            for _ in range(n):
-                key, at = _take(data, at)
-                items[key], at = _take(data, at)
-            return items, at
-        case b"e":
-            kind, at = _take_tagged_str(data, at)
-            name, at = _take_tagged_str(data, at)
-            value, at = _take(data, at)
-            return Typed(kind, {"name": name, "value": value}), at
-        case b"c":
-            kind, at = _take_tagged_str(data, at)
-            n, at = _take_length(data, at)
-            fields = {}
-            for _ in range(n):
-                name, at = _take_tagged_str(data, at)
-                fields[name], at = _take(data, at)
-            return Typed(kind, fields), at
-        case b"o":
-            digest, at = _take_tagged_str(data, at)
-            return Output(digest), at
-        case b"r":
-            label, at = _take_tagged_str(data, at)
-            digest, at = _take_tagged_str(data, at)
-            return Identified(label, digest), at
-        case _:
-            raise IndexError(f"no value has the tag {tag!r}")

@@ -2,14 +2,15 @@
 
 import logging
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from cachedeval.engine.backend import Backend
-from cachedeval.engine.errors import BackendError
+from cachedeval.engine.call import Call
+from cachedeval.engine.errors import BackendError, CachedevalError, InputError
 from cachedeval.engine.explain import Explainer, Explanation
-from cachedeval.engine.node import Call
 from cachedeval.engine.nothing import NothingBackend
 from cachedeval.engine.open import open_backend
 from cachedeval.engine.outcome import Outcome
@@ -19,14 +20,12 @@ from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import Resolution, resolve
 from cachedeval.engine.resource import ResourcePool
+from cachedeval.engine.run import MODES, CacheMode, OnOutcome, Run
 from cachedeval.engine.stats import Stats
 from cachedeval.engine.store import Store
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from cachedeval.engine.loop import LoopThread
-    from cachedeval.engine.runner import CacheMode, OnOutcome, Run, Runner
+    from cachedeval.engine.worker import Worker
 
 __all__ = ["Engine"]
 
@@ -57,18 +56,21 @@ class Engine:
         self,
         cache: str | Backend = "memory:",
         *,
-        mode: "CacheMode" = "use",
+        mode: CacheMode = "use",
         memory_budget: int | None = None,
     ) -> None:
-        self.mode: CacheMode = mode
+        self.mode: CacheMode = _checked(mode)
         self.stats = Stats()
         """Per node: calls, hits, computed, failed."""
         self.resources = ResourcePool(memory_budget)
         self._owns_backend = isinstance(cache, str)
-        self.store = Store(_open(cache) if isinstance(cache, str) else cache)
+        self.store = Store(_open(cache))
         self._lock = threading.Lock()
-        self._running: tuple[LoopThread, Runner] | None = None
+        self._running: Worker | None = None
+        self._closed = False
         self._drifted: set[str] = set()
+        # For whoever does not close: which records were used, a prune wants to know.
+        weakref.finalize(self, self.store.flush)
 
     def __enter__(self) -> Self:
         return self
@@ -81,8 +83,8 @@ class Engine:
         self,
         calls: Call[R],
         *,
-        mode: "CacheMode | None" = None,
-        on_outcome: "OnOutcome | None" = None,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
     ) -> R: ...
 
     @overload
@@ -90,16 +92,16 @@ class Engine:
         self,
         calls: Sequence[Call[R]],
         *,
-        mode: "CacheMode | None" = None,
-        on_outcome: "OnOutcome | None" = None,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
     ) -> list[R]: ...
 
     def run(
         self,
         calls: Any,
         *,
-        mode: "CacheMode | None" = None,
-        on_outcome: "OnOutcome | None" = None,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
     ) -> Any:
         """Return the value of a call, or the values of several, in their order.
 
@@ -119,8 +121,8 @@ class Engine:
         self,
         calls: Any,
         *,
-        mode: "CacheMode | None" = None,
-        on_outcome: "OnOutcome | None" = None,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
     ) -> Any:
         """Do the same as `run`, awaited."""
         if isinstance(calls, Call):
@@ -131,45 +133,39 @@ class Engine:
         self,
         calls: Sequence[Call[Any]],
         *,
-        mode: "CacheMode | None" = None,
-        on_outcome: "OnOutcome | None" = None,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
     ) -> list[Outcome]:
         """Return the outcome of each call; a failed one carries its error, and none is raised.
 
         Raises:
             CachedevalError: a fatal error of a step, after which no other call can succeed.
         """
+        calls = list(calls)
         known = self._resolve(calls, mode, on_outcome)
         if known.open:
-            run, future = self._start(known, mode, on_outcome)
-            try:
-                future.result()
-            except KeyboardInterrupt:
-                future.cancel()
-                raise
-            return [run.outcomes[call] for call in calls]
+            self._started().settle(self._run(known, mode, on_outcome))
         return [known.outcomes[call] for call in calls]
 
     async def asettle(
         self,
         calls: Sequence[Call[Any]],
         *,
-        mode: "CacheMode | None" = None,
-        on_outcome: "OnOutcome | None" = None,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
     ) -> list[Outcome]:
         """Do the same as `settle`, awaited."""
         import asyncio  # noqa: PLC0415  a run of hits has no need of it
 
+        calls = list(calls)
         known = await asyncio.to_thread(self._resolve, calls, mode, on_outcome)
         if known.open:
-            run, future = self._start(known, mode, on_outcome)
-            await asyncio.wrap_future(future)
-            return [run.outcomes[call] for call in calls]
+            await self._started().asettle(self._run(known, mode, on_outcome))
         return [known.outcomes[call] for call in calls]
 
     def plan(self, calls: Sequence[Call[Any]]) -> Plan:
         """Say what a run would compute, and about what that costs; nothing runs or opens."""
-        return plan_of(resolve(calls, self.store.peek_many), self.store)
+        return plan_of(resolve(list(calls), self.store.peek_many), self.store)
 
     def explain(self, call: Call[Any]) -> Explanation:
         """Say why a call is not in the cache: how it differs from the nearest record."""
@@ -177,7 +173,7 @@ class Engine:
 
     def explain_many(self, calls: Sequence[Call[Any]]) -> list[Explanation]:
         """Do the same as `explain` for many calls, reading the cache once."""
-        return Explainer(self.store).explain(calls)
+        return Explainer(self.store).explain(list(calls))
 
     def prune(
         self,
@@ -213,17 +209,19 @@ class Engine:
         self.resources.cleanup()
 
     def close(self) -> None:
-        """Stop what runs, free the resources and close the cache; closing twice is harmless."""
+        """Stop what runs, free the resources and close the cache; closing twice is harmless.
+
+        What was computed by then is kept. Calls that are waited for raise `CachedevalError`.
+        """
         with self._lock:
             running, self._running = self._running, None
+            self._closed = True
         if running is not None:
-            running[0].cancel()
+            running.stop()
         # While the loop still runs: a client may have connections on it to close.
-        self.resources.cleanup()
+        self.resources.close()
         if running is not None:
-            loop, runner = running
-            loop.close()
-            runner.close()
+            running.close()
         if self._owns_backend:
             self.store.close()
         else:
@@ -232,35 +230,35 @@ class Engine:
     def _resolve(
         self,
         calls: Sequence[Call[Any]],
-        mode: "CacheMode | None",
-        on_outcome: "OnOutcome | None",
+        mode: CacheMode | None,
+        on_outcome: OnOutcome | None,
     ) -> Resolution:
+        if self._closed:
+            raise CachedevalError("the engine is closed: make another one")
         for call in calls:
             if not isinstance(call, Call):
                 raise TypeError(
                     f"a {type(call).__name__} is no call: run(f(x)) takes what a @node function "
                     "returns when it is called"
                 )
-        reads = (mode or self.mode) in {"use", "offline"}
+        reads = _checked(mode or self.mode) in {"use", "offline"}
         known = resolve(calls, self.store.get_many if reads else _find_nothing)
         for outcome in known.outcomes.values():
             self._note(outcome, on_outcome)
         return known
 
-    def _start(
-        self, known: Resolution, mode: "CacheMode | None", on_outcome: "OnOutcome | None"
-    ) -> "tuple[Run, Future[None]]":
-        from cachedeval.engine.loop import LoopThread  # noqa: PLC0415  nothing of this for hits
-        from cachedeval.engine.runner import Run, Runner  # noqa: PLC0415
+    def _run(self, known: Resolution, mode: CacheMode | None, on_outcome: OnOutcome | None) -> Run:
+        return Run(known, mode or self.mode, lambda outcome: self._note(outcome, on_outcome))
+
+    def _started(self) -> "Worker":
+        from cachedeval.engine.worker import Worker  # noqa: PLC0415  nothing of this for hits
 
         with self._lock:
             if self._running is None:
-                self._running = LoopThread(), Runner(self.store, self.resources)
-            loop, runner = self._running
-        run = Run(known, mode or self.mode, lambda outcome: self._note(outcome, on_outcome))
-        return run, loop.submit(runner.run(run))
+                self._running = Worker(self.store, self.resources)
+            return self._running
 
-    def _note(self, outcome: Outcome, on_outcome: "OnOutcome | None") -> None:
+    def _note(self, outcome: Outcome, on_outcome: OnOutcome | None) -> None:
         self.stats.note(outcome)
         if outcome.state == "hit" and outcome.record is not None:
             self._notice_drift(outcome, outcome.record)
@@ -271,8 +269,7 @@ class Engine:
         node = outcome.call.node
         if node.version is None or node.name in self._drifted:
             return
-        then, now = str(record.provenance.get("code", "")), node.fingerprint
-        if then != now and then.partition(":")[0] == now.partition(":")[0]:
+        if node.drifted(record.provenance):
             self._drifted.add(node.name)
             _log.warning(
                 "the source of %s has changed since results of its version %r were stored, and "
@@ -282,12 +279,25 @@ class Engine:
             )
 
 
-def _open(url: str) -> Backend:
+def _open(cache: str | Backend) -> Backend:
+    if not isinstance(cache, str):
+        if not isinstance(cache, Backend):
+            raise InputError(
+                f"a {type(cache).__name__} is no cache: give a URL, as in 'disk:./eval_cache', or "
+                "an open backend"
+            )
+        return cache
     try:
-        return open_backend(url)
+        return open_backend(cache)
     except BackendError as error:
         _log.warning("%s; going on without a cache", error)
         return NothingBackend()
+
+
+def _checked(mode: CacheMode) -> CacheMode:
+    if mode not in MODES:
+        raise InputError(f"mode {mode!r}: it is one of {', '.join(MODES)}")
+    return mode
 
 
 def _find_nothing(_: Mapping[bytes, bytes]) -> dict[bytes, Record]:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
+from cachedeval.engine.decoding import decode
 from cachedeval.engine.difference import Difference, differences
-from cachedeval.engine.encoding import Identified, Output, decode, encode
+from cachedeval.engine.encoding import Identified, Output, encode
 from cachedeval.engine.errors import BackendError, EncodingError
 from cachedeval.engine.node import Call
 from cachedeval.engine.recipe import Recipe, identity_recipe, key_of, node_of, read_recipe

@@ -8,12 +8,18 @@ its own is no different from a script.
 import asyncio
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["LoopThread"]
 
 T = TypeVar("T")
+
+_PATIENCE = 5.0
+"""Seconds that what runs is given to end."""
 
 
 class LoopThread:
@@ -21,30 +27,30 @@ class LoopThread:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._work, name="cachedeval-loop", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._work, name="cachedeval-loop", daemon=True)
+        self.thread.start()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         """Run a coroutine on the loop; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    def cancel(self) -> None:
-        """Cancel what runs, and wait for its end."""
-        asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop).result(timeout=5)
-
     def close(self) -> None:
-        """End the thread."""
+        """Cancel what is left and end the thread; a task that does not end is left behind."""
+        with suppress(TimeoutError):
+            self.submit(_end()).result(timeout=_PATIENCE)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(timeout=5)
-        self.loop.close()
+        self.thread.join(timeout=_PATIENCE)
+        if not self.thread.is_alive():
+            self.loop.close()
 
     def _work(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
 
 
-async def _cancel_all() -> None:
+async def _end() -> None:
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()

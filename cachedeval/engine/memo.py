@@ -23,9 +23,9 @@ class StoreMemo:
         asked = {key_of(recipe): recipe for recipe in recipes.values()}
         records = self._store.get_many(asked)
         return {
-            key: records[key_of(recipe)].payload
+            key: record.payload
             for key, recipe in recipes.items()
-            if key_of(recipe) in records
+            if (record := records.get(key_of(recipe))) is not None and record.recipe == recipe
         }
 
     def put_many(self, items: Mapping[bytes, bytes], /) -> None:

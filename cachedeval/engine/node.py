@@ -1,19 +1,22 @@
-"""Nodes and calls: `@node` makes a function a step, and calling it describes one call of the step.
-
-A call runs nothing. Its inputs may be plain data, resources, and other calls, also inside lists,
-tuples and dicts; together the calls are the graph.
-"""
+"""Nodes: `@node` makes a function a step, and calling it describes one call of the step."""
 
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar, overload
 
-from cachedeval.engine.encoding import Output
+from cachedeval.engine.call import Call
+from cachedeval.engine.captured import captured
+from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.recipe import RecipeHead
-from cachedeval.engine.resource import Resource
 from cachedeval.engine.signature import Signature, signature_of
-from cachedeval.engine.source import captured, code_fingerprint, source_fingerprint
+from cachedeval.engine.source import (
+    code_fingerprint,
+    drifted,
+    remember_source,
+    source_fingerprint,
+)
 from cachedeval.engine.values import Codec
 
 __all__ = ["Call", "Computed", "Node", "node"]
@@ -21,7 +24,8 @@ __all__ = ["Call", "Computed", "Node", "node"]
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-_CLOSURE = "(closure)"
+_OUTSIDE = "(outside)"
+"""The input that holds what the function reads from around itself; no parameter has this name."""
 
 
 class Computed(Generic[R]):
@@ -43,7 +47,7 @@ class Computed(Generic[R]):
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.value = value
-        self.cost = dict(cost or {})
+        self.cost = {unit: float(amount) for unit, amount in (cost or {}).items()}
         self.provenance = dict(provenance or {})
 
 
@@ -92,10 +96,17 @@ class Node(Generic[R_co]):
         self.__qualname__ = qualname
         self.__wrapped__ = function
         self._helpers = tuple(getattr(helper, "function", helper) for helper in helpers)
+        if version is None:
+            # At once, while the source is what was compiled: it may be edited while this runs.
+            remember_source(function.__code__)
+            self._key_version = source_fingerprint((function, *self._helpers))
+        else:
+            self._key_version = version
         self._signature: Signature | None = None
         self._codec: Codec | None = None
-        self._head: RecipeHead | None = None
-        self._fingerprint: str | None = None
+        self._heads: dict[bool, RecipeHead] = {}
+        self._fingerprints: dict[str, str] | None = None
+        self._compared: dict[tuple[str, str], bool] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> "Call[R_co]":
         """Describe a call of the step with these inputs; nothing runs.
@@ -105,10 +116,9 @@ class Node(Generic[R_co]):
             InputError: the function closes over what cannot be part of a key.
         """
         inputs = self.signature.bind(args, kwargs)
-        if self.function.__closure__:
-            values = captured(self.function, versioned=self.version is not None)
-            if values:
-                inputs = {**inputs, _CLOSURE: values}
+        outside = self._outside()
+        if outside:
+            inputs[_OUTSIDE] = outside
         return Call(self, inputs)
 
     def __repr__(self) -> str:
@@ -129,101 +139,44 @@ class Node(Generic[R_co]):
         return self._codec
 
     @property
-    def fingerprint(self) -> str:
-        """Digest of its code, recorded with each result to notice that the source has drifted."""
-        if self._fingerprint is None:
-            self._fingerprint = code_fingerprint(self.function)
-        return self._fingerprint
+    def fingerprints(self) -> dict[str, str]:
+        """Digests of its code and source, recorded with results to notice that they drifted."""
+        if self._fingerprints is None:
+            self._fingerprints = {"code": code_fingerprint(self.function)}
+            with suppress(InputError):  # code without a source
+                self._fingerprints["source"] = source_fingerprint((self.function,))
+        return self._fingerprints
+
+    def drifted(self, provenance: Mapping[str, Any]) -> bool:
+        """Say whether its source is another than when a result with this provenance was made."""
+        then = str(provenance.get("code", "")), str(provenance.get("source", ""))
+        if then not in self._compared:
+            self._compared[then] = drifted(self.function, *then)
+        return self._compared[then]
+
+    def changed_outside(self, inputs: Mapping[str, Any]) -> str | None:
+        """Return a name from around the function that changed since a call was made, if any."""
+        then = inputs.get(_OUTSIDE, {})
+        now = self._outside()
+        name: str
+        for name in sorted({*then, *now}):
+            if encode((name in then, then.get(name))) != encode((name in now, now.get(name))):
+                return name
+        return None
 
     def recipe(self, inputs: Mapping[str, Any]) -> bytes:
         """Return the recipe of a call, given inputs with calls and resources replaced."""
-        if self._head is None or len(inputs) != len(self.signature.names):
-            version = self.version
-            if version is None:
-                version = source_fingerprint((self.function, *self._helpers))
-            head = RecipeHead(self.name, version, tuple(inputs))
-            if len(inputs) != len(self.signature.names):
-                return head.recipe(inputs)
-            self._head = head
-        return self._head.recipe(inputs)
+        outside = _OUTSIDE in inputs
+        head = self._heads.get(outside)
+        if head is None:
+            names = (*self.signature.names, _OUTSIDE) if outside else self.signature.names
+            head = self._heads[outside] = RecipeHead(self.name, self._key_version, names)
+        return head.recipe(inputs)
 
-
-class Call(Generic[R_co]):
-    """A node bound to its inputs, not run yet.
-
-    Attributes:
-        node: the step.
-        inputs: its inputs by name, defaults filled in.
-        upstream: the calls among its inputs.
-        depth: 0 without upstream calls, else one more than the deepest of them.
-    """
-
-    __slots__ = ("__weakref__", "depth", "inputs", "node", "plain", "upstream")
-
-    def __init__(self, node: Node[R_co], inputs: dict[str, Any]) -> None:
-        self.node = node
-        self.inputs = inputs
-        found: list[Call[Any]] = []
-        self.plain = not _find(inputs, found)
-        self.upstream: tuple[Call[Any], ...] = tuple(found)
-        self.depth: int = 1 + max(call.depth for call in found) if found else 0
-
-    def __repr__(self) -> str:
-        return f"<call of {self.node.name}>"
-
-
-def _find(value: Any, calls: list[Call[Any]]) -> bool:
-    """Collect the calls inside a value; say whether there are calls or resources."""
-    kind = type(value)
-    if kind is str or kind is int or kind is float or value is None:
-        return False
-    if kind is Call:
-        calls.append(value)
-        return True
-    if kind is dict:
-        members = value.values()
-    elif kind is list or kind is tuple:
-        members = value
-    else:
-        return isinstance(value, Resource)
-    found = False
-    for member in members:
-        found = _find(member, calls) or found
-    return found
-
-
-def substitute(
-    value: Any,
-    call: Callable[[Call[Any]], Any],
-    resource: Callable[[Resource[Any]], Any],
-) -> Any:
-    """Return the value with each call and each resource inside it replaced."""
-    kind = type(value)
-    if kind is Call:
-        return call(value)
-    if kind is dict:
-        return {key: substitute(member, call, resource) for key, member in value.items()}
-    if kind is list or kind is tuple:
-        return kind(substitute(member, call, resource) for member in value)
-    if isinstance(value, Resource):
-        return resource(value)
-    return value
-
-
-def recipe_of(call: Call[Any], digest: Callable[[Call[Any]], str]) -> bytes:
-    """Return a call's recipe, given the digests of its upstream calls' outputs.
-
-    Raises:
-        EncodingError: an input has no canonical encoding.
-    """
-    if call.plain:
-        return call.node.recipe(call.inputs)
-    return call.node.recipe(
-        {
-            name: substitute(value, lambda c: Output(digest(c)), lambda r: r.identified)
-            for name, value in call.inputs.items()
-        }
-    )
+    def _outside(self) -> dict[str, Any]:
+        if self.version is not None and not self.function.__closure__:
+            return {}
+        return captured(self.function, versioned=self.version is not None)
 
 
 @overload
@@ -258,9 +211,10 @@ def node(
             of inputs and yields `(index, value)` for each as soon as it has it, an exception in
             the value's place where one fails, or None to let others of its lane have a turn.
         version: raise it when the results change. Without it, the function's normalised source is
-            its version, together with that of the `helpers`.
+            its version, together with that of the `helpers`; and the functions and plain data of
+            its own module that it reads count as inputs.
         name: what it is known by; by default module and qualified name.
-        helpers: functions that it calls and whose source counts as its own; without `version`.
+        helpers: functions of other modules whose source counts as its own; without `version`.
         batch: whether it takes its misses together.
         lane: steps of one lane share one thread and take turns.
 

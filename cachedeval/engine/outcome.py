@@ -2,10 +2,11 @@
 
 from typing import Any, Literal
 
-from cachedeval.engine.node import Call
+from cachedeval.engine.call import Call
+from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.record import Record
 
-__all__ = ["Outcome", "State"]
+__all__ = ["Outcome", "State", "hit_of"]
 
 State = Literal["hit", "computed", "failed"]
 
@@ -48,6 +49,17 @@ class Outcome:
             self._value = self.call.node.codec.load(self.record.payload)
         return self._value
 
+    def copy(self) -> Any:
+        """Return the output for one more step, which may change it without harm to any other.
+
+        Raises:
+            BaseException: as `value`.
+        """
+        value = self.value
+        if type(value) in _UNCHANGING or self.record is None:
+            return value
+        return self.call.node.codec.load(self.record.payload)
+
     @property
     def digest(self) -> str:
         """The digest of the output."""
@@ -57,3 +69,20 @@ class Outcome:
 
 
 _UNREAD: Any = object()
+_UNCHANGING = {str, bytes, int, float, bool, type(None)}
+
+
+def hit_of(call: Call[Any], recipe: bytes, record: Record | None) -> Outcome | None:
+    """Return the outcome of a call that a record answers, or None if it does not.
+
+    It does not where it is another recipe's (two recipes of one key), or where its value cannot be
+    read as what the node returns now.
+    """
+    if record is None or record.recipe != recipe:
+        return None
+    outcome = Outcome(call, "hit", record)
+    try:
+        _ = outcome.value
+    except EncodingError:
+        return None
+    return outcome

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from cachedeval.engine.encoding import Identified, decode, encode
+from cachedeval.engine.decoding import decode
+from cachedeval.engine.encoding import LONG, Identified, encode
 from cachedeval.engine.errors import EncodingError
 
 __all__ = ["Recipe", "RecipeHead", "identity_recipe", "key_of", "node_of", "read_recipe"]
@@ -96,7 +97,7 @@ def node_of(recipe: bytes) -> str:
     if recipe[:start] != b"t\x04" + encode("recipe"):
         raise EncodingError("not a recipe")
     length = recipe[start + 1]
-    if length == 255:  # noqa: PLR2004  the encoding's mark of a long length
+    if length == LONG:
         return read_recipe(recipe).node
     return recipe[start + 2 : start + 2 + length].decode("utf-8", "surrogatepass")
 

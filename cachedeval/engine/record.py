@@ -60,6 +60,8 @@ def unseal(data: bytes) -> Record:
     Raises:
         Damaged: they hold none that can be trusted.
     """
+    if not isinstance(data, bytes):
+        raise Damaged("not bytes")
     if data[:_SEAL_AT] != _HEAD:
         raise Damaged(
             "of another format" if data.startswith(_MAGIC) else "not a record of this project"
@@ -69,5 +71,6 @@ def unseal(data: bytes) -> Record:
         raise Damaged("its digest does not match its content")
     try:
         return _decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError, MemoryError) as error:
+        # Whoever can write a body can seal it: it may be nested without end.
         raise Damaged(f"its body cannot be read: {error}") from None

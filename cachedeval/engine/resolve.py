@@ -7,9 +7,9 @@ event loop, no thread and no lease.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from cachedeval.engine.call import Call, recipe_of
 from cachedeval.engine.errors import EncodingError
-from cachedeval.engine.node import Call, recipe_of
-from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.outcome import Outcome, hit_of
 from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
 
@@ -64,8 +64,9 @@ def resolve(roots: Iterable[Call[Any]], lookup: Lookup) -> Resolution:
     known = Resolution()
     outcomes = known.outcomes
     for level in graph_of(roots):
+        # Two recipes of one key: the second is not looked up, and is a miss.
         wanted: dict[bytes, bytes] = {}
-        keys: list[tuple[Call[Any], bytes]] = []
+        keyed: list[tuple[Call[Any], tuple[bytes, bytes]]] = []
         for call in level:
             if call.upstream and not _ready(call, outcomes):
                 known.open.append(call)
@@ -76,16 +77,16 @@ def resolve(roots: Iterable[Call[Any]], lookup: Lookup) -> Resolution:
                 outcomes[call] = Outcome(call, "failed", error=error)
                 continue
             key = key_of(recipe)
-            wanted[key] = recipe
-            keys.append((call, key))
+            wanted.setdefault(key, recipe)
+            keyed.append((call, (key, recipe)))
         records = lookup(wanted) if wanted else {}
-        for call, key in keys:
-            record = records.get(key)
-            if record is None:
-                known.keys[call] = key, wanted[key]
+        for call, at in keyed:
+            outcome = hit_of(call, at[1], records.get(at[0]))
+            if outcome is None:
+                known.keys[call] = at
                 known.open.append(call)
             else:
-                outcomes[call] = Outcome(call, "hit", record)
+                outcomes[call] = outcome
     return known
 
 

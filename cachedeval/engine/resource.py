@@ -6,6 +6,7 @@ keeps what is open, shares it, and frees what was used least recently when a bud
 
 import gc
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from cachedeval.engine.encoding import Identified, encode
 __all__ = ["Handle", "Resource", "ResourcePool"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger("cachedeval")
 
 
 class Resource(Generic[T]):
@@ -64,17 +67,19 @@ class Resource(Generic[T]):
 
 
 class _Open:
-    """An object in the pool."""
+    """An object in the pool, or one that is being opened."""
 
-    __slots__ = ("holders", "lock", "resource", "size", "used", "value")
+    __slots__ = ("error", "holders", "ready", "resource", "size", "used", "value")
 
     def __init__(self, resource: Resource[Any]) -> None:
         self.resource = resource
-        self.lock = threading.Lock()
+        self.ready = threading.Event()
+        """Set when it is open, or could not be opened."""
         self.holders = 0
         self.used = 0
         self.size = 0
         self.value: Any = None
+        self.error: BaseException | None = None
 
 
 class ResourcePool:
@@ -92,36 +97,26 @@ class ResourcePool:
         self.budget = budget
         self.loads = 0
         """How many objects were opened so far."""
-        self._open: dict[str, _Open] = {}
+        self._open: dict[Identified, _Open] = {}
         self._lock = threading.Lock()
         self._clock = 0
+        self._closed = False
 
     @contextmanager
     def hold(self, resource: Resource[T]) -> Iterator[T]:
-        """Give the object of a resource, opened if need be; it stays open within the context."""
-        digest = resource.identified.digest
-        with self._lock:
-            entry = self._open.get(digest)
-            if entry is None:
-                entry = self._open[digest] = _Open(resource)
-            entry.holders += 1
-            self._clock += 1
-            entry.used = self._clock
+        """Give the object of a resource, opened if need be; it stays open within the context.
+
+        Raises:
+            Exception: whatever opening it raises, for all who waited for that; the next who
+                wants it tries again.
+        """
+        entry = self._enter(resource)
         try:
-            with entry.lock:
-                if entry.value is None:
-                    entry.value = resource.open()
-                    entry.size = resource.size(entry.value) if resource.size else 0
-                    with self._lock:
-                        self.loads += 1
-                    self._free(over_budget=True)
             yield entry.value
         finally:
             with self._lock:
                 entry.holders -= 1
-                if entry.value is None and not entry.holders:  # it could not be opened
-                    self._open.pop(digest, None)
-            self._free(over_budget=True)
+            self._free(over_budget=not self._closed)
 
     def handle(self, resource: Resource[T]) -> "Handle[T]":
         """Return what a step gets in place of a resource."""
@@ -131,25 +126,67 @@ class ResourcePool:
         """Free every object that nobody holds."""
         self._free(over_budget=False)
 
+    def close(self) -> None:
+        """Free every object that nobody holds, and from now on each once nobody holds it."""
+        self._closed = True
+        self.cleanup()
+
+    def _enter(self, resource: Resource[Any]) -> _Open:
+        with self._lock:
+            entry = self._open.get(resource.identified)
+            first = entry is None
+            if entry is None:
+                entry = self._open[resource.identified] = _Open(resource)
+            entry.holders += 1
+            self._clock += 1
+            entry.used = self._clock
+        if first:
+            self._open_now(entry)
+            self._free(over_budget=True)
+        else:
+            entry.ready.wait()
+            if entry.error is not None:
+                raise entry.error
+        return entry
+
+    def _open_now(self, entry: _Open) -> None:
+        resource = entry.resource
+        try:
+            value = resource.open()
+            entry.size = resource.size(value) if resource.size else 0
+            entry.value = value
+        except BaseException as error:
+            entry.error = error
+            with self._lock:
+                del self._open[resource.identified]
+            raise
+        finally:
+            entry.ready.set()
+        with self._lock:
+            self.loads += 1
+
     def _free(self, *, over_budget: bool) -> None:
         freed: list[_Open] = []
         with self._lock:
             if over_budget and self.budget is None:
                 return
             idle = sorted(
-                (e for e in self._open.values() if not e.holders and e.value is not None),
+                (e for e in self._open.values() if not e.holders and e.ready.is_set()),
                 key=lambda e: e.used,
             )
             total = sum(entry.size for entry in self._open.values())
             for entry in idle:
                 if over_budget and self.budget is not None and total <= self.budget:
                     break
-                del self._open[entry.resource.identified.digest]
+                del self._open[entry.resource.identified]
                 total -= entry.size
                 freed.append(entry)
         for entry in freed:
-            if entry.resource.close is not None:
-                entry.resource.close(entry.value)
+            try:
+                if entry.resource.close is not None:
+                    entry.resource.close(entry.value)
+            except Exception:  # noqa: BLE001  who set it free did nothing wrong
+                _log.warning("%s could not be closed", entry.resource.label, exc_info=True)
             entry.value = None
         if freed:
             # Models hold themselves in cycles; without this their memory comes back at some

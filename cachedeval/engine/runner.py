@@ -6,48 +6,37 @@ nobody waits any more.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Literal
+import logging
+import threading
+from contextlib import AbstractContextManager
+from typing import Any
 
-from cachedeval.engine.claims import Claims, Writer
+from cachedeval.engine.call import Call, describe, recipe_of, substitute
+from cachedeval.engine.claims import Claims
 from cachedeval.engine.compute import Computer, to_record
-from cachedeval.engine.encoding import encode
-from cachedeval.engine.errors import CachedevalError, EncodingError, MissingError
-from cachedeval.engine.node import Call, recipe_of, substitute
-from cachedeval.engine.outcome import Outcome, State
+from cachedeval.engine.encoding import Identified, encode
+from cachedeval.engine.errors import CachedevalError, EncodingError, InputError, MissingError
+from cachedeval.engine.outcome import Outcome, State, hit_of
 from cachedeval.engine.recipe import identity_recipe, key_of
 from cachedeval.engine.record import Record
-from cachedeval.engine.resolve import Resolution
 from cachedeval.engine.resource import Handle, Resource, ResourcePool
+from cachedeval.engine.run import CacheMode, OnOutcome, Run
 from cachedeval.engine.store import Store
+from cachedeval.engine.writer import Writer
 
 __all__ = ["CacheMode", "OnOutcome", "Run", "Runner"]
 
-CacheMode = Literal["use", "refresh", "off", "offline"]
-"""`use` reads and writes, `refresh` writes alone, `off` neither, `offline` reads alone."""
-
-OnOutcome = Callable[[Outcome], None]
-
-
-class Run:
-    """One request: a graph, what is known of it, and how the cache may be used."""
-
-    def __init__(self, known: Resolution, mode: CacheMode, on_outcome: OnOutcome) -> None:
-        self.known = known
-        self.outcomes = known.outcomes
-        self.mode = mode
-        self.on_outcome = on_outcome
-        self.records: dict[bytes, Record] = {}
-        """What this run computed, by key: it is not computed again, even uncached."""
-        self.tasks: dict[Call[Any], asyncio.Task[Outcome]] = {}
+_log = logging.getLogger("cachedeval")
 
 
 class _Flight:
-    __slots__ = ("task", "waiters")
+    __slots__ = ("state", "task", "waiters")
 
     def __init__(self, task: "asyncio.Task[tuple[State, Record]]") -> None:
         self.task = task
         self.waiters = 0
+        self.state: State | None = None
+        """What the first who waits is told; for the others it is a hit."""
 
 
 class Runner:
@@ -59,7 +48,10 @@ class Runner:
         self._writer = Writer(store)
         self._computer = Computer()
         self._flights: dict[tuple[CacheMode, bytes], _Flight] = {}
-        self._told: set[str] = set()
+        self._flying: set[asyncio.Task[Any]] = set()
+        self._runs: set[asyncio.Task[Any]] = set()
+        self._told: set[Identified] = set()
+        self._warned: set[str] = set()
 
     async def run(self, run: Run) -> None:
         """Give every call of the run an outcome.
@@ -68,6 +60,9 @@ class Runner:
             CachedevalError: a fatal one, after which no other call can succeed.
         """
         loop = asyncio.get_running_loop()
+        this = asyncio.current_task()
+        assert this is not None  # noqa: S101  for the type checker: this is a coroutine
+        self._runs.add(this)
         for call in run.known.open:
             run.tasks[call] = loop.create_task(self._settle(call, run))
         try:
@@ -79,27 +74,49 @@ class Runner:
             await asyncio.gather(*run.tasks.values(), return_exceptions=True)
             raise
         finally:
+            run.tasks.clear()
             await self._writer.drain()
+            self._runs.discard(this)
+            run.ended.set()
+
+    async def stop(self) -> None:
+        """Call off all runs, and wait until what they computed is kept."""
+        runs = list(self._runs)
+        for task in runs:
+            task.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+        await asyncio.gather(*self._flying, return_exceptions=True)
+        await self._claims.drain()
+        await self._writer.drain()
+
+    def is_lane(self, thread: threading.Thread) -> bool:
+        """Say whether steps take turns on a thread."""
+        return self._computer.is_lane(thread)
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Return the context in which a thread waits for a run."""
+        return self._computer.threads.waiting()
 
     def close(self) -> None:
-        """End the threads once what was computed is kept."""
+        """End the threads."""
         self._computer.close()
         self._claims.close()
         self._writer.close()
 
-    async def _settle(self, call: Call[Any], run: Run) -> Outcome:
+    async def _settle(self, call: Call[Any], run: Run) -> None:
         outcome = await self._outcome(call, run)
         run.outcomes[call] = outcome
         run.on_outcome(outcome)
         error = outcome.error
         if isinstance(error, CachedevalError) and error.fatal:
             raise error
-        return outcome
 
     async def _outcome(self, call: Call[Any], run: Run) -> Outcome:
         for upstream in call.upstream:
             task = run.tasks.get(upstream)
-            before = run.outcomes[upstream] if task is None else await task
+            if task is not None:
+                await task
+            before = run.outcomes[upstream]
             if before.record is None:
                 return Outcome(call, "failed", error=before.error)
         keyed = run.known.keys.get(call)
@@ -110,27 +127,28 @@ class Runner:
                 return Outcome(call, "failed", error=error)
             keyed = key_of(recipe), recipe
         key, recipe = keyed
-        done = run.records.get(key)
+        done = run.records.get(recipe)
         if done is not None:
             return Outcome(call, "hit", done)
         try:
             state, record = await self._join(call, key, recipe, run)
         except Exception as error:  # noqa: BLE001  it belongs to the call, which carries it
             return Outcome(call, "failed", error=error)
-        run.records[key] = record
+        run.records[recipe] = record
         return Outcome(call, state, record)
 
     async def _join(
         self, call: Call[Any], key: bytes, recipe: bytes, run: Run
     ) -> tuple[State, Record]:
-        """Wait for the flight of a key, and start it if there is none."""
-        at = run.mode, key
+        """Wait for the flight of a recipe, and start it if there is none."""
+        at = run.mode, recipe
         flight = self._flights.get(at)
-        started = flight is None
         if flight is None:
             task = asyncio.get_running_loop().create_task(self._fly(call, key, recipe, run))
             flight = self._flights[at] = _Flight(task)
-            task.add_done_callback(lambda _: self._flights.pop(at, None))
+            self._flying.add(task)
+            task.add_done_callback(self._flying.discard)
+            task.add_done_callback(lambda _: self._land(at, flight))
         flight.waiters += 1
         try:
             state, record = await asyncio.shield(flight.task)
@@ -138,31 +156,69 @@ class Runner:
             flight.waiters -= 1
             if not flight.waiters and not flight.task.done():
                 flight.task.cancel()
-        return (state if started else "hit"), record
+                self._land(at, flight)  # nobody may join it any more
+        if flight.state is None:
+            flight.state = state
+            return state, record
+        return "hit", record
+
+    def _land(self, at: tuple[CacheMode, bytes], flight: _Flight) -> None:
+        if self._flights.get(at) is flight:
+            del self._flights[at]
 
     async def _fly(
         self, call: Call[Any], key: bytes, recipe: bytes, run: Run
     ) -> tuple[State, Record]:
         if run.mode == "offline":
             raise MissingError(
-                f"a result of {call.node.name} is not in the cache, and offline nothing is computed"
+                f"{describe(call)} is not in the cache, and offline nothing is computed"
             )
         release = None
         if run.mode == "use":
-            claim = await self._claims.claim(key, recipe)
+            claim = await self._claims.claim(
+                key, recipe, lambda record: hit_of(call, recipe, record) is not None
+            )
             if claim.record is not None:
                 return "hit", claim.record
             release = claim.release
         try:
-            value, seconds = await self._computer.compute(call.node, self._inputs(call, run))
-            record = to_record(call.node, recipe, value, seconds)
-            if run.mode != "off":
+            record = await self._compute(call, recipe, run)
+            if run.mode != "off" and self._unchanged(call, recipe, run):
                 self._tell_identities(call)
                 await asyncio.shield(self._writer.put(key, record))
         finally:
             if release is not None:
                 release()
         return "computed", record
+
+    async def _compute(self, call: Call[Any], recipe: bytes, run: Run) -> Record:
+        _ = call.node.codec  # a type that cannot be stored is told before the work, not after
+        name = call.node.changed_outside(call.inputs)
+        if name is not None:
+            raise InputError(
+                f"{call.node.name} reads {name!r} from around itself, which has changed since the "
+                "call was made: pass it as an argument"
+            )
+        value, seconds = await self._computer.compute(call.node, self._inputs(call, run))
+        return to_record(call.node, recipe, value, seconds)
+
+    def _unchanged(self, call: Call[Any], recipe: bytes, run: Run) -> bool:
+        """Say whether what the key is made of is still the same after the step as before."""
+        name = call.node.changed_outside(call.inputs)
+        try:
+            if name is None and recipe_of(call, run.known.digest) == recipe:
+                return True
+        except EncodingError:
+            pass
+        if call.node.name not in self._warned:
+            self._warned.add(call.node.name)
+            _log.warning(
+                "%s changes %s that it also reads, or something else does while it runs; its "
+                "results are not kept: pass copies as arguments",
+                call.node.name,
+                "an input" if name is None else repr(name),
+            )
+        return False
 
     def _inputs(self, call: Call[Any], run: Run) -> dict[str, Any]:
         """Return what the function is given: values for calls, handles for resources."""
@@ -171,21 +227,23 @@ class Runner:
             return self._pool.handle(resource)
 
         return {
-            name: substitute(value, lambda c: run.outcomes[c].value, handle)
+            name: substitute(value, lambda c: run.outcomes[c].copy(), handle)
             for name, value in call.inputs.items()
             if name in call.node.signature.names
         }
 
     def _tell_identities(self, call: Call[Any]) -> None:
         """Keep what stands behind the identities in a recipe, for explanations."""
+        if call.plain:
+            return
         found: list[Resource[Any]] = []
         for value in call.inputs.values():
             substitute(value, lambda _: None, found.append)
         for resource in found:
             identified = resource.identified
-            if identified.digest in self._told:
+            if identified in self._told:
                 continue
-            self._told.add(identified.digest)
+            self._told.add(identified)
             recipe = identity_recipe(identified)
             payload = b"c" + encode(resource.identity)
             record = Record(recipe, payload, identified.digest, 0.0, 0.0)

@@ -2,15 +2,19 @@
 
 import types
 from collections.abc import Callable, Mapping
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from cachedeval.engine.errors import InputError
+
+if TYPE_CHECKING:
+    import inspect
 
 __all__ = ["Signature", "signature_of"]
 
 _VARARGS = 0x04
 _VARKEYWORDS = 0x08
 _GENERATOR = 0x20
+_GENERATORS = 0x20 | 0x200  # async ones too
 
 
 class Signature:
@@ -22,7 +26,17 @@ class Signature:
         item: for a batched node, the class that its calls' inputs are given as.
     """
 
-    __slots__ = ("_bind", "_defaults", "_positional", "item", "names", "returns", "title")
+    __slots__ = (
+        "_defaults",
+        "_factories",
+        "_positional",
+        "_variadic",
+        "_wanted",
+        "item",
+        "names",
+        "returns",
+        "title",
+    )
 
     def __init__(
         self,
@@ -33,15 +47,18 @@ class Signature:
         returns: Any,
         *,
         item: type | None = None,
-        bind: Callable[..., Any] | None = None,
+        factories: Mapping[str, Callable[[], Any]] | None = None,
+        variadic: "inspect.Signature | None" = None,
     ) -> None:
         self.title = title
         self.names = names
+        self._wanted = frozenset(names)
         self.returns = returns
         self.item = item
         self._positional = positional
         self._defaults = dict(defaults)
-        self._bind = bind
+        self._factories = dict(factories or {})
+        self._variadic = variadic
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the inputs by name, defaults filled in.
@@ -49,8 +66,8 @@ class Signature:
         Raises:
             TypeError: they do not fit, as if the function had been called with them.
         """
-        if self._bind is not None:
-            bound = self._bind(*args, **kwargs)
+        if self._variadic is not None:
+            bound = self._variadic.bind(*args, **kwargs)
             bound.apply_defaults()
             return dict(bound.arguments)
         if len(args) > self._positional:
@@ -59,11 +76,21 @@ class Signature:
                 "were given"
             )
         inputs = self._defaults | dict(zip(self.names, args, strict=False)) | kwargs
-        if len(inputs) != len(self.names) or any(
-            name in kwargs for name in self.names[: len(args)]
-        ):
+        for name, make in self._factories.items():
+            if name not in inputs:
+                inputs[name] = make()
+        if inputs.keys() != self._wanted or any(name in kwargs for name in self.names[: len(args)]):
             self._complain(args, kwargs, inputs)
         return inputs
+
+    def call(self, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
+        """Call the function with inputs as `bind` names them."""
+        if self._variadic is None:
+            return function(**inputs)
+        from inspect import BoundArguments  # noqa: PLC0415  imported already, to bind
+
+        bound = BoundArguments(self._variadic, dict(inputs))
+        return function(*bound.args, **bound.kwargs)
 
     def _complain(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: dict[str, Any]
@@ -87,6 +114,11 @@ def signature_of(function: types.FunctionType, *, batch: bool) -> Signature:
     if batch:
         return _batch_signature(function, hints)
     code = function.__code__
+    if code.co_flags & _GENERATORS:
+        raise InputError(
+            f"{function.__qualname__}: a generator cannot be stored: return a list, or yield "
+            "(index, value) for each call of a batched node, @node(batch=True)"
+        )
     returns = hints.get("return", Any)
     if get_origin(returns) is not None and get_args(returns):
         returns = _bare(returns)
@@ -97,7 +129,7 @@ def signature_of(function: types.FunctionType, *, batch: bool) -> Signature:
 
         signature = inspect.signature(function)
         names = tuple(signature.parameters)
-        return Signature(function.__qualname__, names, len(names), {}, returns, bind=signature.bind)
+        return Signature(function.__qualname__, names, len(names), {}, returns, variadic=signature)
     count = code.co_argcount
     names = code.co_varnames[: count + code.co_kwonlyargcount]
     values = function.__defaults__ or ()
@@ -149,40 +181,55 @@ def _batch_signature(function: types.FunctionType, hints: dict[str, Any]) -> Sig
         )
     if not function.__code__.co_flags & _GENERATOR:
         raise InputError(f"{title}: a batched node yields (index, value) for each of its calls")
-    names = _fields(item)
-    positional, defaults = len(names), _field_defaults(item)
     returns = Any
     for produced in get_args(hints.get("return"))[:1]:
-        for option in (produced, *get_args(produced)):
+        for option in _options(produced):
             if get_origin(option) is tuple:
                 returns = _value_type(get_args(option)[1])
-    return Signature(title, names, positional, defaults, returns, item=item)
+    return _item_signature(title, item, returns)
 
 
-def _fields(item: type) -> tuple[str, ...]:
-    if hasattr(item, "__struct_fields__"):
-        return tuple(item.__struct_fields__)
-    return tuple(item.__dataclass_fields__)  # type: ignore[attr-defined]
+def _item_signature(title: str, item: type, returns: Any) -> Signature:
+    """Return the signature of a dataclass's or a struct's constructor."""
+    import dataclasses  # noqa: PLC0415  slow to import, and few nodes are batched
 
+    fields: list[Any]
+    if dataclasses.is_dataclass(item):
+        fields = [field for field in dataclasses.fields(item) if field.init]
+        fields.sort(key=lambda field: field.kw_only)
+        positional = sum(not field.kw_only for field in fields)
+        absent: Any = dataclasses.MISSING
+    else:
+        from msgspec import NODEFAULT, structs  # noqa: PLC0415
 
-def _field_defaults(item: type) -> dict[str, Any]:
-    if hasattr(item, "__struct_fields__"):
-        names, values = item.__struct_fields__, item.__struct_defaults__  # type: ignore[attr-defined]
-        return dict(zip(names[len(names) - len(values) :], values, strict=True))
-    import dataclasses  # noqa: PLC0415
-
-    return {
-        field.name: field.default
-        for field in dataclasses.fields(item)
-        if field.default is not dataclasses.MISSING
-    }
+        fields = list(structs.fields(item))
+        positional = len(item.__match_args__)  # type: ignore[attr-defined]  # structs have it
+        absent = NODEFAULT
+    return Signature(
+        title,
+        tuple(field.name for field in fields),
+        positional,
+        {field.name: field.default for field in fields if field.default is not absent},
+        returns,
+        item=item,
+        factories={
+            field.name: field.default_factory
+            for field in fields
+            if field.default_factory is not absent
+        },
+    )
 
 
 def _value_type(declared: Any) -> Any:
     """Return the value's type in `Computed[T] | Exception`, or in a plain `T`."""
+    kept = [
+        _bare(option)
+        for option in _options(declared)
+        if not (isinstance(option, type) and issubclass(option, BaseException))
+    ]
+    return Union[tuple(kept)] if kept else Any  # noqa: UP007  of a list, there is no other way
+
+
+def _options(declared: Any) -> tuple[Any, ...]:
     union = get_origin(declared) in {types.UnionType, Union}
-    options = get_args(declared) if union else (declared,)
-    for option in options:
-        if not (isinstance(option, type) and issubclass(option, BaseException)):
-            return _bare(option)
-    return Any
+    return get_args(declared) if union else (declared,)

@@ -1,62 +1,116 @@
-"""What a node's code is: fingerprints of functions, and the values that a function closes over."""
+"""What a node's code is: fingerprints of sources and of compiled code."""
 
+import sys
 import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import EncodingError, InputError
 
-__all__ = ["captured", "code_fingerprint", "source_fingerprint"]
+if TYPE_CHECKING:
+    import ast
 
-_SINKS = frozenset({"add", "append", "appendleft", "extend", "put", "put_nowait", "update"})
+__all__ = [
+    "code_fingerprint",
+    "drifted",
+    "remember_source",
+    "source_fingerprint",
+    "syntax_of",
+]
 
 
-def source_fingerprint(functions: Iterable[Callable[..., Any]]) -> str:
+_remembered: dict[str, list[str]] = {}
+
+
+def remember_source(code: types.CodeType) -> None:
+    """Keep the lines of a function's file as they are now, when it was just compiled from them.
+
+    Whoever edits the file while the program runs changes what is on disk, not what runs.
+    """
+    import linecache  # noqa: PLC0415  versioned nodes have no need of it
+
+    linecache.checkcache(code.co_filename)
+    _remembered[code.co_filename] = linecache.getlines(code.co_filename)
+
+
+def source_fingerprint(functions: Iterable[Callable[..., Any] | types.CodeType]) -> str:
     """Return a digest of the functions' normalised sources: comments, docstrings, layout are out.
+
+    The same for every version of Python that reads the source alike.
 
     Raises:
         InputError: the source of one of them cannot be read.
+    """
+    parts = []
+    for function in functions:
+        code = getattr(function, "__code__", function)
+        try:
+            parts.append(_normal(syntax_of(code)))
+        except (OSError, TypeError, SyntaxError) as error:
+            name = getattr(function, "__qualname__", getattr(code, "co_qualname", function))
+            raise InputError(
+                f"the source of {name!r} cannot be read ({error}), so it cannot be its version: "
+                'give the node one, @node(version="1")'
+            ) from None
+    return "source:" + xxhash.xxh3_128_hexdigest(encode(parts))
+
+
+@lru_cache(maxsize=256)
+def syntax_of(code: Any) -> "ast.Module":
+    """Return the syntax tree of a source, without decorators and docstrings.
+
+    Args:
+        code: a function's code, or a class.
+
+    Raises:
+        OSError, SyntaxError: it cannot be read.
+        TypeError: it is neither, or not written in Python.
     """
     import ast  # noqa: PLC0415  both are slow to import, and versioned nodes need neither
     import inspect  # noqa: PLC0415
     import textwrap  # noqa: PLC0415
 
-    parts = []
-    for function in functions:
-        plain = inspect.unwrap(function)
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(plain)))
-        except (OSError, TypeError, SyntaxError) as error:
-            raise InputError(
-                f"the source of {getattr(plain, '__qualname__', plain)!r} cannot be read "
-                f'({error}), so it cannot be its version: give the node one, @node(version="1")'
-            ) from None
-        for part in ast.walk(tree):
-            body = getattr(part, "body", None)
-            if (
-                isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-                and isinstance(body, list)
-                and ast.get_docstring(part, clean=False) is not None
-            ):
-                part.body = body[1:]
-            if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                # How a node is registered (its memory, its lane) is not what it computes.
-                part.decorator_list = []
-        parts.append(ast.dump(tree))
-    return "source:" + xxhash.xxh3_128_hexdigest(encode(parts))
+    lines = _remembered.get(getattr(code, "co_filename", ""))
+    if lines:
+        source = "".join(inspect.getblock(lines[code.co_firstlineno - 1 :]))
+    else:
+        source = inspect.getsource(code)
+    tree = ast.parse(textwrap.dedent(source))
+    for part in ast.walk(tree):
+        if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and (
+            ast.get_docstring(part, clean=False) is not None
+        ):
+            part.body = part.body[1:]
+        if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            # How a node is registered (its memory, its lane) is not what it computes.
+            part.decorator_list = []
+    return tree
+
+
+def _normal(tree: Any) -> Any:
+    """Return a syntax tree as plain data; what is empty is out, for versions differ in it."""
+    import ast  # noqa: PLC0415
+
+    if isinstance(tree, ast.AST):
+        fields = ((name, _normal(value)) for name, value in ast.iter_fields(tree))
+        return (type(tree).__name__, {n: v for n, v in fields if v not in (None, [])})
+    if isinstance(tree, list):
+        return [_normal(member) for member in tree]
+    if isinstance(tree, complex):
+        return ("complex", tree.real, tree.imag)
+    return ("...",) if tree is ... else tree
 
 
 def code_fingerprint(function: Callable[..., Any]) -> str:
     """Return a digest of the function's compiled code, cheap enough to compare on each start.
 
-    It differs between versions of Python, so it begins with the version's tag: two fingerprints
-    say something of each other only where that is equal.
+    It differs between versions of Python, so it begins with the version's tag, and a docstring
+    changes it: where it differs, the source tells.
     """
-    import sys  # noqa: PLC0415
-
     code = getattr(function, "__code__", None)
     parts = _code_parts(code) if isinstance(code, types.CodeType) else None
     return f"{sys.implementation.cache_tag}:{xxhash.xxh3_128_hexdigest(encode(parts))}"
@@ -64,8 +118,7 @@ def code_fingerprint(function: Callable[..., Any]) -> str:
 
 def _code_parts(code: types.CodeType) -> list[Any]:
     constants: list[Any] = []
-    # The first constant is the docstring, or None: comment, not code.
-    for constant in code.co_consts[1:]:
+    for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             constants.append(_code_parts(constant))
         else:
@@ -73,71 +126,23 @@ def _code_parts(code: types.CodeType) -> list[Any]:
                 constants.append(encode(constant))
             except EncodingError:
                 constants.append(type(constant).__qualname__)
-    return [code.co_code, list(code.co_names), list(code.co_varnames), constants]
+    names = code.co_names, code.co_varnames, code.co_freevars
+    return [code.co_code, code.co_exceptiontable, names, constants]
 
 
-def captured(function: types.FunctionType, *, versioned: bool) -> dict[str, Any]:
-    """Return what the function closes over, as far as it is part of what the function computes.
+def drifted(function: Callable[..., Any], code: str, source: str) -> bool:
+    """Say whether a function is another than when these fingerprints of it were taken.
 
-    Plain data counts, and so does the code of a function. What the function only writes to (a list
-    that it appends to, a name that it declares nonlocal) does not. Another object (a lock, a
-    client) is a tool, not a value: the version answers for it, and without a version it is refused.
-
-    Raises:
-        InputError: without a version, something captured is neither data nor code.
+    Args:
+        function: as it is now.
+        code: the fingerprint of its code.
+        source: that of its source, or nothing where it could not be read.
     """
-    code = function.__code__
-    values: dict[str, Any] = {}
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            value = cell.cell_contents
-        except ValueError:  # a name that is not bound yet, as in a function that calls itself
-            continue
-        if value is function or getattr(value, "function", None) is function:
-            continue
-        inner = getattr(value, "function", value)
-        if isinstance(inner, types.FunctionType):
-            values[name] = (code_fingerprint(inner), captured(inner, versioned=versioned))
-            continue
-        if _only_written(function, name):
-            continue
-        try:
-            encode(value)
-        except EncodingError as error:
-            if versioned:
-                continue
-            raise InputError(
-                f"{function.__qualname__} closes over {name!r}, a {type(value).__qualname__} that "
-                f"cannot be part of a key ({error}): pass it as an argument, or give the node a "
-                'version that answers for it, @node(version="1")'
-            ) from None
-        values[name] = value
-    return values
-
-
-def _only_written(function: types.FunctionType, name: str) -> bool:
-    """Say whether the function uses a captured name as a sink alone, by its syntax."""
-    import ast  # noqa: PLC0415  slow to import, and few functions capture data
-    import inspect  # noqa: PLC0415
-    import textwrap  # noqa: PLC0415
-
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
+    now = code_fingerprint(function)
+    if code == now:
         return False
-    sinks: set[int] = set()
-    for part in ast.walk(tree):
-        match part:
-            case ast.Nonlocal(names=names) if name in names:
-                return True
-            case ast.Expr(
-                value=ast.Call(func=ast.Attribute(value=ast.Name(id=found) as use, attr=attr))
-            ) if found == name and attr in _SINKS:
-                sinks.add(id(use))
-            case (
-                ast.AugAssign(target=ast.Subscript(value=ast.Name(id=found) as use))
-                | ast.Assign(targets=[ast.Subscript(value=ast.Name(id=found) as use)])
-            ) if found == name:
-                sinks.add(id(use))
-    uses = [part for part in ast.walk(tree) if isinstance(part, ast.Name) and part.id == name]
-    return bool(uses) and all(id(use) in sinks for use in uses)
+    try:
+        return bool(source) and source != source_fingerprint((function,))
+    except InputError:
+        # Without the source, the code tells, if the same Python compiled it.
+        return code.partition(":")[0] == now.partition(":")[0]

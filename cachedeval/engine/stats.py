@@ -48,10 +48,12 @@ class Stats(dict[str, NodeStats]):
 
     def note(self, outcome: Outcome) -> None:
         """Count an outcome."""
+        name, record = outcome.call.node.name, outcome.record
         with self._lock:
-            node = self.setdefault(outcome.call.node.name, NodeStats())
+            node = self.get(name)
+            if node is None:
+                node = self[name] = NodeStats()
             node.calls += 1
-            record = outcome.record
             if outcome.state == "failed" or record is None:
                 node.failed += 1
                 return

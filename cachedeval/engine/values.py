@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from cachedeval.engine.encoding import Typed, decode, encode
+from cachedeval.engine.decoding import decode
+from cachedeval.engine.encoding import Member, Typed, encode
 from cachedeval.engine.errors import EncodingError
 
 __all__ = ["Codec", "payload_digest"]
@@ -56,7 +57,9 @@ class Codec:
         wanted = encode(value)
         try:
             payload = msgspec.msgpack.encode(value, order="deterministic")
-            if encode(self._decode(payload)) == wanted:
+            back = self._decode(payload)
+            # Where a type is declared, what is equal to its value will do: 1 for a float.
+            if encode(back) == wanted or (self.declared is not Any and back == value):
                 return _MESSAGEPACK + payload
         except (
             msgspec.MsgspecError,
@@ -84,7 +87,7 @@ class Codec:
         if payload[:1] == _MESSAGEPACK:
             try:
                 return self._decode(memoryview(payload)[1:])
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, RecursionError) as error:
                 raise EncodingError(f"not a {self.declared!r}: {error}") from None
         if payload[:1] == _CANONICAL:
             return self._from_canonical(payload[1:])
@@ -96,17 +99,16 @@ class Codec:
             return value
         try:
             return msgspec.convert(_plain(value), self.declared)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, TypeError) as error:  # TypeError: a key that is a dict
             raise EncodingError(f"not a {self.declared!r}: {error}") from None
 
 
 def _plain(value: Any) -> Any:
     """Return a decoded value with what came from classes as dicts, for msgspec to convert."""
+    if isinstance(value, Member):
+        return _plain(value.value)
     if isinstance(value, Typed):
-        fields = value.fields
-        if set(fields) == {"name", "value"}:  # an enum member
-            return _plain(fields["value"])
-        return {name: _plain(member) for name, member in fields.items()}
+        return {name: _plain(member) for name, member in value.fields.items()}
     if isinstance(value, dict):
         return {_plain(key): _plain(member) for key, member in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

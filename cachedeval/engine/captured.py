@@ -1,0 +1,148 @@
+"""What a function reads from around itself: closed-over names and, without a version, globals."""
+
+import types
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from cachedeval.engine.encoding import encode
+from cachedeval.engine.errors import EncodingError, InputError
+from cachedeval.engine.source import code_fingerprint, source_fingerprint, syntax_of
+
+__all__ = ["captured"]
+
+_SINKS = frozenset({"add", "append", "appendleft", "extend", "put", "put_nowait", "update"})
+
+
+def captured(function: types.FunctionType, *, versioned: bool) -> dict[str, Any]:
+    """Return what the function reads from around itself and that is part of what it computes.
+
+    Of what it closes over, plain data counts, and so does the code of functions. What it only
+    writes to (a list that it appends to, a count that it raises) does not. Another object (a lock,
+    a client) is a tool, not a value: the version answers for it, and without one it is refused.
+
+    Without a version the same goes for globals, but what is no data, or comes from another module,
+    does not count: helpers from there are to be declared.
+
+    Raises:
+        InputError: without a version, it closes over something that is neither data nor code.
+    """
+    return _captured(function, versioned=versioned, seen={function})
+
+
+def _captured(function: types.FunctionType, *, versioned: bool, seen: set[Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in _closed_over(function):
+        if _is_function(value):
+            _add_function(values, name, value, versioned=versioned, seen=seen)
+        elif not _add_data(values, name, value) and not versioned:
+            raise InputError(
+                f"{function.__qualname__} closes over {name!r}, a {type(value).__qualname__} that "
+                "cannot be part of a key: pass it as an argument, or give the node a version that "
+                'answers for it, @node(version="1")'
+            )
+    for name in () if versioned else _globals_read(function.__code__):
+        value = function.__globals__.get(name)
+        if _is_function(value):
+            if _function(value).__module__ == function.__module__:
+                _add_function(values, name, value, versioned=versioned, seen=seen)
+        elif value is not None and not isinstance(value, (type, types.ModuleType)):
+            _add_data(values, name, value)
+    return values
+
+
+def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    code = function.__code__
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not bound yet
+            continue
+        if _function(value) is not function and not only_written(code, name):
+            yield name, value
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(_function(value), types.FunctionType)
+
+
+def _function(value: Any) -> Any:
+    return getattr(value, "function", value)  # a node's own
+
+
+def _add_function(
+    values: dict[str, Any], name: str, value: Any, *, versioned: bool, seen: set[Any]
+) -> None:
+    function = _function(value)
+    inner: dict[str, Any] = {}
+    if function not in seen:  # once is enough, and a function may call itself
+        seen.add(function)
+        inner = _captured(function, versioned=versioned, seen=seen)
+    values[name] = (_fingerprint(function), inner)
+
+
+def _add_data(values: dict[str, Any], name: str, value: Any) -> bool:
+    try:
+        encode(value)
+    except EncodingError:
+        return False
+    values[name] = value
+    return True
+
+
+def _fingerprint(function: types.FunctionType) -> str:
+    try:
+        return _source_fingerprint(function.__code__)
+    except InputError:
+        return code_fingerprint(function)
+
+
+@lru_cache(maxsize=256)
+def _source_fingerprint(code: types.CodeType) -> str:
+    return source_fingerprint((code,))
+
+
+@lru_cache(maxsize=256)
+def _globals_read(code: types.CodeType) -> tuple[str, ...]:
+    """Return the globals that a function, or one inside it, reads and not only writes to."""
+    import dis  # noqa: PLC0415  slow to import, and versioned nodes do not need it
+
+    names = {
+        str(instruction.argval)
+        for part in _with_inner(code)
+        for instruction in dis.get_instructions(part)
+        if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"}
+    }
+    return tuple(sorted(name for name in names if not only_written(code, name)))
+
+
+def _with_inner(code: types.CodeType) -> list[types.CodeType]:
+    parts = [code]
+    for part in parts:
+        parts += (inner for inner in part.co_consts if isinstance(inner, types.CodeType))
+    return parts
+
+
+@lru_cache(maxsize=1024)
+def only_written(code: types.CodeType, name: str) -> bool:
+    """Say whether a function uses a name from around it as a sink alone, by its syntax."""
+    import ast  # noqa: PLC0415  slow to import, and few functions capture data
+
+    try:
+        tree = syntax_of(code)
+    except (OSError, TypeError, SyntaxError):
+        return False
+    sinks: set[int] = set()
+    for part in ast.walk(tree):
+        match part:
+            case ast.Expr(
+                value=ast.Call(func=ast.Attribute(value=ast.Name(id=found) as use, attr=attr))
+            ) if found == name and attr in _SINKS:
+                sinks.add(id(use))
+            case (
+                ast.AugAssign(target=ast.Subscript(value=ast.Name(id=found) as use))
+                | ast.Assign(targets=[ast.Subscript(value=ast.Name(id=found) as use)])
+            ) if found == name:
+                sinks.add(id(use))
+    uses = [part for part in ast.walk(tree) if isinstance(part, ast.Name) and part.id == name]
+    return bool(uses) and all(id(use) in sinks or isinstance(use.ctx, ast.Store) for use in uses)
