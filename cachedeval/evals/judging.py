@@ -6,7 +6,7 @@ reads it, for nothing. So a better parser never pays again.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cachedeval.engine.node import Computed, node
 from cachedeval.engine.resource import Handle
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cachedeval.evals.client import JudgeClient
 
 __all__ = [
+    "JudgedItem",
     "LocalJudgeInputs",
     "NoReference",
     "judge_call",
@@ -96,6 +97,15 @@ def reference_score(metric: Metric, reference_answer: str | None, response: Gene
     return Verdict({metric: measure(response.text, reference_answer)})
 
 
+class JudgedItem(NamedTuple):
+    """What a local model judges, and by what."""
+
+    rubric: Rubric
+    question: str
+    reference: str | None
+    response: str
+
+
 @dataclass(frozen=True, slots=True)
 class LocalJudgeInputs:
     """The inputs of one judgement by a model on this machine.
@@ -128,7 +138,9 @@ def local_judge(
         for index in indexes:
             inputs = batch[index]
             with inputs.rubric as rubric:
-                items.append((rubric, inputs.question, inputs.reference, inputs.response.text))
+                items.append(
+                    JudgedItem(rubric, inputs.question, inputs.reference, inputs.response.text)
+                )
         with batch[indexes[0]].judge as service:
             for result in service.judge(items):
                 yield None if result is None else (indexes[result[0]], result[1])

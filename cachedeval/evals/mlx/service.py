@@ -1,0 +1,123 @@
+"""A model that is loaded, as the steps meet it: it answers prompts, and it judges answers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cachedeval.engine.errors import InputError
+from cachedeval.engine.node import Computed
+from cachedeval.evals.generation import Generation, Prompt
+from cachedeval.evals.judging import JudgedItem
+from cachedeval.evals.mlx.decoding import decode
+from cachedeval.evals.mlx.loading import load_model
+from cachedeval.evals.mlx.requests import DecodeRequest, render_prompt
+from cachedeval.evals.mlx.verdicts import verdicts
+from cachedeval.evals.verdict import Verdict
+
+__all__ = ["ModelService"]
+
+
+class ModelService:
+    """One base model on this machine. All its work is done on one thread, in turns.
+
+    Args:
+        path: the model's folder.
+        batch_size: how many prompts are decoded together; by memory if None.
+        memory_budget: bytes for the weights and the caches of a batch, or None.
+
+    Raises:
+        InputError: the folder is missing or cannot be loaded.
+    """
+
+    def __init__(self, path: Path, *, batch_size: int | None, memory_budget: int | None) -> None:
+        self._loaded = load_model(path)
+        self._batch_size = batch_size
+        self._budget = None if memory_budget is None else max(memory_budget - self.nbytes, 1)
+        self._taken = False
+
+    @property
+    def loads(self) -> int:
+        """How often the weights were read from disk."""
+        return self._loaded.loads
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights."""
+        return self._loaded.nbytes
+
+    def generate(
+        self, adapter: Path | None, prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
+        """Answer prompts; see `cachedeval.evals.generation.Generator`.
+
+        Raises:
+            InputError: the adapter cannot be read, or does not fit.
+        """
+        yield from self._wait()
+        with self._take():
+            self._loaded.use_adapter(adapter)
+            requests: list[DecodeRequest] = []
+            places: list[int] = []
+            for index, prompt in enumerate(prompts):
+                try:
+                    tokens = render_prompt(self._loaded.tokenizer, prompt.messages)
+                except InputError as error:
+                    yield index, error
+                    continue
+                places.append(index)
+                requests.append(
+                    DecodeRequest(
+                        tokens,
+                        prompt.max_tokens,
+                        prompt.temperature,
+                        prompt.top_p,
+                        prompt.seed or 0,
+                    )
+                )
+            for event in decode(
+                self._loaded, requests, batch_size=self._batch_size, memory_budget=self._budget
+            ):
+                if event is None:
+                    yield None
+                    continue
+                index, answer = event
+                if isinstance(answer, Exception):
+                    yield places[index], answer
+                    continue
+                yield (
+                    places[index],
+                    Computed(
+                        Generation(answer.text, answer.finish_reason),
+                        cost={
+                            "prompt_tokens": answer.prompt_tokens,
+                            "completion_tokens": len(answer.tokens),
+                        },
+                        provenance={"near_ties": answer.near_ties, "changed": answer.changed},
+                    ),
+                )
+
+    def judge(
+        self, items: Sequence[JudgedItem]
+    ) -> Iterator[tuple[int, Verdict | Exception] | None]:
+        """Yield each item's index and verdict; the base judges, without an adapter."""
+        yield from self._wait()
+        with self._take():
+            self._loaded.use_adapter(None)
+            yield from verdicts(self._loaded, items)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._loaded.close()
+
+    def _wait(self) -> Iterator[None]:
+        """Let others have their turns until the model is free: it wears one adapter at a time."""
+        while self._taken:
+            yield None
+
+    @contextmanager
+    def _take(self) -> Iterator[None]:
+        self._taken = True
+        try:
+            yield
+        finally:
+            self._taken = False
