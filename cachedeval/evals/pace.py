@@ -29,6 +29,9 @@ _TOKENS_FREE = 0.005
 _REQUESTS_FREE = 0.01
 """The share of the requests left free where others use them too: they come by fits and starts."""
 
+_NEARLY = 0.1
+"""By which share of the requests the others' may have been underrated when we are turned down."""
+
 
 @dataclass(slots=True)
 class Ticket:
@@ -167,6 +170,9 @@ class Pace:
         self.tokens.settle(now, ticket.tokens_held, 0)
         self.counted -= 1
         self._hear(now, ticket, headers)
+        free = self.requests.limit - self.requests.held(now)
+        if 0 < free - self._others.requests(now) < self.requests.limit * _NEARLY:
+            self._others.see_requests(now, free)  # it was full, and what is not ours is theirs
         first = ticket.sent >= self._cooling_since
         if first:
             self._streak += 1

@@ -23,6 +23,10 @@ FAULTS: Mapping[str, float] = {
 """How often what goes wrong, where nothing else is said."""
 
 
+_OTHERS_TOKENS = 500
+"""Tokens of each request of another client, where nothing else says how many they are."""
+
+
 class Chaos:
     """A script of faults: which, is a digest of the seed, the prompt and how often it came.
 
@@ -179,7 +183,8 @@ class Quota:
         """Let the other client do what it did since the last time."""
         if not self._share:
             return
-        in_minute = 100.0 if self.requests.limit == float("inf") else self.requests.limit
+        limited = self.requests.limit != float("inf")
+        in_minute = self.requests.limit if limited else self.tokens.limit / _OTHERS_TOKENS
         rate = in_minute * self._share / self.minute
         tokens = self.tokens.limit * self._share / self.minute / rate
         if self._next_other is None:  # it has been at it for long
