@@ -75,15 +75,7 @@ def stats(cache: str, *, as_json: bool) -> None:
                 "hits": found.hits,
                 "damaged": found.damaged,
                 "saved": saved,
-                "nodes": {
-                    name: {
-                        "records": node.records,
-                        "bytes": node.bytes,
-                        "hits": node.hits,
-                        "saved": node.saved,
-                    }
-                    for name, node in nodes
-                },
+                "nodes": {name: node.as_dict() for name, node in nodes},
             }
         )
         return

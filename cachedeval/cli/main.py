@@ -32,7 +32,7 @@ _COMMANDS = {
     "run": "Evaluate adapters of a model on questions.",
 }
 
-
+_READER_LEFT = 128 + signal.SIGPIPE
 _CACHE_COMMANDS = ("clear", "ls", "prune", "stats", "verify")
 
 
@@ -53,11 +53,21 @@ class _Lazy(click.Group):
             from difflib import get_close_matches  # noqa: PLC0415  for a mistake only
 
             near = get_close_matches(cmd_name, _COMMANDS, n=1)
-            near += ["cache " + cmd_name] if cmd_name in _CACHE_COMMANDS else []
-            meant = f"; did you mean {' or '.join(near)}?" if near else ""
+            if cmd_name in _CACHE_COMMANDS:
+                near = [f"cache {cmd_name}"]
+            meant = f"; did you mean {near[0]}?" if near else ""
             raise click.UsageError(f"there is no command {cmd_name!r}{meant}", ctx)
         command: click.Command = import_module(f"cachedeval.cli.{cmd_name}").command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a reader of the output that went away ends it without a word."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The last flush must have somewhere to go, or Python complains at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(_READER_LEFT) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table here, without importing their modules."""
@@ -90,10 +100,6 @@ def main(args: list[str] | None = None) -> Any:
     except CachedevalError as error:
         click.echo(f"cachedeval: {' '.join(str(error).split())}", err=True)
         status = 2
-    except BrokenPipeError:
-        # Whoever read the output has gone; so must its last flush, or Python complains at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 128 + signal.SIGPIPE
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -49,6 +49,10 @@ class NodeContents:
         self.saved: dict[str, float] = {}
         """What the hits would have cost: `seconds`, and the step's own units."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts as plain data."""
+        return {name: getattr(self, name) for name in ("records", "bytes", "hits", "saved")}
+
 
 class Contents:
     """What is held in all, and of each step by its name."""

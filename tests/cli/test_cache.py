@@ -1,0 +1,233 @@
+"""`cachedeval cache`, on a cache that real runs have filled."""
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.evaluation import QUESTIONS, Evaluation
+from support.workplace import Workplace, command, environment
+
+from cachedeval import open_backend
+
+
+@pytest.fixture(scope="module")
+def filled(judged_once: Evaluation) -> Path:
+    """A cache that one evaluation wrote and another read."""
+    return judged_once.kept
+
+
+@pytest.fixture
+def cache(judged: Evaluation) -> Path:
+    """A copy of it, to spoil."""
+    return judged.kept
+
+
+def look(place: Workplace, folder: Path, *arguments: str) -> Any:
+    done = place.run("cache", *arguments, "--cache", f"disk:{folder}", "--json")
+    assert done.err == ""
+    return done.json
+
+
+def tree(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def damage(folder: Path, count: int) -> list[str]:
+    """Flip a bit in so many records; return their keys."""
+    backend = open_backend(f"disk:{folder}")
+    keys = sorted(entry.key for entry in backend.scan())[:count]
+    for key, data in backend.get_many(keys).items():
+        backend.put_many({key: data[:-1] + bytes([data[-1] ^ 1])})
+    backend.close()
+    return [key.hex() for key in keys]
+
+
+def test_stats_count_records_hits_and_what_they_saved(place: Workplace, filled: Path) -> None:
+    found = look(place, filled, "stats")
+    nodes = found["nodes"]
+    assert {name: (n["records"], n["hits"]) for name, n in nodes.items() if name != "files"} == {
+        "generation": (QUESTIONS, QUESTIONS),
+        "judge": (QUESTIONS, QUESTIONS),
+        "judge_parse": (QUESTIONS, QUESTIONS),
+        "identities": (4, 0),
+    }
+    assert nodes["generation"]["saved"]["seconds"] > 0
+    assert nodes["judge"]["saved"]["prompt_tokens"] > 0
+    tokens = nodes["judge"]["saved"]
+    wanted = (tokens["prompt_tokens"] * 0.35 + tokens["completion_tokens"] * 0.75) / 1e6
+    assert found["saved"]["usd"] == pytest.approx(wanted)
+    assert found["records"] == sum(node["records"] for node in nodes.values())
+    assert found["bytes"] == sum(node["bytes"] for node in nodes.values())
+    assert found["damaged"] == 0
+    shown = place.run("cache", "stats", "--cache", f"disk:{filled}")
+    assert (shown.status, shown.err) == (0, "")
+    assert f"disk:{filled}: {found['records']} records" in shown.out
+    assert "(file)" not in shown.out
+    assert "saved at list prices: $" in shown.out
+
+
+def test_stats_change_nothing(place: Workplace, filled: Path) -> None:
+    assert look(place, filled, "stats") == look(place, filled, "stats")
+
+
+def test_ls_lists_by_step_the_newest_first(place: Workplace, filled: Path) -> None:
+    lines = look(place, filled, "ls")
+    assert len(lines) == look(place, filled, "stats")["records"]
+    answers = [line for line in lines if line["node"] == "generation"]
+    assert len(answers) == QUESTIONS
+    assert [line["created"] for line in answers] == sorted(
+        (line["created"] for line in answers), reverse=True
+    )
+    assert all("🧮 → " in line["summary"] for line in answers)
+    assert all(line["hits"] == 1 and line["used"] >= line["created"] for line in answers)
+    shown = place.run("cache", "ls", "--cache", f"disk:{filled}")
+    assert shown.status == 0
+    assert len(shown.out.splitlines()) == len(lines) + 1
+    assert "identities" in shown.out.splitlines()[-1]
+
+
+def test_ls_of_one_step_and_no_more_than_wanted(place: Workplace, filled: Path) -> None:
+    shown = place.run(
+        "cache", "ls", "--node", "generation", "--limit", "2", "--cache", f"disk:{filled}"
+    )
+    lines = shown.out.splitlines()
+    assert len(lines) == 1 + 2 + 1
+    assert lines[-1] == f"… and {QUESTIONS - 2} more of generation; --limit 0 shows all"
+    assert len(look(place, filled, "ls", "--limit", "1", "--node", "generation")) == 1
+    unknown = place.run("cache", "ls", "--node", "jury", "--cache", f"disk:{filled}")
+    assert unknown.status == 2
+    assert "no records of a step 'jury'; there are files, generation, identit" in unknown.err
+
+
+def test_verify_finds_the_damaged_and_deletes_them(place: Workplace, cache: Path) -> None:
+    whole = look(place, cache, "stats")["records"]
+    assert look(place, cache, "verify")["good"] == whole
+    keys = damage(cache, 3)
+    done = place.run("cache", "verify", "--cache", f"disk:{cache}")
+    assert (done.status, done.err) == (3, "")
+    assert f"{whole - 3} good" in done.out
+    assert all(f"damaged {key}" in done.out for key in keys)
+    assert look(place, cache, "stats")["damaged"] == 3
+    deleted = place.run("cache", "verify", "--delete", "--json", "--cache", f"disk:{cache}")
+    assert deleted.status == 0
+    assert deleted.json["deleted"] == 3
+    assert sorted(fault["key"] for fault in deleted.json["faults"]) == keys
+    again = place.run("cache", "verify", "--json", "--cache", f"disk:{cache}")
+    assert (again.status, again.json["good"], again.json["damaged"]) == (0, whole - 3, 0)
+
+
+def test_prune_honours_age_and_size_and_a_dry_run_deletes_nothing(
+    place: Workplace, cache: Path
+) -> None:
+    whole = look(place, cache, "stats")
+    dry = look(place, cache, "prune", "--max-size", "3KB", "--dry-run")
+    assert dry["dry_run"] is True
+    assert dry["deleted"] + dry["kept"] == whole["records"]
+    assert 0 < dry["kept_bytes"] <= 3 * 1024
+    assert look(place, cache, "stats") == whole
+    assert look(place, cache, "prune", "--older-than", "1d")["deleted"] == 0
+    real = look(place, cache, "prune", "--max-size", "3KB")
+    assert {**real, "dry_run": True} == dry
+    assert look(place, cache, "stats")["bytes"] == real["kept_bytes"]
+    assert look(place, cache, "prune", "--older-than", "0s")["kept"] == 0
+
+
+def test_prune_wants_a_bound(place: Workplace, filled: Path) -> None:
+    done = place.run("cache", "prune", "--cache", f"disk:{filled}")
+    assert done.status == 2
+    assert "give --older-than, --max-size, or both" in done.err
+
+
+def test_clear_asks_and_in_a_pipe_wants_yes(place: Workplace, cache: Path) -> None:
+    done = place.run("cache", "clear", "--cache", f"disk:{cache}")
+    assert done.status == 2
+    assert "give --yes" in done.err
+    assert look(place, cache, "stats")["records"] > 0
+    done = place.run("cache", "clear", "--yes", "--json", "--cache", f"disk:{cache}")
+    assert done.status == 0
+    assert done.json["kept"] == 0
+    assert look(place, cache, "stats")["records"] == 0
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n\n", True), ("y\n", False)])
+def test_clear_on_a_terminal_does_as_told(
+    place: Workplace,
+    cache: Path,
+    answer: str,
+    left: bool,  # noqa: FBT001  pytest names it
+) -> None:
+    terminal, end = pty.openpty()
+    with subprocess.Popen(
+        command(["cache", "clear", "--cache", f"disk:{cache}"]),
+        cwd=place.root,
+        env=environment(),
+        stdin=end,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.write(terminal, answer.encode())
+        out, err = process.communicate(timeout=60)
+    os.close(end)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert "Delete " in err
+    assert ("nothing is deleted" in err) == left
+    assert ("deleted" in out) != left
+    assert (look(place, cache, "stats")["records"] > 0) == left
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["stats"], ["ls"], ["verify"], ["prune", "--max-size", "1GB"], ["clear", "--yes"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_cache_that_is_not_there_is_told_and_not_made(
+    place: Workplace, tmp_path: Path, arguments: list[str]
+) -> None:
+    done = place.run("cache", *arguments, "--cache", f"disk:{tmp_path}/none", cwd=tmp_path)
+    assert done.status == 2
+    assert done.out == ""
+    assert done.err == (
+        f"cachedeval: cache disk:{tmp_path}/none: there is no such folder; the first run makes it\n"
+    )
+    assert tree(tmp_path) == set()
+
+
+def test_looking_at_an_empty_folder_puts_nothing_there(place: Workplace, tmp_path: Path) -> None:
+    assert look(place, tmp_path, "stats")["records"] == 0
+    assert look(place, tmp_path, "ls") == []
+    assert look(place, tmp_path, "verify")["good"] == 0
+    assert look(place, tmp_path, "prune", "--max-size", "0")["deleted"] == 0
+    assert tree(tmp_path) == set()
+
+
+def test_a_cache_that_cannot_be_opened_is_one_line(place: Workplace, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    for url in (f"disk:{tmp_path}/file", "nowhere:x", "eval_cache"):
+        done = place.run("cache", "stats", "--cache", url)
+        assert done.status == 2
+        assert done.err.startswith("cachedeval: cache ")
+        assert done.err.count("\n") == 1
+
+
+def test_what_a_model_wrote_cannot_command_the_terminal(place: Workplace, tmp_path: Path) -> None:
+    url = f"disk:{tmp_path / 'cache'}"
+    script = (
+        "from cachedeval import Engine, node\n"
+        "@node(version='1', name='rude')\n"
+        "def rude(x: int) -> str: return 'a\\x1b[2Jb\\x07'\n"
+        f"with Engine({url!r}) as engine: engine.run(rude(1))\n"
+    )
+    (tmp_path / "rude.py").write_text(script)
+    subprocess.run([*command([])[:1], tmp_path / "rude.py"], check=True, env=environment())
+    shown = place.run("cache", "ls", "--cache", url)
+    assert "a\ufffd[2Jb\ufffd" in shown.out
+    assert "\x1b" not in shown.out
+    assert json.loads(place.run("cache", "ls", "--json", "--cache", url).out)[0]["summary"] == (
+        "a\x1b[2Jb\x07"
+    )
