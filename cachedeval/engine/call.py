@@ -116,8 +116,10 @@ def recipe_of(call: Call[Any], digest: Callable[[Call[Any]], str]) -> bytes:
 def describe(call: Call[Any]) -> str:
     """Return a call in short, as it would be written: to tell it from others in a message."""
     shown = []
-    for name, value in list(call.inputs.items())[:_SHOWN]:
+    names = call.node.signature.names
+    for name in names[:_SHOWN]:
+        value = call.inputs[name]
         text = f"<{value.label}>" if isinstance(value, Resource) else repr(value)
         shown.append(f"{name}={text if len(text) <= _WIDTH else text[: _WIDTH - 1] + '…'}")
-    more = ", …" if len(call.inputs) > _SHOWN else ""
+    more = ", …" if len(names) > _SHOWN else ""
     return f"{call.node.name}({', '.join(shown)}{more})"

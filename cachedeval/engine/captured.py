@@ -2,12 +2,16 @@
 
 import types
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import EncodingError, InputError
-from cachedeval.engine.source import code_fingerprint, source_fingerprint, syntax_of
+from cachedeval.engine.source import (
+    code_fingerprint,
+    once_a_code,
+    source_fingerprint,
+    syntax_of,
+)
 
 __all__ = ["captured"]
 
@@ -97,12 +101,12 @@ def _fingerprint(function: types.FunctionType) -> str:
         return code_fingerprint(function)
 
 
-@lru_cache(maxsize=256)
+@once_a_code
 def _source_fingerprint(code: types.CodeType) -> str:
     return source_fingerprint((code,))
 
 
-@lru_cache(maxsize=256)
+@once_a_code
 def _globals_read(code: types.CodeType) -> tuple[str, ...]:
     """Return the globals that a function, or one inside it, reads and not only writes to."""
     import dis  # noqa: PLC0415  slow to import, and versioned nodes do not need it
@@ -123,7 +127,7 @@ def _with_inner(code: types.CodeType) -> list[types.CodeType]:
     return parts
 
 
-@lru_cache(maxsize=1024)
+@once_a_code
 def only_written(code: types.CodeType, name: str) -> bool:
     """Say whether a function uses a name from around it as a sink alone, by its syntax."""
     import ast  # noqa: PLC0415  slow to import, and few functions capture data

@@ -9,7 +9,7 @@ from cachedeval.engine.call import Call
 from cachedeval.engine.captured import captured
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import InputError
-from cachedeval.engine.recipe import RecipeHead
+from cachedeval.engine.recipe import OUTSIDE, RecipeHead
 from cachedeval.engine.signature import Signature, signature_of
 from cachedeval.engine.source import (
     code_fingerprint,
@@ -23,9 +23,6 @@ __all__ = ["Call", "Computed", "Node", "node"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-_OUTSIDE = "(outside)"
-"""The input that holds what the function reads from around itself; no parameter has this name."""
 
 
 class Computed(Generic[R]):
@@ -118,7 +115,7 @@ class Node(Generic[R_co]):
         inputs = self.signature.bind(args, kwargs)
         outside = self._outside()
         if outside:
-            inputs[_OUTSIDE] = outside
+            inputs[OUTSIDE] = outside
         return Call(self, inputs)
 
     def __repr__(self) -> str:
@@ -156,7 +153,7 @@ class Node(Generic[R_co]):
 
     def changed_outside(self, inputs: Mapping[str, Any]) -> str | None:
         """Return a name from around the function that changed since a call was made, if any."""
-        then = inputs.get(_OUTSIDE, {})
+        then = inputs.get(OUTSIDE, {})
         now = self._outside()
         name: str
         for name in sorted({*then, *now}):
@@ -166,10 +163,10 @@ class Node(Generic[R_co]):
 
     def recipe(self, inputs: Mapping[str, Any]) -> bytes:
         """Return the recipe of a call, given inputs with calls and resources replaced."""
-        outside = _OUTSIDE in inputs
+        outside = OUTSIDE in inputs
         head = self._heads.get(outside)
         if head is None:
-            names = (*self.signature.names, _OUTSIDE) if outside else self.signature.names
+            names = (*self.signature.names, OUTSIDE) if outside else self.signature.names
             head = self._heads[outside] = RecipeHead(self.name, self._key_version, names)
         return head.recipe(inputs)
 

@@ -13,10 +13,13 @@ from cachedeval.engine.decoding import decode
 from cachedeval.engine.encoding import LONG, Identified, encode
 from cachedeval.engine.errors import EncodingError
 
-__all__ = ["Recipe", "RecipeHead", "identity_recipe", "key_of", "node_of", "read_recipe"]
+__all__ = ["OUTSIDE", "Recipe", "RecipeHead", "identity_recipe", "key_of", "node_of", "read_recipe"]
 
 _PARTS = 4
 _IDENTITY = "(identity)"
+
+OUTSIDE = "(outside)"
+"""The input that holds what a function reads from around itself; no parameter has this name."""
 
 
 class Recipe(NamedTuple):

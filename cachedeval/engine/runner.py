@@ -11,6 +11,7 @@ import threading
 from contextlib import AbstractContextManager
 from typing import Any
 
+from cachedeval.engine.alteration import changed_input
 from cachedeval.engine.call import Call, describe, recipe_of, substitute
 from cachedeval.engine.claims import Claims
 from cachedeval.engine.compute import Computer, to_record
@@ -183,7 +184,7 @@ class Runner:
             release = claim.release
         try:
             record = await self._compute(call, recipe, run)
-            if run.mode != "off" and self._unchanged(call, recipe, run):
+            if run.mode != "off" and not self._changed(call, recipe, run):
                 self._tell_identities(call)
                 await asyncio.shield(self._writer.put(key, record))
         finally:
@@ -202,23 +203,18 @@ class Runner:
         value, seconds = await self._computer.compute(call.node, self._inputs(call, run))
         return to_record(call.node, recipe, value, seconds)
 
-    def _unchanged(self, call: Call[Any], recipe: bytes, run: Run) -> bool:
-        """Say whether what the key is made of is still the same after the step as before."""
-        name = call.node.changed_outside(call.inputs)
-        try:
-            if name is None and recipe_of(call, run.known.digest) == recipe:
-                return True
-        except EncodingError:
-            pass
-        if call.node.name not in self._warned:
+    def _changed(self, call: Call[Any], recipe: bytes, run: Run) -> bool:
+        """Say whether a call's key is out of date, so that its result must not be kept."""
+        where = changed_input(call, recipe, run.known.digest)
+        if where is not None and call.node.name not in self._warned:
             self._warned.add(call.node.name)
             _log.warning(
-                "%s changes %s that it also reads, or something else does while it runs; its "
-                "results are not kept: pass copies as arguments",
-                call.node.name,
-                "an input" if name is None else repr(name),
+                "%s is not kept: %s changed while it ran, so nobody knows what the result is of; "
+                "a step must not change what it reads, nor may another meanwhile",
+                describe(call),
+                where,
             )
-        return False
+        return where is not None
 
     def _inputs(self, call: Call[Any], run: Run) -> dict[str, Any]:
         """Return what the function is given: values for calls, handles for resources."""

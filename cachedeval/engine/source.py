@@ -3,8 +3,8 @@
 import sys
 import types
 from collections.abc import Callable, Iterable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import xxhash
 
@@ -17,10 +17,32 @@ if TYPE_CHECKING:
 __all__ = [
     "code_fingerprint",
     "drifted",
+    "once_a_code",
     "remember_source",
     "source_fingerprint",
     "syntax_of",
 ]
+
+
+R = TypeVar("R")
+
+
+def once_a_code(function: Callable[..., R]) -> Callable[..., R]:
+    """Remember what a function of a code object, and of plain arguments, returns.
+
+    By identity: two code objects may be equal, and stand in different files with different
+    defaults. What is remembered is kept, as no identity may come again.
+    """
+    known: dict[tuple[Any, ...], tuple[Any, R]] = {}
+
+    @wraps(function)
+    def wrapped(code: Any, *args: Any) -> R:
+        key = (id(code), *args)
+        if key not in known:
+            known[key] = code, function(code, *args)
+        return known[key][1]
+
+    return wrapped
 
 
 _remembered: dict[str, list[str]] = {}
@@ -59,7 +81,7 @@ def source_fingerprint(functions: Iterable[Callable[..., Any] | types.CodeType])
     return "source:" + xxhash.xxh3_128_hexdigest(encode(parts))
 
 
-@lru_cache(maxsize=256)
+@once_a_code
 def syntax_of(code: Any) -> "ast.Module":
     """Return the syntax tree of a source, without decorators and docstrings.
 
