@@ -34,8 +34,8 @@ _FOUND = 3
 def command(**options: Any) -> int:
     """Compute a sample of a run's stored answers again and report any that differ.
 
-    Takes the options of `cachedeval run`, and writes nothing. The exit status is 3 if an answer
-    differs or cannot be computed.
+    Takes the options of `cachedeval run`, and leaves what is stored as it is. The exit status is 3
+    if an answer differs or cannot be computed.
     """
     from cachedeval.evals.audit import audit_answers  # noqa: PLC0415  not for --help
 

@@ -9,6 +9,8 @@ from cachedeval.evals.generation import generation
 
 __all__ = ["summarise"]
 
+_QUESTION = 30
+
 
 def summarise(node: str, record: Record) -> str:
     """Return question and answer, a verdict's scores, or what else a record holds.
@@ -23,10 +25,11 @@ def summarise(node: str, record: Record) -> str:
         return summary(node, record)
     match value:
         case {"text": str(text)} if node == generation.name:
-            return f"{_asked(inputs_of(record))} → {text}"
+            return f"{_begun(_asked(inputs_of(record)))} → {text}"
         case {"scores": dict(scores)}:
             told = ", ".join(f"{name} {score}" for name, score in scores.items())
-            return f"{inputs_of(record).get('question', '')} → {told}".removeprefix(" → ")
+            asked = inputs_of(record).get("question")
+            return f"{_begun(asked)} → {told}" if isinstance(asked, str) else told
     return summary(node, record)
 
 
@@ -35,3 +38,9 @@ def _asked(inputs: dict[str, Any]) -> str:
         if isinstance(message, dict) and message.get("role") == "user":
             return str(message.get("content"))
     return ""
+
+
+def _begun(question: str) -> str:
+    """Return how a question begins, so that the answer is seen too."""
+    line = " ".join(question.split())
+    return line if len(line) <= _QUESTION else f"{line[: _QUESTION - 1]}…"

@@ -88,10 +88,10 @@ def parsed(question: str) -> Verdict:
 def test_a_record_is_told_by_what_its_step_is() -> None:
     chat = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who?"}]
     with Engine("memory:") as engine:
-        engine.run([said("m", chat), parsed("Who?"), asked(judge("a"), "raw")])
+        engine.run([said("m", chat), parsed("Who was it, " * 20), asked(judge("a"), "raw")])
         told = {line.node: line.summary for line in lines_of(engine.store, None, summarise)}
     assert told["generation"] == "Who? → m says…\x1b[31m"
-    assert told["judge_parse"] == "Who? → clarity 7.0, truth 2.5"
+    assert told["judge_parse"] == "Who was it, Who was it, Who w… → clarity 7.0, truth 2.5"
     assert told["judge"] == "raw"
     assert told["identities"].startswith("judge sha256:")
 
