@@ -13,10 +13,7 @@ from cachedeval.evals.limits import Limits, RateHeaders
 from cachedeval.evals.others import Others
 from cachedeval.evals.window import Held, Window
 
-__all__ = ["CLIMB_SECONDS", "Pace", "Ticket", "count_bytes"]
-
-CLIMB_SECONDS = 0.2
-"""Seconds over which those who waited out a cool-down set off again, one after another."""
+__all__ = ["Pace", "Ticket", "count_bytes"]
 
 _BYTES_PER_TOKEN = 3.0
 _TOKENS_PER_MESSAGE = 8
@@ -75,9 +72,6 @@ class Pace:
         self._resume = self._cooling_since = -math.inf
         self._first_answer = math.inf
         self._streak = 0
-        self._climbing = 0
-        self._gap = 0.0
-        self._not_before = -math.inf
         self._allowed = math.inf if limits.requests_per_day is None else limits.requests_per_day
         self._left = math.inf  # of the day's requests, as the service said
         self._exhausted_until = -math.inf
@@ -106,7 +100,6 @@ class Pace:
         self._leave_to_others(now)
         return max(
             self._resume - now,
-            self._not_before - now,
             self.requests.delay(now, 1),
             self.tokens.delay(now, tokens),
             0.0,
@@ -118,9 +111,6 @@ class Pace:
         self.counted += 1
         self._allowed -= 1
         self._left -= 1
-        if self._climbing:
-            self._climbing -= 1
-            self._not_before = now + self._gap
         request_held = self.requests.add(now, 1)
         tokens_held = self.tokens.add(now, min(tokens, self.tokens.limit))
         return Ticket(
@@ -146,13 +136,7 @@ class Pace:
         self._hear(now, ticket, headers)
 
     def rejected(
-        self,
-        now: float,
-        ticket: Ticket,
-        retry_after: float | None,
-        headers: RateHeaders,
-        *,
-        workers: int = 1,
+        self, now: float, ticket: Ticket, retry_after: float | None, headers: RateHeaders
     ) -> bool:
         """A request was answered 429: all wait.
 
@@ -161,7 +145,6 @@ class Pace:
             ticket: The request's.
             retry_after: Seconds that it said, or None.
             headers: What else it said.
-            workers: How many wait now.
 
         Returns:
             Whether this began a cool-down; False where the one under way covers it.
@@ -188,8 +171,6 @@ class Pace:
             self._exhausted_until = max(self._exhausted_until, now + wait)
         else:
             self._resume = max(self._resume, now + wait)
-            self._climbing = max(workers, 1)
-            self._gap = CLIMB_SECONDS / self._climbing
         return first
 
     def _leave_to_others(self, now: float) -> None:

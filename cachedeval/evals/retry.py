@@ -48,7 +48,7 @@ async def judge(
         retrying = AsyncRetrying(
             retry=retry_if_exception(judgement.goes_on),
             wait=judgement.wait,
-            before_sleep=judgement.sleeps,
+            stop=judgement.ends,
             reraise=True,
         )
         try:
@@ -106,12 +106,13 @@ class _Judgement:
         if isinstance(failure, RateLimited | BadVerdict):
             return 0.0  # all wait, at the throttle; a bad verdict says nothing of the service
         if isinstance(failure, Failure) and failure.retry_after is not None:
-            return min(failure.retry_after, self.policy.total)
+            return failure.retry_after
         return self._exponential(state)
 
-    def sleeps(self, state: RetryCallState) -> None:
-        """The wait counts to the judgement's time."""
+    def ends(self, state: RetryCallState) -> bool:
+        """Whether the wait would be longer than the time that is left; it counts to it."""
         self.busy += state.upcoming_sleep
+        return self.busy >= self.policy.total
 
     async def _ask(self, request: ChatRequest, check: Callable[[ChatReply], object]) -> ChatReply:
         throttle = self.throttle

@@ -16,10 +16,12 @@ from cachedeval.evals.slots import Slots
 
 __all__ = ["Spent", "Throttle"]
 
-_OPENING_REQUESTS, _OPENING_SECONDS = 4, 0.1
-"""How many requests go out before the first reply, and for how long this holds.
+_OPENING_REQUESTS, _OPENING_SECONDS, _OPENING_LOOKS = 4, 0.02, 5
+"""How many requests go out before the first reply, and how long and how often it is waited for.
 
-A wrong key then costs a handful of requests, and a right one a tenth of a second at the most.
+A wrong key then costs a handful of requests, and a right one a tenth of a second. The wait is one
+of short ones, each begun after the last: while the first request imports what it needs, nothing
+is sent and no time counts.
 """
 
 _BURST_SHARE, _BURST_REQUESTS = 1 / 12, 5
@@ -65,8 +67,7 @@ class Throttle:
         self._clock = clock
         self._gate, self._line = asyncio.Lock(), asyncio.Lock()
         self._changed = asyncio.Event()
-        self._opened: float | None = None
-        self._answered = False
+        self._looks = _OPENING_LOOKS
         self._limits_of_buckets: Limits | None = None
         self._request_bucket: AsyncLimiter | None = None
         self._token_bucket: AsyncLimiter | None = None
@@ -97,8 +98,7 @@ class Throttle:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay):
                         await self._changed.wait()
-            if self._opened is None:
-                self._opened = self._clock()
+                self._looks -= self._opening
             self.spent.requests += 1
             return self.pace.take(self._clock(), tokens, count_bytes(messages))
 
@@ -112,10 +112,7 @@ class Throttle:
 
     def rejected(self, ticket: Ticket, failure: Failure, headers: RateHeaders) -> None:
         """A request was answered 429: all wait, and fewer go on at once afterwards."""
-        began = self.pace.rejected(
-            self._clock(), ticket, failure.retry_after, headers, workers=self.slots.in_use
-        )
-        if began:
+        if self.pace.rejected(self._clock(), ticket, failure.retry_after, headers):
             self.slots.shrink()
         self.failed(failure)
 
@@ -128,18 +125,18 @@ class Throttle:
         self._wake()
 
     def _wake(self) -> None:
-        self._answered = True
+        self._looks = 0
         self._changed.set()
 
     def _delay(self, tokens: float) -> float:
         if self.fatal is not None:
             raise type(self.fatal)(str(self.fatal), status=self.fatal.status)
-        now = self._clock()
-        delay = self.pace.delay(now, tokens)
-        opening = not self._answered and self.pace.sent >= _OPENING_REQUESTS
-        if opening and self._opened is not None:
-            delay = max(delay, self._opened + _OPENING_SECONDS - now)
-        return delay
+        delay = self.pace.delay(self._clock(), tokens)
+        return max(delay, _OPENING_SECONDS) if self._opening else delay
+
+    @property
+    def _opening(self) -> bool:
+        return self._looks > 0 and self.pace.sent >= _OPENING_REQUESTS
 
     async def _even_out(self, tokens: float) -> None:
         limits = self.pace.limits

@@ -37,13 +37,14 @@ class CerebrasProvider:
             timeout=client.timeout,
             http_client=client,
         )
+        # The raw reply: its headers tell the limits, and its body is read strictly.
+        self._create = self._client.chat.completions.with_raw_response.create
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """Ask once; see the protocol."""
         body = request.body()
         try:
-            # The raw reply: its headers tell the limits, and its body is read strictly.
-            raw = await self._client.chat.completions.with_raw_response.create(
+            raw = await self._create(
                 model=body.pop("model"), messages=body.pop("messages"), extra_body=body
             )
         except sdk.APIStatusError as error:
