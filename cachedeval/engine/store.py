@@ -32,7 +32,7 @@ class StoreCounts:
         self.collisions = 0
         """Keys under which another recipe's record was found."""
         self.errors: dict[str, int] = {}
-        """Failed backend operations by name: get, put, lease, touch, open."""
+        """Failed backend operations by name: get, put, delete, lease, touch, close."""
 
 
 class Store:
@@ -48,6 +48,8 @@ class Store:
         self.backend = backend
         self.counts = StoreCounts()
         self._touched: dict[bytes, int] = {}
+        self._noticed: set[bytes] = set()
+        """Keys of what was counted as damaged or as a collision, until they are written anew."""
         self._lock = threading.Lock()
         self._warned: set[str] = set()
         self._closed = False
@@ -79,7 +81,7 @@ class Store:
                 continue
             if record.recipe == recipes.get(key):
                 found[key] = record
-            else:
+            elif self._is_new(key):
                 self.counts.collisions += 1
         return found
 
@@ -90,6 +92,8 @@ class Store:
         except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
             self._failed("put", error)
             return False
+        with self._lock:
+            self._noticed.difference_update(records)
         return True
 
     def delete_many(self, keys: Sequence[bytes]) -> int:
@@ -185,13 +189,21 @@ class Store:
             return {}
 
     def _found_damaged(self, key: bytes, damage: Damaged) -> None:
-        self.counts.damaged += 1
+        if self._is_new(key):
+            self.counts.damaged += 1
         self._warn_once(
             "damaged",
             "the cache holds a damaged record (%s: %s); it and any others are computed again",
             key.hex(),
             damage,
         )
+
+    def _is_new(self, key: bytes) -> bool:
+        """Say whether a key is noticed for the first time; a miss is looked up twice."""
+        with self._lock:
+            known = key in self._noticed
+            self._noticed.add(key)
+            return not known
 
     def _failed(self, operation: str, error: Exception) -> None:
         self.counts.errors[operation] = self.counts.errors.get(operation, 0) + 1

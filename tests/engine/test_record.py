@@ -1,0 +1,115 @@
+import pickle
+from typing import Any
+
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachedeval.engine.record import Damaged, Record, seal, unseal
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+RECORDS = st.builds(
+    Record,
+    recipe=st.binary(max_size=50),
+    payload=st.binary(max_size=50),
+    digest=st.text(max_size=20),
+    created=st.floats(allow_nan=False),
+    seconds=st.floats(allow_nan=False),
+    cost=st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False), max_size=3),
+    provenance=st.dictionaries(st.text(max_size=5), JSON, max_size=3),
+)
+RECORD = Record(b"recipe", b"payload" * 5, "sha256:0", 1.0, 2.0, {"usd": 3.0}, {"code": "x"})
+
+
+@given(RECORDS)
+def test_what_is_sealed_is_unsealed(record: Record) -> None:
+    assert unseal(seal(record)) == record
+
+
+def test_equal_records_have_equal_bytes() -> None:
+    one = Record(b"", b"", "", 0.0, 0.0, {"a": 1.0, "b": 2.0}, {"x": {"y": 1, "z": 2}})
+    other = Record(b"", b"", "", 0.0, 0.0, {"b": 2.0, "a": 1.0}, {"x": {"z": 2, "y": 1}})
+    assert seal(one) == seal(other)
+
+
+def test_every_damage_of_one_byte_is_noticed() -> None:
+    whole = seal(RECORD)
+    for at in range(len(whole)):
+        for flip in (1, 0x80, 0xFF):
+            damaged = bytearray(whole)
+            damaged[at] ^= flip
+            with pytest.raises(Damaged):
+                unseal(bytes(damaged))
+
+
+def test_every_truncation_and_what_follows_is_noticed() -> None:
+    whole = seal(RECORD)
+    for end in range(len(whole)):
+        with pytest.raises(Damaged):
+            unseal(whole[:end])
+    with pytest.raises(Damaged):
+        unseal(whole + b"\0")
+
+
+@given(st.binary())
+def test_any_bytes_are_damaged(data: bytes) -> None:
+    with pytest.raises(Damaged):
+        unseal(data)
+
+
+def forged(body: bytes) -> bytes:
+    return seal(RECORD)[:5] + xxhash.xxh3_128_digest(body) + body
+
+
+HEAD = b"\xc4\x01a\xc4\x01b\xa1c" + (b"\xcb" + bytes(8)) * 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc0",
+        b"\x90",
+        b"\x97" + HEAD[:-1],
+        b"\xdd\xff\xff\xff\xff" + HEAD,
+        b"\x97" + HEAD + b"\x80\x81\xa1k" + b"\x91" * 100_000 + b"\xc0",
+        b"\x97" + HEAD + b"\x81\xa1k\xa1x\x80",
+        b"\x95\xa1a" + HEAD[3:],
+        pickle.dumps(RECORD.recipe),
+    ],
+)
+def test_a_sealed_body_that_is_no_record(body: bytes) -> None:
+    with pytest.raises(Damaged, match="its body cannot be read"):
+        unseal(forged(body))
+
+
+def test_what_a_later_version_adds_at_the_end_is_skipped() -> None:
+    body = b"\x96" + HEAD + b"\x80"
+    assert unseal(forged(body)) == unseal(forged(b"\x98" + body[1:] + b"\x80\xa5later"))
+
+
+def test_the_reason_is_told() -> None:
+    whole = seal(RECORD)
+    for data, reason in {
+        b"": "not a record of this project",
+        pickle.dumps(1): "not a record of this project",
+        whole[:4] + b"\x02" + whole[5:]: "of another format",
+        whole[:-1] + b"!": "its digest does not match",
+    }.items():
+        with pytest.raises(Damaged, match=reason):
+            unseal(data)
+
+
+@pytest.mark.parametrize("data", [None, "text", 1, ["x"], bytearray(seal(RECORD))])
+def test_what_is_not_even_bytes(data: Any) -> None:
+    with pytest.raises(Damaged, match="not bytes"):
+        unseal(data)

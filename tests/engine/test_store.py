@@ -1,0 +1,171 @@
+import logging
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.faulty import FaultyBackend
+
+from cachedeval.engine.errors import BackendError
+from cachedeval.engine.record import Damaged, Record, seal
+from cachedeval.engine.store import Store
+
+
+def record(recipe: bytes) -> Record:
+    return Record(recipe, b"m\x01", "sha256:0", 1.0, 2.0)
+
+
+def filled() -> tuple[FaultyBackend, Store, dict[bytes, bytes]]:
+    backend = FaultyBackend()
+    store = Store(backend)
+    recipes = {f"key {n:012}".encode(): f"recipe {n}".encode() for n in range(5)}
+    assert store.put_many({key: record(recipe) for key, recipe in recipes.items()})
+    return backend, store, recipes
+
+
+def test_what_is_put_is_got_in_one_look() -> None:
+    backend, store, recipes = filled()
+    backend.counts.clear()
+    assert {k: r.recipe for k, r in store.get_many(recipes).items()} == recipes
+    assert backend.counts == {"get": 1, "keys read": 5}
+
+
+def test_another_recipe_under_a_key_is_a_collision_and_a_miss() -> None:
+    _, store, recipes = filled()
+    key = next(iter(recipes))
+    assert store.get_many({key: b"another"}) == {}
+    assert store.counts.collisions == 1
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_damaged_records_are_misses_counted_once_and_told_once(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    backend, store, recipes = filled()
+    changes: list[Callable[[bytes], bytes]] = [
+        lambda value: value[:-1],
+        lambda value: value[:40] + b"!" + value[41:],
+        lambda _: pickle.dumps(Bomb(tmp_path / "boom")),
+        lambda _: b"",
+        lambda value: value[:4] + b"\x09" + value[5:],
+    ]
+    with caplog.at_level(logging.WARNING, "cachedeval"):
+        changing = iter(changes)
+        backend.damage(lambda value: next(changing)(value))
+        for _ in range(2):
+            assert store.get_many(recipes) == {}
+    assert store.counts.damaged == 5
+    assert len(caplog.records) == 1
+    assert "damaged record" in caplog.text
+    assert not (tmp_path / "boom").exists()
+    assert all(isinstance(found, Damaged) for _, found in store.records())
+    # Written anew and damaged again, they count again.
+    store.put_many({key: record(recipe) for key, recipe in recipes.items()})
+    assert len(store.get_many(recipes)) == 5
+    backend.damage(lambda value: value[:-1])
+    assert store.get_many(recipes) == {}
+    assert store.counts.damaged == 10
+
+
+@pytest.mark.parametrize("value", [None, "text", 3, object()])
+def test_a_backend_that_returns_no_bytes(value: Any) -> None:
+    backend, store, recipes = filled()
+    backend.damage(lambda _: value)
+    assert store.get_many(recipes) == {}
+    assert store.counts.damaged == 5
+
+
+def test_a_broken_backend_is_told_once_and_harms_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backend, store, recipes = filled()
+    backend.broken = {"get", "put", "delete", "lease", "touch", "scan", "close"}
+    with caplog.at_level(logging.WARNING, "cachedeval"):
+        assert store.get_many(recipes) == {}
+        assert not store.put_many({b"k" * 16: record(b"r")})
+        assert store.delete_many(list(recipes)) == 0
+        release = store.acquire(b"k" * 16)
+        assert release is not None
+        release()
+        with pytest.raises(BackendError, match=r"the cache cannot be read: .*no room"):
+            list(store.records())
+        store.close()
+        store.close()
+    assert store.counts.errors == {"get": 1, "put": 1, "delete": 1, "lease": 1, "close": 1}
+    assert len(caplog.records) == 1
+    assert "the cache cannot be used (get: OSError: [Errno 28] no room is left here)" in caplog.text
+
+
+def test_hits_are_noted_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, store, recipes = filled()
+    for _ in range(3):
+        store.get_many(recipes)
+    store.peek_many(recipes)
+    assert backend.counts["touch"] == 0
+    assert {entry.hits for entry in backend.scan()} == {0}
+    store.flush()
+    store.flush()
+    assert backend.counts["touch"] == 1
+    assert {entry.hits for entry in backend.scan()} == {3}
+    monkeypatch.setattr("cachedeval.engine.store._TOUCH_AT", 4)
+    store.get_many(recipes)
+    assert backend.counts["touch"] == 2
+
+
+def test_a_touch_that_fails_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    backend, store, recipes = filled()
+    backend.broken = {"touch"}
+    store.get_many(recipes)
+    with caplog.at_level(logging.WARNING, "cachedeval"):
+        store.flush()
+    assert store.counts.errors == {"touch": 1}
+    assert not caplog.records
+
+
+def test_a_claim_is_held_by_one() -> None:
+    backend, store, _ = filled()
+    other = Store(backend)
+    release = store.acquire(b"k" * 16)
+    assert release is not None
+    assert other.acquire(b"k" * 16) is None
+    release()
+    again = other.acquire(b"k" * 16)
+    assert again is not None
+    again()
+
+
+def test_records_come_in_batches() -> None:
+    backend = FaultyBackend()
+    store = Store(backend)
+    records = {f"key {n:012}".encode(): record(b"r") for n in range(1201)}
+    store.put_many(records)
+    assert {entry.key: found for entry, found in store.records()} == records
+    assert backend.counts["get"] == 3
+
+
+def test_what_vanishes_during_a_scan_is_damaged() -> None:
+    backend, store, recipes = filled()
+    found = store.records()
+    gone = next(iter(recipes))
+    scan = list(backend.scan())
+    backend.delete_many([gone])
+    backend.scan = lambda: iter(scan)  # type: ignore[method-assign]
+    assert [str(r) for e, r in found if e.key == gone] == ["it cannot be read"]
+
+
+def test_a_value_of_another_project_stays_where_it_is() -> None:
+    backend, store, recipes = filled()
+    key = next(iter(recipes))
+    backend.put_many({key: b"foreign"})
+    assert key not in store.get_many(recipes)
+    assert backend.get_many([key]) == {key: b"foreign"}
+    store.put_many({key: record(recipes[key])})
+    assert backend.get_many([key]) == {key: seal(record(recipes[key]))}
