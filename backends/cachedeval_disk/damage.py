@@ -12,11 +12,14 @@ __all__ = ["is_damage", "is_unmade", "read_around", "select_in_parts"]
 
 _Item = TypeVar("_Item")
 
-_STEP = 1024
+_STEP = 256
 """Row numbers to ask for at a time."""
 
 _LIMIT = 10_000_000
-"""Row numbers to look at, where damage has made the last one absurd: seconds of empty selects."""
+"""Row numbers to look at, where damage hides the last one or has made it absurd."""
+
+_GIVE_UP = 20
+"""Steps without a row that can be read, after which no more is expected."""
 
 
 def is_damage(error: BaseException) -> bool:
@@ -69,9 +72,15 @@ def select_in_parts(connection: sqlite3.Connection, select: str) -> Iterator[lis
         between = (numbers[0], numbers[-1])
         return connection.execute(f"{select} AND rowid BETWEEN ? AND ?", between).fetchall()
 
-    numbers = range(1, min(_last_number(connection), _LIMIT) + 1)
+    numbers = range(1, _last_number(connection) + 1)
+    fruitless = 0
     for start in range(0, len(numbers), _STEP):
-        yield read_around(numbers[start : start + _STEP], read)[0]
+        some = numbers[start : start + _STEP]
+        rows, lost = read_around(some, read)
+        yield rows
+        fruitless = fruitless + 1 if lost == len(some) else 0
+        if fruitless == _GIVE_UP:
+            return
 
 
 def _last_number(connection: sqlite3.Connection) -> int:
@@ -80,8 +89,5 @@ def _last_number(connection: sqlite3.Connection) -> int:
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
-        # The table's last page is bad; the index by key knows the numbers too, in another order.
-        ((last,),) = connection.execute(
-            "SELECT max(+rowid) FROM Cache INDEXED BY Cache_key_raw WHERE raw = 1"
-        ).fetchall()
-    return last if type(last) is int else 0
+        return _LIMIT  # the page with the last row is a bad one
+    return min(last or 0, _LIMIT)

@@ -13,6 +13,7 @@ import sqlite3
 import stat
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 from cachedeval.engine.errors import BackendError
 
@@ -38,8 +39,27 @@ APPLICATION = int.from_bytes(b"cdev", "big")
 STAMP = _FORMAT * _REPEATED
 """The header's `user_version`."""
 
+_SHARED_NOTHING = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
+"""SQLite's answers where the file that readers and writers share cannot be made: in a folder that
+may not be written to, on a full disk."""
+
 Identity = tuple[int, int]
 """Device and inode: which file it is, whatever becomes of its name."""
+
+
+class Connection(sqlite3.Connection):
+    """A connection to a file that may hold anything."""
+
+    immutable = False
+    """Whether it looks out for no writers, because there can be none while it is used."""
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*arguments)
+        except UnicodeDecodeError as error:  # SQLite's complaint quotes the broken file
+            damage = sqlite3.DatabaseError("malformed database schema")
+            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damage from error
 
 
 def find(path: Path) -> Identity | None:
@@ -89,31 +109,39 @@ def uri_to_read(path: Path) -> str:
     return f"file:{_quoted(path)}?mode=ro"
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
+def connect_to_read(path: Path) -> Connection:
     """Open a database for reading only: it takes no write lock, and the folder may be read-only.
 
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    connection = _connect(uri_to_read(path))
+    connection = _open_leniently(uri_to_read(path))
     try:
         # The first read opens the other files that belong to it.
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     except sqlite3.OperationalError as error:
         connection.close()
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        if error.sqlite_errorcode & 0xFF not in _SHARED_NOTHING:
             raise
-        # The file that readers share cannot be made, so nobody writes in this folder either.
-        connection = _connect(f"{uri_to_read(path)}&immutable=1")
+        # Nobody writes here now: who does has made the file that readers and writers share.
+        connection = _open_leniently(f"{uri_to_read(path)}&immutable=1")
+        connection.immutable = True
     except BaseException:
         connection.close()
         raise
-    # A text where a blob belongs is then told by its type, and need not be valid UTF-8.
-    connection.text_factory = bytearray
     return connection
 
 
-def connect_to_write(path: Path, like: Path) -> sqlite3.Connection:
+def _open_leniently(uri: str) -> Connection:
+    connection = _connect(uri)
+    # A text where a blob belongs is told by its type, and need not be valid UTF-8.
+    connection.text_factory = bytearray
+    # Nothing is written here. What this allows is to read what is left of a file that was cut off.
+    connection.execute("PRAGMA writable_schema = ON")
+    return connection
+
+
+def connect_to_write(path: Path, like: Path) -> Connection:
     """Open a database for reading and writing; a new one gets the permissions of the file `like`.
 
     Raises:
@@ -124,8 +152,15 @@ def connect_to_write(path: Path, like: Path) -> sqlite3.Connection:
     return connection
 
 
-def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
+def _connect(uri: str) -> Connection:
+    return sqlite3.connect(
+        uri,
+        uri=True,
+        timeout=60,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=Connection,
+    )
 
 
 def _quoted(path: Path) -> str:

@@ -46,7 +46,7 @@ class Reader:
         self._folder = folder
         self._path = folder / database.NAME
         self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
+        self._connection: database.Connection | None = None
         self._identity: database.Identity | None = None
         self.damaged: database.Identity | None = None
         """The database that was found damaged, for whoever writes next to replace."""
@@ -106,6 +106,8 @@ class Reader:
         return connection
 
     def _connect(self) -> sqlite3.Connection | None:
+        if self._connection is not None and self._connection.immutable:
+            self._close()  # it is for one use: there may be writers now
         found = database.find(self._path)
         while self._connection is None or found != self._identity:
             self._close()

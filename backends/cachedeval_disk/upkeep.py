@@ -48,15 +48,14 @@ def compact(connection: sqlite3.Connection) -> None:
     Raises:
         sqlite3.Error: the database is damaged.
     """
-    execute = connection.execute
     # Best effort: others read or write, or the disk is full. The room stays free for new values.
     with contextlib.suppress(sqlite3.OperationalError):
         if _is_loose(connection):
-            execute("VACUUM")
+            connection.execute("VACUUM")
     with contextlib.suppress(sqlite3.OperationalError):
-        execute("PRAGMA busy_timeout = 2000")
-        execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    execute("PRAGMA busy_timeout = 60000")
+        connection.execute("PRAGMA busy_timeout = 2000")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.execute("PRAGMA busy_timeout = 60000")
 
 
 def _is_loose(connection: sqlite3.Connection) -> bool:

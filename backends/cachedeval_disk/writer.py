@@ -245,6 +245,6 @@ class Writer:
 def _cause(error: BaseException) -> BaseException:
     # diskcache puts a time-out, or a roll-back that failed, in the place of what went wrong.
     hidden = error.__context__
-    if isinstance(error, (diskcache.Timeout, sqlite3.Error)) and hidden is not None:
+    if isinstance(error, (diskcache.Timeout, sqlite3.Error)) and isinstance(hidden, sqlite3.Error):
         return hidden
     return error
