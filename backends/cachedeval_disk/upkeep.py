@@ -64,7 +64,7 @@ def _is_loose(connection: sqlite3.Connection) -> bool:
         return False
     sizes = connection.execute("SELECT length(value) FROM Cache WHERE mode = 1").fetchall()
     needed = sum(row_size(size, in_file=False) for (size,) in sizes if size is not None)
-    return bool(pages * _PAGE > _LOOSE * needed + 64 * _PAGE)
+    return bool(pages * _PAGE > _LOOSE * needed + 16 * _PAGE)
 
 
 def sweep(folder: Path, connection: sqlite3.Connection) -> None:

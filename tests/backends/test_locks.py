@@ -1,0 +1,183 @@
+"""The rules that POSIX locks have, and that the lock file's module exists to keep."""
+
+import os
+import resource
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cachedeval.testing.others import Child, Line
+from cachedeval_disk import locks
+from cachedeval_disk.locks import Lease, attach
+
+
+def _lease(path: Path, key: bytes) -> Lease:
+    return Lease(lambda: attach(path), key)
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/dev/fd"))  # noqa: PTH208  the same with pathlib opens more
+
+
+def test_ten_thousand_leases_cost_one_descriptor(tmp_path: Path) -> None:
+    keys = [os.urandom(16) for _ in range(10_000)]
+    before, known = _descriptors(), len(locks._table)
+    leases = [_lease(tmp_path / "lock", key) for key in keys]
+    assert all(lease.__enter__() for lease in leases)
+    assert _descriptors() == before + 1
+    assert before + 1 < resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    for lease in leases:
+        lease.__exit__(None, None, None)
+    assert _descriptors() == before
+    assert len(locks._table) == known
+
+
+def test_the_descriptor_stays_open_while_anybody_holds_a_lease(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lease = _lease(path, b"1" * 16)
+    assert lease.__enter__()
+    for _ in range(3):
+        attach(path).detach()
+        with _lease(path, b"1" * 16) as second, _lease(path, b"2" * 16) as other:
+            assert (second, other) == (False, True)
+
+    def ask(line: Line) -> None:
+        with _lease(path, b"1" * 16) as mine:
+            line.say(b"y" if mine else b"n")
+
+    with Child(ask) as child:
+        assert child.line.hear() == b"n"
+    lease.__exit__(None, None, None)
+    lease.__exit__(None, None, None)  # once is enough
+    with Child(ask) as child:
+        assert child.line.hear() == b"y"
+
+
+def test_a_lock_file_under_two_names_is_one(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    (tmp_path / "same").hardlink_to(tmp_path / "lock")
+    with _lease(tmp_path / "lock", b"1" * 16) as mine, _lease(tmp_path / "same", b"1" * 16) as same:
+        assert (mine, same) == (True, False)
+
+
+def test_a_descriptor_that_a_race_opened_is_not_closed_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    lease = _lease(path, b"1" * 16)
+    assert lease.__enter__()
+    before = _descriptors()
+
+    class Late(type(path)):  # type: ignore[misc]
+        def stat(self, **_: bool) -> os.stat_result:
+            raise FileNotFoundError  # as if it were made only after the look
+
+    attach(Late(path)).detach()
+    assert _descriptors() == before + 1
+    with Child(lambda line: line.say(b"y" if _lease(path, b"1" * 16).__enter__() else b"n")) as c:
+        assert c.line.hear() == b"n"
+    lease.__exit__(None, None, None)
+    assert _descriptors() == before - 1
+    monkeypatch.undo()
+
+
+def test_a_link_for_a_lock_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic"):
+        _lease(tmp_path / "lock", b"1" * 16).__enter__()
+    assert not (tmp_path / "precious").exists()
+
+
+def test_the_gate_lets_many_in_or_one_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock = attach(path)
+
+    def stay(*, alone: bool) -> None:
+        def work(line: Line) -> None:
+            with attach(path).gate(alone=alone):
+                line.say()
+                line.hear()
+
+        with Child(work) as child:
+            assert child.line.hear()
+            if not alone:
+                with lock.gate(alone=False):
+                    pass
+            waited = threading.Event()
+
+            def enter() -> None:
+                with lock.gate(alone=True):
+                    waited.set()
+
+            thread = threading.Thread(target=enter)
+            thread.start()
+            assert not waited.wait(0.1)
+            child.line.say()
+            assert waited.wait(10)
+            thread.join()
+            child.finish()
+
+    stay(alone=False)
+    stay(alone=True)
+    lock.detach()
+
+
+def test_who_wants_to_be_alone_is_not_kept_waiting_by_a_crowd(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+
+    def crowd(_: Line) -> None:
+        lock = attach(path)
+        while True:
+            with lock.gate(alone=False):
+                time.sleep(0.004)
+
+    with Child(crowd), Child(crowd), Child(crowd):
+        lock = attach(path)
+        time.sleep(0.1)
+        start = time.monotonic()
+        for _ in range(5):
+            with lock.gate(alone=True):
+                pass
+        assert time.monotonic() - start < 20
+        lock.detach()
+
+
+def test_the_gate_is_not_waited_at_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+
+    def stay(line: Line) -> None:
+        with attach(path).gate(alone=False):
+            line.say()
+            line.hear()
+
+    monkeypatch.setattr(locks, "_PATIENCE", 0.1)
+    lock = attach(path)
+    with Child(stay) as child:
+        assert child.line.hear()
+        with pytest.raises(TimeoutError, match="another process"), lock.gate(alone=True):
+            pass
+        with lock.gate(alone=False):  # and the turnstile is free again
+            pass
+        child.kill()
+        with lock.gate(alone=True):
+            pass
+    entered = threading.Event()
+    leave = threading.Event()
+
+    def inside() -> None:
+        with lock.gate(alone=False):
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    entered.wait(10)
+    with pytest.raises(TimeoutError, match="another thread"), lock.gate(alone=False):
+        pass
+    leave.set()
+    thread.join()
+    lock.detach()
