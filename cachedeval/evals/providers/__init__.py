@@ -4,6 +4,7 @@ A provider is a small module behind `ChatProvider`. Limits, retries and verdicts
 business: it sends one request, and returns the reply or raises one typed failure.
 """
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
@@ -171,7 +172,10 @@ def server_of(spec: JudgeSpec, environ: Mapping[str, str]) -> str:
 def is_loopback(url: str) -> bool:
     """Whether a URL's host is this machine."""
     host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def default_limits(spec: JudgeSpec, environ: Mapping[str, str]) -> Limits:

@@ -61,7 +61,9 @@ class CerebrasProvider:
             cause = error.__cause__ or error
             raise ConnectionFailed(f"{self.name}: {type(cause).__name__}: {cause}") from None
         reply = raw.http_response
-        return read_completion(reply.content, dict(reply.headers), service=self.name)
+        return read_completion(
+            reply.content, dict(reply.headers), service=self.name, secret=self._key
+        )
 
     async def aclose(self) -> None:
         """Give the connections back."""

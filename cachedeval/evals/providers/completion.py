@@ -37,13 +37,22 @@ class _Completion(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(_Completion)
 
 
-def read_completion(content: bytes, headers: Mapping[str, str], *, service: str) -> ChatReply:
+def read_completion(
+    content: bytes, headers: Mapping[str, str], *, service: str, secret: str
+) -> ChatReply:
     """Read a chat completion as Cerebras, OpenAI, vLLM, llama.cpp and mlx_lm.server write it.
+
+    Args:
+        content: The reply's body.
+        headers: The reply's, names in lower case.
+        service: What messages call the service.
+        secret: The key: should the service repeat it, it is left out.
 
     Raises:
         ServerError: It is none.
         Refused: The model, or a filter before it, declined.
     """
+    content = _without(content, secret)
     try:
         completion = _DECODER.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -72,11 +81,15 @@ def failure_of_reply(
     status: int, content: bytes, headers: Mapping[str, str], *, service: str, secret: str
 ) -> Failure:
     """The failure that an HTTP error stands for, without the key should the service repeat it."""
-    text = content.decode(errors="replace")
-    if secret:
-        text = text.replace(secret, "…")
     failure = failure_of_status(
-        status, text, service=service, retry_after=retry_after(headers, datetime.now(UTC))
+        status,
+        _without(content, secret),
+        service=service,
+        retry_after=retry_after(headers, datetime.now(UTC)),
     )
     failure.headers = headers
     return failure
+
+
+def _without(content: bytes, secret: str) -> bytes:
+    return content.replace(secret.encode(), b"...") if secret else content

@@ -43,7 +43,7 @@ class OpenAIProvider:
             raise failure_of_reply(
                 reply.status_code, reply.content, headers, service=self.name, secret=self._key
             )
-        return read_completion(reply.content, headers, service=self.name)
+        return read_completion(reply.content, headers, service=self.name, secret=self._key)
 
     async def aclose(self) -> None:
         """Give the connections back."""

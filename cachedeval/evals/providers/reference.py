@@ -2,12 +2,13 @@
 
 Normalisation and both metrics are SQuAD's (Rajpurkar et al. 2016, `evaluate-v1.1.py`): lower case,
 no punctuation, no English articles, single spaces, tokens by space. What SQuAD's English lacks is
-as in MLQA's (Lewis et al. 2020, `mlqa_evaluation_v1.py`): punctuation is what Unicode says it is,
-and in scripts without spaces each character is a token. Composed and decomposed letters are equal
+as in MLQA's (Lewis et al. 2020, `mlqa_evaluation_v1.py`): what Unicode says is punctuation is so
+too, and in scripts without spaces each character is a token. Composed and decomposed letters are equal
 (NFC). Articles of other languages stay.
 """
 
 import re
+import string
 import unicodedata
 from collections import Counter
 
@@ -29,7 +30,9 @@ def tokens(text: str) -> list[str]:
     """A text's tokens after normalisation; none for one of articles and punctuation alone."""
     lowered = unicodedata.normalize("NFC", text).lower()
     words = "".join(
-        letter for letter in lowered if not unicodedata.category(letter).startswith("P")
+        letter
+        for letter in lowered
+        if letter not in string.punctuation and not unicodedata.category(letter).startswith("P")
     )
     return re.sub(_SPACELESS, r" \1 ", re.sub(_ARTICLES, " ", words)).split()
 
