@@ -121,7 +121,8 @@ def connect_to_read(path: Path) -> Connection:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     except sqlite3.OperationalError as error:
         connection.close()
-        if error.sqlite_errorcode & 0xFF not in _SHARED_NOTHING:
+        code = error.sqlite_errorcode
+        if code & 0xFF not in _SHARED_NOTHING or code == sqlite3.SQLITE_READONLY_ROLLBACK:
             raise
         # Nobody writes here now: who does has made the file that readers and writers share.
         connection = _open_leniently(f"{uri_to_read(path)}&immutable=1")
@@ -147,20 +148,20 @@ def connect_to_write(path: Path, like: Path) -> Connection:
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    connection = _connect(f"file:{_quoted(path)}?modeof={_quoted(like)}")
-    connection.execute("PRAGMA trusted_schema = OFF")
-    return connection
+    return _connect(f"file:{_quoted(path)}?modeof={_quoted(like)}")
 
 
 def _connect(uri: str) -> Connection:
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         uri,
         uri=True,
-        timeout=60,
+        timeout=60,  # before anything else is asked of it: others may be creating it
         isolation_level=None,
         check_same_thread=False,
         factory=Connection,
     )
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
 
 
 def _quoted(path: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cachedeval_disk import blobs, recovery
 
-__all__ = ["compact", "row_size", "sweep"]
+__all__ = ["checkpoint", "pack", "row_size", "sweep"]
 
 _PAGE = 4096
 """Bytes of a database's page, and by which files grow on nearly every file system."""
@@ -39,8 +39,8 @@ def row_size(value: int, *, in_file: bool) -> int:
     return over * _PAGE + share + 60  # its places in the indexes and in the notes of use
 
 
-def compact(connection: sqlite3.Connection) -> None:
-    """Make the database as small as it can be without making anybody wait for long.
+def pack(connection: sqlite3.Connection) -> None:
+    """Write the database anew if that makes it smaller by much, as scattered deletes may.
 
     Args:
         connection: for writing, outside of a transaction.
@@ -48,12 +48,20 @@ def compact(connection: sqlite3.Connection) -> None:
     Raises:
         sqlite3.Error: the database is damaged.
     """
-    # Best effort: others read or write, or the disk is full. The room stays free for new values.
+    # Others read or write, or the disk is full: then the room stays free for new values.
     with contextlib.suppress(sqlite3.OperationalError):
         if _is_loose(connection):
             connection.execute("VACUUM")
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Write the journal into the database and cut both off, if others let go of it soon enough.
+
+    Raises:
+        sqlite3.Error: the database is damaged.
+    """
+    connection.execute("PRAGMA busy_timeout = 2000")
     with contextlib.suppress(sqlite3.OperationalError):
-        connection.execute("PRAGMA busy_timeout = 2000")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     connection.execute("PRAGMA busy_timeout = 60000")
 

@@ -140,6 +140,8 @@ class Writer:
             raise
         self.identity = database.find(path)
         """Which file this writes to."""
+        self._gone = 0
+        """How many were deleted since the folder was last put in order."""
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
         """Keep all the items, or none.
@@ -199,8 +201,12 @@ class Writer:
         ((held,),) = self.connection.execute("SELECT count(*) FROM Cache").fetchall()
         if deleted < _MANY and deleted * 20 < held:
             return  # too little to be worth the wait; the room is used for new values
-        upkeep.sweep(self._folder, self.connection)
-        upkeep.compact(self.connection)
+        self._gone += deleted
+        if self._gone * 10 >= held:
+            self._gone = 0
+            upkeep.sweep(self._folder, self.connection)
+            upkeep.pack(self.connection)
+        upkeep.checkpoint(self.connection)
 
     def close(self) -> None:
         """Close the connection; the last one of all processes tidies up after the database."""
