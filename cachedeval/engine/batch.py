@@ -20,6 +20,8 @@ class Job(NamedTuple):
     """Gets value, error and seconds; done before that if nobody wants them any more."""
 
 
+_END: Any = object()
+
 Post = Callable[[Job, Any, BaseException | None, float], None]
 """Hands on a job's value or error, and the seconds that it took."""
 
@@ -56,7 +58,7 @@ def _turns(
     last = time.perf_counter()
     produced = node.function(items)
     try:
-        for result in produced:
+        while (result := _next(node, produced)) is not _END:
             if result is not None:
                 index, value = _read(node, result, missing, len(items))
                 now = time.perf_counter()
@@ -75,6 +77,13 @@ def _turns(
             yield
     finally:
         produced.close()
+
+
+def _next(node: Node[Any], produced: Iterator[Any]) -> Any:
+    try:
+        return next(produced, _END)
+    except GeneratorExit as error:  # as it is, it would say that the lane is closed
+        raise RuntimeError(f"{node.name} raised GeneratorExit {error}") from error
 
 
 def _item(node: Node[Any]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 import sys
 import types
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -163,8 +164,8 @@ def drifted(function: Callable[..., Any], code: str, source: str) -> bool:
     now = code_fingerprint(function)
     if code == now:
         return False
-    try:
-        return bool(source) and source != source_fingerprint((function,))
-    except InputError:
-        # Without the source, the code tells, if the same Python compiled it.
-        return code.partition(":")[0] == now.partition(":")[0]
+    if source:
+        with suppress(InputError):
+            return source != source_fingerprint((function,))
+    # Without the source, the code tells, if the same Python compiled it.
+    return code.partition(":")[0] == now.partition(":")[0]

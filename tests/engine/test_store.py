@@ -1,8 +1,7 @@
 import logging
 import pickle
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.faulty import FaultyBackend
@@ -10,6 +9,9 @@ from support.faulty import FaultyBackend
 from cachedeval.engine.errors import BackendError
 from cachedeval.engine.record import Damaged, Record, seal
 from cachedeval.engine.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def record(recipe: bytes) -> Record:
@@ -57,9 +59,12 @@ def test_damaged_records_are_misses_counted_once_and_told_once(
         lambda _: b"",
         lambda value: value[:4] + b"\x09" + value[5:],
     ]
+
+    def damage(value: bytes) -> bytes:
+        return changes.pop()(value)
+
     with caplog.at_level(logging.WARNING, "cachedeval"):
-        changing = iter(changes)
-        backend.damage(lambda value: next(changing)(value))
+        backend.damage(damage)
         for _ in range(2):
             assert store.get_many(recipes) == {}
     assert store.counts.damaged == 5
