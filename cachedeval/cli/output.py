@@ -109,6 +109,18 @@ def show_run(run: dict[str, Any]) -> str:
             f"  {name}: {counts['calls']} calls, {counts['hits']} from the cache, "
             f"{counts['computed']} computed, {counts['failed']} failed"
         )
+    for what, cost in (("spent", run["judge_spent"]), ("saved", run["judge_saved"])):
+        if cost["prompt_tokens"] or cost["completion_tokens"]:
+            money = "" if cost["usd"] is None else f", ${cost['usd']:.4f} at list price"
+            lines.append(
+                f"  judge {what}: {cost['prompt_tokens']} tokens in, "
+                f"{cost['completion_tokens']} out{money}"
+            )
+    if run["near_ties"]["met"]:
+        lines.append(
+            f"  near ties: {run['near_ties']['met']} met, {run['near_ties']['changed']} changed a "
+            "token"
+        )
     return "\n".join(lines)
 
 

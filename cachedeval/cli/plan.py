@@ -1,7 +1,6 @@
 """`cachedeval plan`: what a run would compute, and about what that costs."""
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,14 +24,12 @@ def command(**options: Any) -> None:
     Takes the options of `cachedeval run`. Loads no model and connects to nothing.
     """
     from cachedeval.evals.estimate import estimate  # noqa: PLC0415  not for --help
-    from cachedeval.evals.evaluator import DEFAULT_JUDGE  # noqa: PLC0415
 
-    judge = options["judge"] or os.environ.get("CACHEDEVAL_JUDGE") or DEFAULT_JUDGE
     with evaluator_of(options) as evaluator:
         plan = evaluator.plan(
             options["adapters"] or [None], options["data"], options["num_questions"]
         )
-    found = estimate(plan, judge, options["limits"])
+    found = estimate(plan, evaluator.judge_name, options["limits"])
     if options["as_json"]:
         told = {"steps": found.steps, "seconds": found.seconds, "usd": found.usd}
         click.echo(json.dumps(told, indent=2, allow_nan=False))

@@ -35,7 +35,8 @@ def command(**options: Any) -> int:
     if options["verbose"]:
         import logging  # noqa: PLC0415
 
-        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+        logging.basicConfig(stream=sys.stderr)
+        logging.getLogger("cachedeval").setLevel(logging.DEBUG)
     out = _folder(options["out"])
     with (
         evaluator_of(options, mode=chosen[0] if chosen else "use") as evaluator,

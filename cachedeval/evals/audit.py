@@ -116,9 +116,7 @@ def audit_answers(
     Raises:
         InputError: what was evaluated cannot be found or read, or nothing of it is stored.
     """
-    subjects = evaluator._subjects(  # noqa: SLF001  of one wing, and no user's business
-        adapters, training_data_path, num_questions, None, "use"
-    )
+    subjects = evaluator.subjects(adapters, training_data_path, num_questions)
     calls = [bound.answer for subject in subjects for bound in subject.bound]
     return audit(evaluator.engine, calls, sample, seed=seed, on_progress=on_progress)
 

@@ -110,6 +110,11 @@ class AdapterEvaluator:
         )
         self.engine = Engine(cache, mode=mode, memory_budget=memory_budget)
 
+    @property
+    def judge_name(self) -> str:
+        """The judge, as reports call it."""
+        return self._judge.name
+
     def __enter__(self) -> Self:
         return self
 
@@ -182,21 +187,19 @@ class AdapterEvaluator:
             Failure: as in `evaluate_adapter`.
         """
         mode: CacheMode = self.engine.mode if use_cache else "off"
-        watch = Watch(self.engine.stats, self._models.values(), self._judge)
-        subjects = self._subjects(adapters, training_data_path, num_questions, model_from, mode)
+        watch = Watch(self._models.values(), self._judge)
+        subjects = self.subjects(adapters, training_data_path, num_questions, model_from, mode)
         calls = [call for subject in subjects for call in subject.calls()]
         self._check_access(calls, mode)
-        settled = self.engine.settle(
-            calls,
-            mode=mode,
-            on_outcome=None if on_progress is None else Progress(calls, on_progress),
-        )
+        if on_progress is not None:
+            watch.also = Progress(calls, on_progress)
+        settled = self.engine.settle(calls, mode=mode, on_outcome=watch)
         outcomes = dict(zip(calls, settled, strict=True))
         self._raise_what_ends_it(settled)
         if mode in {"use", "refresh"}:
             # What no parser can read is asked for again next time.
             self.engine.forget(self._judge.unreadable(settled))
-        run = watch.run(settled)
+        run = watch.run()
         return [
             Report(
                 build_report(
@@ -205,6 +208,7 @@ class AdapterEvaluator:
                     model=subject.model_name,
                     adapter=subject.adapter_name,
                     judge=self._judge.name,
+                    rubric=self._judge.rubric_name,
                     seed=self.seed,
                 ),
                 run,
@@ -219,7 +223,7 @@ class AdapterEvaluator:
         num_questions: int = 20,
     ) -> Plan:
         """Say what an evaluation would compute, and about what that costs; loads no model."""
-        subjects = self._subjects(adapters, training_data_path, num_questions, None, "use")
+        subjects = self.subjects(adapters, training_data_path, num_questions)
         return self.engine.plan([call for subject in subjects for call in subject.calls()])
 
     def explain(
@@ -229,7 +233,7 @@ class AdapterEvaluator:
         num_questions: int = 20,
     ) -> list[Explanation]:
         """Say why each step of an evaluation that is not in the cache is not."""
-        subjects = self._subjects(adapters, training_data_path, num_questions, None, "use")
+        subjects = self.subjects(adapters, training_data_path, num_questions)
         calls = [call for subject in subjects for call in subject.calls()]
         return [why for why in self.engine.explain_many(calls) if why.state != "hit"]
 
@@ -241,15 +245,26 @@ class AdapterEvaluator:
         """Free the models and close the cache; closing twice is harmless."""
         self.engine.close()
 
-    def _subjects(
+    def subjects(
         self,
         adapters: Sequence[str | os.PathLike[str] | None],
         data: str | os.PathLike[str] | None,
-        num_questions: int,
-        model_from: str | os.PathLike[str] | None,
-        mode: "CacheMode",
+        num_questions: int = 20,
+        model_from: str | os.PathLike[str] | None = None,
+        mode: "CacheMode" = "use",
     ) -> list[Subject]:
-        """Bind every question of every adapter to its steps."""
+        """Bind every question of every adapter to its steps; nothing runs or loads.
+
+        Args:
+            adapters: folders or names; None stands for the base model.
+            data: JSON Lines file with the questions.
+            num_questions: how many questions are drawn.
+            model_from: the adapter whose settings name the model, where nothing else does.
+            mode: with `off`, digests of files are not remembered.
+
+        Raises:
+            InputError: what is to be evaluated cannot be found or read.
+        """
         if data is None:
             raise InputError("training_data_path: give the JSON Lines file with the questions")
         questions = draw(read_questions(data), num_questions, self.seed, self._sampling)

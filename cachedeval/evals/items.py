@@ -89,6 +89,7 @@ def read_item(bound: Bound, outcomes: Mapping[Call[Any], Outcome], judge: Judge)
         score=None if scored is None else scored.score,
         criteria={} if scored is None else scored.criteria,
         rationale="" if scored is None else scored.rationale,
+        spread=None if scored is None else scored.spread,
         error=None if error is None else f"{kind}: {error}",
         kind=kind,
     )

@@ -22,6 +22,7 @@ from cachedeval.evals.judging import (
     reference_score,
 )
 from cachedeval.evals.models import resolve_model
+from cachedeval.evals.pricing import Prices, load_prices
 from cachedeval.evals.providers import JudgeSpec, key_of, parse_judge
 from cachedeval.evals.rubric import Rubric, load_rubric, rubric_of_levels
 from cachedeval.evals.statistics import spread
@@ -59,6 +60,8 @@ class Judge(Protocol):
     rubric_name: str | None
     node: Node[Any]
     """The step that is counted as judging."""
+    prices: Prices
+    """What tokens cost, by judge; empty for judges that cost nothing."""
 
     def prepare(self, memo: Memo) -> Bench:
         """Find and identify what is judged by; nothing is loaded or connected.
@@ -149,6 +152,7 @@ class _ByRubric:
     def __init__(self, name: str, rubric: Rubric) -> None:
         self.name = name
         self.rubric_name: str | None = rubric.name
+        self.prices: Prices = {}
         self._rubric = rubric
 
     def read(self, verdicts: Sequence[Verdict], question: Question) -> Scored:
@@ -204,6 +208,7 @@ class _Remote(_ByRubric):
             from cachedeval.evals.settings import load_settings  # noqa: PLC0415  slow to import
 
             self._settings = load_settings(limits)
+        self.prices = load_prices(self._settings and self._settings.prices)
         self._client = Resource(
             "judge",
             {"provider": spec.provider, "model": spec.model},
@@ -305,6 +310,7 @@ class _Reference:
 
     def __init__(self, metric: Metric) -> None:
         self.name: str = metric
+        self.prices: Prices = {}
         self._metric = metric
 
     def prepare(self, memo: Memo) -> Bench:

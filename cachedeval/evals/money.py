@@ -9,9 +9,10 @@ from cachedeval.engine.record import Record
 from cachedeval.engine.store import Store
 from cachedeval.evals.pricing import Prices
 
-__all__ = ["SavedMoney", "usd"]
+__all__ = ["TOKENS", "SavedMoney", "usd"]
 
-_IN, _OUT = "prompt_tokens", "completion_tokens"
+TOKENS = _IN, _OUT = "prompt_tokens", "completion_tokens"
+"""The units in which a judge's cost is kept."""
 
 
 def usd(judge: str, cost: Mapping[str, float], prices: Prices) -> float | None:

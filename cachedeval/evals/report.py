@@ -28,6 +28,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     rationale: str
     error: str | None
     """Kind and message of what failed."""
+    spread: float | None = None
+    """Standard deviation of the score over repeated verdicts; None where there is one."""
     kind: str | None = None
     """The kind of failure alone, as the report counts it."""
 
@@ -117,6 +119,7 @@ def build_report(
                 "score": item.score,
                 "criteria": item.criteria,
                 "rationale": item.rationale,
+                "spread": item.spread,
                 "error": item.error,
             }
             for item in items

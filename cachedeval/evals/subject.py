@@ -14,6 +14,8 @@ from cachedeval.evals.models import model_identity, read_json_object, resolve_mo
 
 __all__ = ["LocalModel", "adapter_resource", "model_of", "model_resource", "runtime"]
 
+_CUDA = ("mlx-cuda", "mlx-cuda-12", "mlx-cuda-13")
+
 
 class LocalModel(Resource[Any]):
     """A model on this machine, by its content; counts how often it was read from disk.
@@ -106,9 +108,11 @@ def adapter_resource(name: str | os.PathLike[str], memo: Memo) -> Resource[Path]
 def runtime() -> dict[str, str]:
     """Return what besides the model decides the text: mlx's versions and the kind of device.
 
-    Nothing is imported to find out. On macOS, mlx computes on the GPU, elsewhere on the CPU.
+    Nothing is imported to find out. mlx computes on the GPU on macOS, and elsewhere with one of
+    its packages for CUDA; else on the CPU.
     """
-    found = {"device": "gpu" if sys.platform == "darwin" else "cpu"}
+    on_gpu = sys.platform == "darwin" or any(version(package) for package in _CUDA)
+    found = {"device": "gpu" if on_gpu else "cpu"}
     for package in ("mlx", "mlx-lm"):
         found[package] = version(package) or "none"
     return found

@@ -3,8 +3,8 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from cachedeval.engine.node import Call
 from cachedeval.engine.outcome import Outcome
@@ -12,7 +12,11 @@ from cachedeval.engine.resolve import graph_of
 from cachedeval.engine.stats import NodeStats, Stats
 from cachedeval.evals.generation import generation
 from cachedeval.evals.judges import Judge
+from cachedeval.evals.money import TOKENS, usd
 from cachedeval.evals.subject import LocalModel
+
+if TYPE_CHECKING:
+    from cachedeval.engine.runner import OnOutcome
 
 __all__ = ["OnProgress", "Progress", "Watch"]
 
@@ -41,41 +45,56 @@ class Progress:
 
 
 class Watch:
-    """Tells what happened between its making and `run`."""
+    """Counts what happens in one evaluation; may be called from any thread.
 
-    def __init__(self, stats: Stats, models: Iterable[LocalModel], judge: Judge) -> None:
+    Args:
+        models: the models on this machine, whose loads count.
+        judge: whose step counts as judging.
+
+    Attributes:
+        also: told of each outcome as well.
+    """
+
+    def __init__(self, models: Collection[LocalModel], judge: Judge) -> None:
         self._start = time.perf_counter()
-        self._stats = stats
+        self._stats = Stats()
         self._models = models
         self._judge = judge
-        self._before = {name: _copy(node) for name, node in stats.items()}
+        self.also: OnOutcome | None = None
         self._loads = self._count_loads()
+        self._near_ties = Counter[str]()
 
-    def run(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    def __call__(self, outcome: Outcome) -> None:
+        """Count one outcome."""
+        self._stats.note(outcome)
+        if outcome.state == "computed" and outcome.record is not None:
+            for name in ("near_ties", "changed"):
+                self._near_ties[name] += outcome.record.provenance.get(name, 0)
+        if self.also is not None:
+            self.also(outcome)
+
+    def run(self) -> dict[str, Any]:
         """Return the `run` part of a report: what varies from run to run."""
-        nodes = {}
-        for step, name in (("generation", generation.name), ("judge", self._judge.node.name)):
-            now, then = self._stats.get(name, NodeStats()), self._before.get(name, NodeStats())
-            nodes[step] = {k: v - then.as_dict()[k] for k, v in now.as_dict().items()}
-        ties = [o.record.provenance for o in outcomes if o.record and o.state == "computed"]
+        answers = self._stats.get(generation.name, NodeStats())
+        judged = self._stats.get(self._judge.node.name, NodeStats())
         return {
             "seconds": round(time.perf_counter() - self._start, 3),
             "loads": self._count_loads() - self._loads,
-            "nodes": nodes,
-            "near_ties": sum(t.get("near_ties", 0) for t in ties),
-            "near_ties_changed": sum(t.get("changed", 0) for t in ties),
+            "nodes": {"generation": answers.as_dict(), "judge": judged.as_dict()},
+            "judge_spent": self._told(judged.cost),
+            "judge_saved": self._told(judged.saved),
+            "near_ties": {
+                "met": self._near_ties["near_ties"],
+                "changed": self._near_ties["changed"],
+            },
         }
+
+    def _told(self, cost: Mapping[str, float]) -> dict[str, float | None]:
+        """Return tokens, and what they cost at list price; None where the price is not known."""
+        tokens = {name: int(cost.get(name, 0)) for name in TOKENS}
+        if not self._judge.prices:
+            return {**tokens, "usd": None}
+        return {**tokens, "usd": usd(self._judge.name, tokens, self._judge.prices)}
 
     def _count_loads(self) -> int:
         return sum(model.loads for model in self._models)
-
-
-def _copy(node: NodeStats) -> NodeStats:
-    copy = NodeStats()
-    copy.calls, copy.hits, copy.computed, copy.failed = (
-        node.calls,
-        node.hits,
-        node.computed,
-        node.failed,
-    )
-    return copy
