@@ -4,6 +4,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from benchmarks.judge import JudgeProcess
@@ -40,7 +41,7 @@ def measure_profile(
             "ideal": lambda: _ideal(workplace),
         }
         for scenario in chosen:
-            things[scenario.name] = lambda scenario=scenario: scenarios.sample(scenario)
+            things[scenario.name] = partial(scenarios.sample, scenario)
         taken = Rounds(profile.wanted, profile.budget_s, say).take(things)
     parts = _parts(profile, taken)
     return {
@@ -68,8 +69,11 @@ def _original(workplace: Workplace, judge: JudgeProcess) -> dict[str, Any]:
     profile = workplace.profile
     sizes = (str(profile.questions), str(profile.part), str(profile.max_tokens))
     ran = command(
-        [sys.executable, "-m", "benchmarks.original", workplace.model, workplace.adapter]
-        + [workplace.all, *sizes],
+        [
+            *(sys.executable, "-m", "benchmarks.original"),
+            *(workplace.model, workplace.adapter, workplace.all),
+            *sizes,
+        ],
         env=judge.env,
     )
     told: dict[str, Any] = json.loads(ran.out)
@@ -88,8 +92,10 @@ def _ideal(workplace: Workplace) -> dict[str, float]:
         encoding="utf-8",
     )
     ran = command(
-        [sys.executable, "-m", "benchmarks.ideal", workplace.model, workplace.adapter]
-        + [str(workplace.profile.max_tokens), sets]
+        [
+            *(sys.executable, "-m", "benchmarks.ideal", workplace.model, workplace.adapter),
+            *(str(workplace.profile.max_tokens), sets),
+        ]
     )
     told: dict[str, float] = json.loads(ran.out.splitlines()[-1])
     return told
@@ -97,7 +103,7 @@ def _ideal(workplace: Workplace) -> dict[str, float]:
 
 def _parts(profile: Profile, taken: dict[str, list[Any]]) -> Parts:
     def of(run: str, name: str) -> float:
-        return statistics.median(sample[name] for sample in taken[run])
+        return float(statistics.median(sample[name] for sample in taken[run]))
 
     originals = taken["original"]
     return Parts(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["CLI", "REPOSITORY", "Ran", "Rounds", "Stopped", "command", "summary"]
+__all__ = ["CLI", "REPOSITORY", "Ran", "Rounds", "Stopped", "command", "environment", "summary"]
 
 REPOSITORY = Path(__file__).parents[1]
 CLI = str(Path(sys.executable).with_name("cachedeval"))
@@ -57,15 +57,24 @@ def command(
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         begun = time.perf_counter()
         process = subprocess.Popen(
-            words, stdout=out, stderr=err, cwd=cwd or REPOSITORY, env={**os.environ, **(env or {})}
+            words, stdout=out, stderr=err, cwd=cwd or REPOSITORY, env=environment(env)
         )
         seconds, usage = _wait(process, begun, limit_s)
         out.seek(0)
         err.seek(0)
         if process.returncode:
-            said = err.read().decode(errors="replace")[-2000:]
+            said = (err.read()[-2000:] or out.read()[-2000:]).decode(errors="replace")
             raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}:\n{said}")
         return Ran(seconds, usage.ru_maxrss / _TO_MB, out.read().decode(errors="replace"))
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a measured command, with more variables in it.
+
+    Byte code is kept, as it is for a user, wherever these benchmarks run.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, **(more or {})}
 
 
 def _wait(process: "subprocess.Popen[bytes]", begun: float, limit_s: float) -> tuple[float, Any]:

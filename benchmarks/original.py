@@ -47,9 +47,7 @@ def main() -> None:
         generating.append(time.perf_counter() - start)
     for row, answer in zip(drawn, answers, strict=True):
         start = time.perf_counter()
-        asked = _PROMPT.format(
-            question=row["question"], reference=row["answer"], response=answer
-        )
+        asked = _PROMPT.format(question=row["question"], reference=row["answer"], response=answer)
         reply = client.chat.completions.create(
             model="judge", messages=[{"role": "user", "content": asked}], temperature=0
         )

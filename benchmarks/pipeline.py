@@ -1,4 +1,4 @@
-"""The pipeline that every peer runs: `python -m benchmarks.pipeline ours FOLDER QUESTIONS`.
+"""The pipeline that every peer runs: `python -m benchmarks.pipeline FOLDER QUESTIONS [CHANGED]`.
 
 For each question a generation and a judge call that depends on its output, and one mean over all
 scores: 2 n + 1 steps. The steps cost nothing, so that what is timed is the caching alone. An
@@ -39,22 +39,22 @@ def mean(verdicts: list[dict[str, Any]]) -> float:
     return sum(verdict["score"] for verdict in verdicts) / len(verdicts)
 
 
-def run(url: str, questions: int, changed: int = -1) -> float:
-    """Run the pipeline on a cache and return the mean."""
-    with Engine(cache=url) as engine:
-        verdicts = []
-        for number in range(questions):
-            question = question_of(number, changed)
-            answer = generation("model", question, max_tokens=150)
-            verdicts.append(judge("judge", question, answer))
-        return engine.run(mean(verdicts))
+def run_on(engine: Engine, questions: int, changed: int = -1) -> float:
+    """Run the pipeline on an engine and return the mean."""
+    verdicts = []
+    for number in range(questions):
+        question = question_of(number, changed)
+        answer = generation("model", question, max_tokens=150)
+        verdicts.append(judge("judge", question, answer))
+    return float(engine.run(mean(verdicts)))
 
 
 def main() -> None:
     """Run it and say what was computed."""
     folder, questions, *rest = sys.argv[1:]
     begun = time.perf_counter()
-    result = run(f"disk:{folder}", int(questions), int(rest[0]) if rest else -1)
+    with Engine(cache=f"disk:{folder}") as engine:
+        result = run_on(engine, int(questions), int(rest[0]) if rest else -1)
     seconds = time.perf_counter() - begun
     print(json.dumps({"mean": result, "seconds": seconds, "computed": computed}))
 

@@ -1,8 +1,9 @@
 """Evaluates twice in one process and tells how long the second time took.
 
-    python -m benchmarks.same_process ARGUMENTS_OF_RUN
+python -m benchmarks.same_process ARGUMENTS_OF_RUN
 """
 
+import itertools
 import json
 import sys
 import time
@@ -14,10 +15,14 @@ from cachedeval.evals.report import Report
 def main() -> None:
     """Read the few options that the benchmarks give, evaluate twice, print JSON."""
     given = sys.argv[1:]
-    value = dict(zip(given[:-1], given[1:], strict=True))
+    value = dict(itertools.pairwise(given))
     with AdapterEvaluator(
-        model=value["--model"], judge=value["--judge"], cache=value["--cache"], max_tokens=int(value["--max-tokens"])
+        model=value["--model"],
+        judge=value["--judge"],
+        cache=value["--cache"],
+        max_tokens=int(value["--max-tokens"]),
     ) as evaluator:
+
         def evaluate() -> Report:
             return evaluator.evaluate_adapter(
                 value["--adapter"], value["--data"], int(value["--num-questions"])

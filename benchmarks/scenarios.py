@@ -1,7 +1,6 @@
 """The scenarios: what a user does after a first evaluation, each timed as a whole command."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.judge import JudgeProcess
-from benchmarks.measure import REPOSITORY, Ran, command
+from benchmarks.measure import REPOSITORY, Ran, command, environment
 from benchmarks.workplace import Workplace
 
 __all__ = ["SCENARIOS", "Scenario", "Scenarios"]
@@ -72,9 +71,7 @@ SCENARIOS = (
         options=lambda w: {"count": w.profile.more},
         sizes="more",
     ),
-    Scenario(
-        "seed", "another seed", {"seed": 1}, options=lambda w: {"further": ["--seed", "7"]}
-    ),
+    Scenario("seed", "another seed", {"seed": 1}, options=lambda _: {"further": ["--seed", "7"]}),
     Scenario(
         "retrained",
         "retrained, other answers",
@@ -128,7 +125,7 @@ class Scenarios:
         answered = self.judge.answered()
         killed = subprocess.Popen(
             [str(word) for word in run(f"disk:{self._states / 'killed'}", *slowly)],
-            env={**os.environ, **self.judge.env},
+            env=environment(self.judge.env),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=REPOSITORY,
@@ -175,4 +172,3 @@ def _told(ran: Ran, asked: int) -> dict[str, Any]:
         "failed": sum(report["failed"] for report in reports),
         "score": reports[0]["score"],
     }
-

@@ -63,9 +63,7 @@ def _decoding(scenario: Scenario, profile: Profile, parts: Parts) -> float:
     return sum(times * parts.decode[name] for name, times in scenario.decodes.items())
 
 
-def ideal_of(
-    scenario: Scenario, profile: Profile, parts: Parts, *, generated: int
-) -> float | None:
+def ideal_of(scenario: Scenario, profile: Profile, parts: Parts, *, generated: int) -> float | None:
     """Return the seconds of the work that the scenario cannot avoid; None for none at all.
 
     Args:

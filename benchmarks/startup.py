@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,18 @@ from benchmarks.workplace import Profile, Workplace
 __all__ = ["measure_startup"]
 
 _WANTED = 15
+_PROFILE = Profile("startup", "tiny random Llama", 20, 20, 4, 1, 1)
 
 
-def measure_startup(
-    root: Path, profile: Profile, model: Path, say: Callable[[str], None]
-) -> dict[str, Any]:
+def measure_startup(root: Path, model: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Time the bare interpreter, imports, `--help`, and a run of 20 questions that is all hits.
 
     Args:
         root: an empty folder.
-        profile: whose adapters and questions are taken.
         model: a model's folder.
         say: told what begins.
     """
-    workplace = Workplace(root, profile, model)
+    workplace = Workplace(root, _PROFILE, model)
     with JudgeProcess(0.0) as judge:
         run = workplace.run(f"disk:{root / 'cache'}", data=workplace.all, count=20)
         time.sleep(2)  # files as young as the clock's grain are read again
@@ -41,10 +40,7 @@ def measure_startup(
             "cachedeval run, 20 hits": run,
         }
         taken = Rounds(_WANTED, 20, _quiet(say)).take(
-            {
-                name: lambda words=words: command(words, env=judge.env)
-                for name, words in commands.items()
-            }
+            {name: partial(command, words, env=judge.env) for name, words in commands.items()}
         )
     results = {}
     for name, samples in taken.items():

@@ -1,0 +1,152 @@
+"""`python -m benchmarks`: measures, shows, writes JSON and pictures, and checks the targets."""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks import check, pictures, results, tables
+from benchmarks.evaluations import measure_profile
+from benchmarks.measure import command
+from benchmarks.reproducibility import measure_reproducibility
+from benchmarks.results import Results
+from benchmarks.rivals import measure_rivals
+from benchmarks.scale import measure_scale, measure_sharing
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.startup import measure_startup
+from benchmarks.workplace import HEAVY, QUICK, SMALL, Workplace
+
+SECTIONS = ("startup", "scenarios", "heavy", "reproducibility", "rivals", "scale")
+_LIMIT_S = 90
+"""Seconds for one run of a peer's pipeline."""
+
+
+class _Say:
+    """Tells on standard error what is being measured, and since when."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+        self.section = ""
+
+    def __call__(self, text: str) -> None:
+        minutes, seconds = divmod(int(time.perf_counter() - self._begun), 60)
+        print(f"{minutes:3d}:{seconds:02d} {self.section}: {text}", file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks; return 1 where a target is missed and `--check` is given."""
+    given = _parse(arguments)
+    names = {scenario.name for scenario in SCENARIOS}
+    unknown = set(given.only) - set(SECTIONS) - names
+    if unknown:
+        known = ", ".join((*SECTIONS, *sorted(names)))
+        sys.exit(f"benchmarks: no such part: {', '.join(sorted(unknown))} (there are {known})")
+    say = _Say()
+    root = Path(tempfile.mkdtemp(prefix="cachedeval-benchmarks-"))
+    try:
+        found = _measure(given, root, say)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    given.out.mkdir(parents=True, exist_ok=True)
+    file = given.out / f"{found['mode']}.json"
+    results.write(file, found)
+    pictures.write(given.out, found)
+    print(tables.show(found))
+    print(f"\n{file}")
+    if not given.check:
+        return 0
+    short = check.shortfalls(found, check.load_targets(given.targets))
+    print("\n".join(short) if short else "all targets are met")
+    return 1 if short else 0
+
+
+def _measure(given: argparse.Namespace, root: Path, say: _Say) -> Results:
+    sections = {"heavy"} if given.load_heavy and not given.only else set(given.only or SECTIONS)
+    if given.quick and not given.load_heavy:
+        sections.discard("heavy")
+    scenarios = sections - set(SECTIONS)
+    if scenarios:
+        sections.add("scenarios")
+    found = results.new("quick" if given.quick else "default")
+    begun = time.perf_counter()
+    _measure_evaluations(given, root, say, sections, scenarios, found=found)
+    if "rivals" in sections:
+        say.section = "rivals"
+        sizes = (100, 1000) if given.quick else (1000, 10_000)
+        found["rivals"] = measure_rivals(
+            root / "rivals", sizes, _LIMIT_S, say, peers_too=not given.quick
+        )
+    if "scale" in sections:
+        say.section = "scale"
+        grown = (100, 1000) if given.quick else (100, 1000, 10_000, 100_000)
+        found["scale"] = measure_scale(root / "scale", grown, say)
+        shared = 100 if given.quick else 1000
+        found["sharing"] = measure_sharing(root / "sharing", shared, (1, 2, 4), say)
+    found["seconds"] = time.perf_counter() - begun
+    return found
+
+
+def _measure_evaluations(
+    given: argparse.Namespace,
+    root: Path,
+    say: _Say,
+    sections: set[str],
+    scenarios: set[str],
+    *,
+    found: Results,
+) -> None:
+    tiny = _weights("tiny", root / "tiny")
+    if "startup" in sections:
+        say.section = "startup"
+        found["startup"] = measure_startup(root / "startup", tiny, say)
+    if sections & {"scenarios", "reproducibility"}:
+        profile = QUICK if given.quick else SMALL
+        model = given.model or (tiny if given.quick else _demo_model(say))
+        if given.model:
+            profile = replace(profile, about=given.model.name)
+        workplace = Workplace(root / "small", profile, model)
+        if "scenarios" in sections:
+            say.section = "scenarios"
+            found["profiles"][profile.name] = measure_profile(workplace, scenarios, say)
+        if "reproducibility" in sections:
+            say.section = "reproducibility"
+            found["reproducibility"] = measure_reproducibility(workplace, say)
+    if "heavy" in sections:
+        say.section = "heavy"
+        say("making the model")
+        heavy = Workplace(root / "heavy", HEAVY, _weights("heavy", root / "heavy-model"))
+        found["profiles"]["heavy"] = measure_profile(heavy, {"cold", "warm"}, say)
+        shutil.rmtree(root / "heavy-model")
+
+
+def _demo_model(say: _Say) -> Path:
+    from cachedeval.evals.demo import ensure_demo_model  # noqa: PLC0415  not for --quick
+
+    return ensure_demo_model(progress=say)
+
+
+def _weights(kind: str, folder: Path) -> Path:
+    command([sys.executable, "-m", "benchmarks.weights", kind, folder])
+    return folder
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tiny model and small sizes")
+    parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
+    parser.add_argument("--model", type=Path, help="another model's folder")
+    parser.add_argument("--load-heavy", action="store_true", help="the load-heavy profile alone")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="PART", help="sections or scenarios by name"
+    )
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
+    parser.add_argument("--targets", type=Path, default=check.TARGETS)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
