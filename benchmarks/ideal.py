@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from cachedeval.evals.mlx.blas import open_blas
 
@@ -34,7 +35,8 @@ def main() -> None:
     import cerebras.cloud.sdk  # noqa: F401, PLC0415  what is timed
 
     lap("sdk")
-    model, tokenizer = load(model_path, adapter_path=adapter_path or None)[:2]
+    loaded: Any = load(model_path, adapter_path=adapter_path or None)
+    model, tokenizer = loaded[:2]
     lap("load")
     for name, messages in json.loads(Path(sets).read_text("utf-8")).items():
         prompts = [

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 __all__: list[str] = []
 
@@ -48,7 +49,7 @@ def main() -> None:
     for row, answer in zip(drawn, answers, strict=True):
         start = time.perf_counter()
         asked = _PROMPT.format(question=row["question"], reference=row["answer"], response=answer)
-        reply = client.chat.completions.create(
+        reply: Any = client.chat.completions.create(
             model="judge", messages=[{"role": "user", "content": asked}], temperature=0
         )
         judging.append(time.perf_counter() - start)

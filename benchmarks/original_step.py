@@ -6,6 +6,7 @@ On Linux the fast BLAS is opened for it as for ours; without that it would be 20
 """
 
 import sys
+from typing import Any
 
 from cachedeval.evals.mlx.blas import open_blas
 
@@ -16,7 +17,8 @@ def main() -> None:
     from mlx_lm import generate, load  # noqa: PLC0415  after the BLAS
 
     model_path, adapter_path, max_tokens = sys.argv[1:]
-    model, tokenizer = load(model_path, adapter_path=adapter_path or None)[:2]
+    loaded: Any = load(model_path, adapter_path=adapter_path or None)
+    model, tokenizer = loaded[:2]
     messages = [{"role": "user", "content": sys.stdin.read()}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
     sys.stdout.write(generate(model, tokenizer, prompt, max_tokens=int(max_tokens)))

@@ -36,7 +36,7 @@ def judge(model: str, question: str, answer: str) -> dict[str, Any]:
 def mean(verdicts: list[dict[str, Any]]) -> float:
     """Average."""
     computed["mean"] += 1
-    return sum(verdict["score"] for verdict in verdicts) / len(verdicts)
+    return sum(float(verdict["score"]) for verdict in verdicts) / len(verdicts)
 
 
 def run_on(engine: Engine, questions: int, changed: int = -1) -> float:

@@ -42,7 +42,7 @@ def measure_scale(root: Path, sizes: Sequence[int], say: Callable[[str], None]) 
             ran = command([*_PIPELINE, folder, str(size), str(next(turn))])
             return {"seconds": ran.seconds, "peak": ran.peak_mb, **json.loads(ran.out)["computed"]}
 
-        taken = Rounds(5, 25, lambda what, size=size: say(f"{size} questions, {what}")).take(
+        taken = Rounds(5, 25, say).take(
             {
                 "warm": partial(command, [*_PIPELINE, folder, str(size)]),
                 "changed": change,

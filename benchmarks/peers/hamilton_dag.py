@@ -26,7 +26,7 @@ def verdict(question: str, answer: str) -> dict:  # type: ignore[type-arg]  # no
     return plain.judge("judge", question, answer)
 
 
-def score(verdict: Collect[dict]) -> float:  # type: ignore[type-arg]  # noqa: D103
+def score(verdict: Collect[dict]) -> float:  # noqa: D103
     return plain.mean(list(verdict))
 
 

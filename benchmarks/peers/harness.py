@@ -69,7 +69,8 @@ def _pipeline(steps: Steps, questions: int) -> float:
 def _points(steps: Steps) -> dict[str, float]:
     """Return the medians of single stores and single hits, in seconds."""
     steps.generation("model", question_of(0), 150)  # opens what is opened at the first use
-    stores, hits = [], []
+    stores: list[float] = []
+    hits: list[float] = []
     for times in (stores, hits):
         ends = time.perf_counter() + _SLOW_S
         for number in range(1, _POINTS + 1):
