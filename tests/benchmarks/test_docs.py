@@ -100,12 +100,12 @@ def test_the_page_has_every_figure(results: dict[str, Any]) -> None:
 
 def test_what_is_written(tmp_path: Path, results: dict[str, Any]) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"# A\n\n{docs.BEGIN}\nold\n{docs.END}\n\nrest\n", encoding="utf-8")
+    readme.write_text(f"# A\n\n{docs.BEGIN}\nstale figures\n{docs.END}\n\nrest\n", encoding="utf-8")
     docs.write(results, tmp_path)
     text = readme.read_text("utf-8")
     assert text.startswith("# A\n")
     assert text.endswith("\n\nrest\n")
-    assert "old" not in text
+    assert "stale figures" not in text
     assert "| warm, new process | 180 s | 120 ms | 1,500\N{MULTIPLICATION SIGN} |" in text
     assert "2026-11-23" in text
     assert "`python -m benchmarks`" in text
