@@ -16,12 +16,12 @@ from cachedeval.evals.slots import Slots
 
 __all__ = ["Spent", "Throttle"]
 
-_OPENING_REQUESTS, _OPENING_SECONDS, _OPENING_LOOKS = 4, 0.02, 5
+_OPENING_REQUESTS, _OPENING_SECONDS, _OPENING_LOOKS = 4, 0.02, 3
 """How many requests go out before the first reply, and how long and how often it is waited for.
 
-A wrong key then costs a handful of requests, and a right one a tenth of a second. The wait is one
-of short ones, each begun after the last: while the first request imports what it needs, nothing
-is sent and no time counts.
+A wrong key then costs a handful of requests, and a right one a twentieth of a second. The wait is
+made of short ones, each begun after the last: while the first request imports what it needs,
+nothing is sent and no time counts.
 """
 
 _BURST_SHARE, _BURST_REQUESTS = 1 / 12, 5

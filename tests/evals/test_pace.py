@@ -93,48 +93,37 @@ class Simulation:
         headers = self.quota.settle(self.now, entries, prompt + USED)  # type: ignore[arg-type] # a pair
         self.pace.answered(self.now, ticket, prompt, USED, RateHeaders.read(headers))
 
-    def rejections_after(self, second: float) -> list[float]:
-        return [at for at in self.quota.rejected if at > second]
-
-    def share(self, *, of_tokens: bool) -> float:
-        """What of the limit was used after the first second."""
-        used = [(at, amount) for at, amount in self.quota.used if at > 1]
-        minutes = max(at for at, _ in used) / 60
-        if of_tokens:
-            return sum(amount for _, amount in used) / minutes / self.quota.tokens.limit
-        return len(used) / minutes / self.quota.requests.limit
-
 
 @pytest.mark.parametrize("requests", [5, 30, 300])
 def test_bound_by_requests(requests: int) -> None:
     seen = Simulation(Limits(requests_per_minute=requests), Quota(requests=requests))
     seen.run(600)
-    assert seen.rejections_after(1) == []
-    assert seen.share(of_tokens=False) >= 0.95
+    assert seen.quota.rejected_after(1) == 0
+    assert seen.quota.share() >= 0.95
 
 
 @pytest.mark.parametrize("tokens", [30_000, 500_000])
 def test_bound_by_tokens(tokens: int) -> None:
     seen = Simulation(Limits(tokens_per_minute=tokens), Quota(tokens=tokens))
     seen.run(600)
-    assert seen.rejections_after(1) == []
-    assert seen.share(of_tokens=True) >= 0.95
+    assert seen.quota.rejected_after(1) == 0
+    assert seen.quota.share() >= 0.95
 
 
 def test_bound_by_requests_while_another_takes_half() -> None:
     quota = Quota(requests=300, other_share=0.5)
     seen = Simulation(Limits(requests_per_minute=300), quota)
     seen.run(600)
-    assert seen.rejections_after(5) == []
-    assert 0.95 / 2 <= seen.share(of_tokens=False) <= 0.53
+    assert seen.quota.rejected_after(1) == 0
+    assert 0.95 / 2 <= seen.quota.share() <= 0.53
 
 
 def test_bound_by_tokens_while_another_takes_half() -> None:
     quota = Quota(tokens=500_000, other_share=0.5)
     seen = Simulation(Limits(tokens_per_minute=500_000), quota)
     seen.run(600)
-    assert seen.rejections_after(1) == []
-    assert 0.95 / 2 <= seen.share(of_tokens=True) <= 0.53
+    assert seen.quota.rejected_after(1) == 0
+    assert 0.95 / 2 <= seen.quota.share() <= 0.53
 
 
 def test_a_wrongly_assumed_tier_is_left_for_the_accounts_own() -> None:
@@ -142,8 +131,8 @@ def test_a_wrongly_assumed_tier_is_left_for_the_accounts_own() -> None:
     assumed = Limits(requests_per_minute=5, tokens_per_minute=30_000, assumed=True)
     seen = Simulation(assumed, quota)
     seen.run(300)
-    assert seen.share(of_tokens=False) >= 0.95
-    assert seen.rejections_after(1) == []
+    assert seen.quota.share() >= 0.95
+    assert seen.quota.rejected_after(1) == 0
 
 
 def test_a_429_makes_all_wait_for_as_long_as_it_says() -> None:

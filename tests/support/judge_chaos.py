@@ -179,6 +179,21 @@ class Quota:
             }
         return told
 
+    def rejected_after(self, moment: float) -> int:
+        """How many requests were turned down after a moment."""
+        return sum(at > moment for at in self.rejected)
+
+    def share(self) -> float:
+        """What of the limits was used in the whole minutes since the first request.
+
+        No more than its limit can ever be used of a sliding window, so 1 is the most there is.
+        """
+        began = min(at for at, _ in self.used)
+        minutes = int((max(at for at, _ in self.used) - began) / self.minute)
+        until = began + minutes * self.minute
+        used = [tokens for at, tokens in self.used if at < until]
+        return max(len(used) / self.requests.limit, sum(used) / self.tokens.limit) / minutes
+
     def _others(self, now: float) -> None:
         """Let the other client do what it did since the last time."""
         if not self._share:
