@@ -1,0 +1,250 @@
+"""Decoding many prompts together, so that what stands beside a prompt does not change its text.
+
+Built upon mlx_lm's `BatchGenerator`, by its public methods alone. Each prompt is read alone and
+inserted with its cache (`prefix`), so that a batch decodes and does nothing else. Each row has a
+sampler of its own (`sampling.Chooser`), which also computes by how much its token leads, within the
+same asynchronous pass. `BatchGenerator` hands a token out while it computes the next one. Where the
+lead is under the bound, the canonical pass (`neartie`) decides then, one step behind; if it decides
+on another token, the row is taken out and put back with the canonical cache, and what it had ahead
+is forgotten.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cachedeval.engine.errors import InputError
+from cachedeval.evals.mlx.alone import OneByOne, can_batch
+from cachedeval.evals.mlx.loading import LoadedModel
+from cachedeval.evals.mlx.neartie import CanonicalRow, near_tie_bound
+from cachedeval.evals.mlx.prefix import Cache, prefill
+from cachedeval.evals.mlx.requests import Decoded, DecodeRequest, DecodeStats
+from cachedeval.evals.mlx.room import BATCH_SIZE, Room
+from cachedeval.evals.mlx.runtime import mx
+from cachedeval.evals.mlx.sampling import Chooser, Perturb
+
+from mlx_lm.generate import BatchGenerator, generation_stream  # isort: skip - after the runtime
+from mlx_lm.models.cache import make_prompt_cache  # isort: skip
+
+__all__ = ["BATCH_SIZE", "DecodeEvent", "decode"]
+
+DecodeEvent = tuple[int, Decoded | Exception] | None
+"""A request's index and what became of it; ``None`` after a step that finished none."""
+
+
+def decode(
+    loaded: LoadedModel,
+    requests: Sequence[DecodeRequest],
+    *,
+    batch_size: int | None = None,
+    memory_budget: int | None = None,
+    bound: float | None = None,
+    stats: DecodeStats | None = None,
+    perturb: Perturb | None = None,
+) -> Iterator[DecodeEvent]:
+    """Answer prompts, and yield each answer as soon as it is finished.
+
+    Must be run on one thread from beginning to end, and nothing else may use the model meanwhile.
+    Closing the iterator early frees all that it holds.
+
+    Args:
+        loaded: The model, wearing the adapter that is to answer.
+        requests: The prompts, in any order: short ones are begun first.
+        batch_size: How many are decoded together; ``None``: up to `BATCH_SIZE`, as memory allows.
+        memory_budget: Bytes for the caches of a batch, copies included; ``None``: a quarter of the
+            machine's memory. Not asked where ``batch_size`` is given.
+        bound: The near-tie bound, in logits; ``None`` for the model's; 0 resolves no ties.
+        stats: Counts what is done.
+        perturb: Noise on the log-probabilities of the batch, not on those of the canonical passes.
+
+    Yields:
+        ``(index, Decoded)`` or, for a request that cannot be answered, ``(index, error)``, each
+        index once; ``None`` after every step in between, for the caller to do something else.
+    """
+    run = _Run(
+        loaded,
+        Room(batch_size, memory_budget),
+        near_tie_bound(loaded.model) if bound is None else bound,
+        DecodeStats() if stats is None else stats,
+        perturb,
+    )
+    try:
+        yield from run.events(requests)
+    finally:
+        run.close()
+
+
+@dataclass(slots=True)
+class _Row:
+    index: int
+    prompt: list[int]
+    max_tokens: int
+    chooser: Chooser
+    canonical: CanonicalRow | None = None
+    said: list[int] = field(default_factory=list)
+    near_ties: int = 0
+    changed: int = 0
+
+
+class _Run:
+    """One call of `decode`."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        room: Room,
+        bound: float,
+        stats: DecodeStats,
+        perturb: Perturb | None,
+    ) -> None:
+        self._loaded = loaded
+        self._model = loaded.model
+        self._stop: set[int] = set(loaded.tokenizer.eos_token_ids)
+        self._room = room
+        self._bound = bound
+        self._stats = stats
+        self._perturb = perturb
+        self._shared = loaded.shared_prefix("decoding")
+        self._rows: dict[int, _Row] = {}
+        self._generator: Any
+        if can_batch(make_prompt_cache(self._model)):
+            self._generator = BatchGenerator(
+                self._model,
+                stop_tokens=[[token] for token in sorted(self._stop)],
+                completion_batch_size=room.most,
+                prefill_batch_size=room.most,
+            )
+        else:
+            room.most = 1
+            self._generator = OneByOne(self._model, self._stop)
+
+    def events(self, requests: Sequence[DecodeRequest]) -> Iterator[DecodeEvent]:
+        waiting: list[int] = []
+        for index, request in enumerate(requests):
+            try:
+                request.check(self._loaded.context)
+            except InputError as error:
+                yield index, error
+            else:
+                waiting.append(index)
+        waiting.sort(key=lambda index: -len(requests[index].tokens))  # the shortest is at the end
+        self._shared.expect(requests[index].tokens[:-1] for index in waiting)
+        while waiting or self._rows:
+            while waiting and self._has_room(requests[waiting[-1]]):
+                index = waiting.pop()
+                self._admit(index, requests[index])
+                yield None
+            finished = list(self._step())
+            yield from finished
+            if not finished:
+                yield None
+
+    def close(self) -> None:
+        self._rows.clear()
+        with mx.stream(generation_stream):
+            mx.synchronize(generation_stream)
+        self._generator.close()
+        self._generator = None
+        mx.clear_cache()
+
+    def _has_room(self, request: DecodeRequest) -> bool:
+        # The shortest prompts come first, so this one's length is the batch's.
+        tokens = len(request.tokens) + self._most_tokens(request)
+        return self._room.fits(len(self._rows), tokens)
+
+    def _most_tokens(self, request: DecodeRequest) -> int:
+        """Return the bound on an answer: what is asked for, or what the context leaves."""
+        context = self._loaded.context
+        if context is None:
+            return request.max_tokens
+        return min(request.max_tokens, context - len(request.tokens))
+
+    def _admit(self, index: int, request: DecodeRequest) -> None:
+        prompt = list(request.tokens)
+        chooser = Chooser(
+            prompt,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            bound=self._bound,
+            perturb=self._perturb,
+        )
+        before = self._shared.saved
+        with mx.stream(generation_stream):
+            cache = prefill(self._model, prompt[:-1], self._shared)
+        saved = self._shared.saved - before
+        self._stats.shared_tokens += saved
+        self._stats.prefill_tokens += len(prompt) - 1 - saved
+        self._room.learn(cache, len(prompt) - 1)
+        row = _Row(index, prompt, self._most_tokens(request), chooser)
+        self._insert(row, prompt[-1], cache)
+
+    def _insert(self, row: _Row, token: int, cache: Cache) -> None:
+        (uid,) = self._generator.insert(
+            [[token]],
+            max_tokens=[row.max_tokens - len(row.said)],
+            caches=[cache],
+            samplers=[row.chooser],
+        )
+        self._rows[uid] = row
+
+    def _step(self) -> Iterator[tuple[int, Decoded]]:
+        """Take the batch's next tokens, let near ties be decided, and yield who is finished."""
+        _, responses = self._generator.next()
+        if responses:
+            self._stats.steps += 1
+            self._stats.step_tokens += len(responses)
+        for response in responses:
+            row = self._rows[response.uid]
+            token, cache = response.token, None
+            if row.chooser.lead() < self._bound:
+                token, cache = self._decide(row, response)
+            reason = self._accept(row, token)
+            if reason is not None or token != response.token:
+                del self._rows[response.uid]
+                if response.finish_reason is None:
+                    self._generator.remove([response.uid])
+            if reason is not None:
+                yield row.index, self._decoded(row, reason)
+            elif token != response.token and cache is not None:
+                row.chooser.go_on_at(len(row.said))
+                self._insert(row, token, cache)
+
+    def _decide(self, row: _Row, response: Any) -> tuple[int, Cache]:
+        """Return the canonical token of a near tie, and the cache of all before it."""
+        with mx.stream(generation_stream):
+            if row.canonical is None:
+                decoded = response.prompt_cache
+                if decoded is None:
+                    decoded = self._generator.extract_cache([response.uid])[response.uid][0]
+                # It holds the prompt, what was said, and the token that is in question.
+                fed = len(row.prompt) + len(row.said) + 1
+                row.canonical = CanonicalRow.out_of_batch(
+                    self._model, row.prompt, decoded, fed, self._shared
+                )
+            logprobs, cache, read = row.canonical.next_logprobs(row.said)
+            best: Any = row.chooser.choose(logprobs, len(row.said))[0].item()
+        token = int(best)
+        self._stats.canonical_passes += 1
+        self._stats.canonical_tokens += read
+        row.near_ties += 1
+        if token != response.token:
+            self._stats.changed += 1
+            row.changed += 1
+        return token, cache
+
+    def _accept(self, row: _Row, token: int) -> Literal["stop", "length"] | None:
+        if token in self._stop:
+            return "stop"
+        row.said.append(token)
+        return "length" if len(row.said) >= row.max_tokens else None
+
+    def _decoded(self, row: _Row, reason: Literal["stop", "length"]) -> Decoded:
+        detokenizer = self._loaded.tokenizer.detokenizer
+        text = ""
+        for token in row.said:
+            detokenizer.add_token(token)
+            text += detokenizer.last_segment
+        detokenizer.finalize()
+        text += detokenizer.last_segment
+        return Decoded(text, row.said, len(row.prompt), reason, row.near_ties, row.changed)

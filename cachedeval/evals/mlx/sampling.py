@@ -1,0 +1,128 @@
+"""Choosing the next token of one prompt, and telling by how much it was chosen."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import xxhash
+
+from cachedeval.evals.mlx.runtime import mx
+
+__all__ = ["Chooser", "Perturb"]
+
+Perturb = Callable[[mx.array], mx.array]
+"""Shape (1, vocabulary) to the same: noise, for tests and benchmarks."""
+
+
+class Chooser:
+    """Chooses the tokens of one prompt, step by step; a sampler for `BatchGenerator`.
+
+    Above temperature 0 it draws by the Gumbel-max trick: the token with the highest
+    ``log p + temperature * noise`` is a draw from ``p ** (1 / temperature)`` (Gumbel 1954; Maddison
+    et al. 2014, "A* sampling"). The noise follows from seed, prompt and step alone. So a draw is,
+    like a greedy choice, the best of some scores, and nearly tied where the second is close.
+
+    Args:
+        prompt: The prompt's tokens.
+        temperature: 0 takes the most probable token.
+        top_p: Draw from the smallest set of the most probable tokens that has this probability,
+            before the temperature, as mlx_lm does; 1 for all.
+        seed: Any integer.
+        bound: How far the logits of a batch may be from those of the prompt alone; decides which
+            tokens are surely in the set of ``top_p``.
+        perturb: Applied to the log-probabilities of each step that `__call__` chooses for.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        *,
+        temperature: float,
+        top_p: float,
+        seed: int,
+        bound: float,
+        perturb: Perturb | None = None,
+    ) -> None:
+        self._temperature = temperature
+        self._top_p = top_p
+        self._bound = bound
+        self._perturb = perturb
+        self._identity = f"{seed}:{','.join(map(str, prompt))}".encode()
+        self._step = 0
+        self._leads: deque[mx.array] = deque()
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        """Choose for the next step, and keep by how much for `lead`.
+
+        Args:
+            logprobs: Shape (1, vocabulary).
+
+        Returns:
+            The token, shape (1,), not evaluated. The lead is evaluated along with it.
+        """
+        if self._perturb is not None:
+            logprobs = self._perturb(logprobs)
+        token, lead = self.choose(logprobs, self._step)
+        self._step += 1
+        self._leads.append(lead)
+        # So that both are computed in the same asynchronous pass.
+        chosen: mx.array = mx.depends(token, lead)
+        return chosen
+
+    def lead(self) -> float:
+        """Return by how much the oldest token that was not asked for was chosen, in logits."""
+        lead: Any = self._leads.popleft().item()
+        return float(lead)
+
+    def go_on_at(self, step: int) -> None:
+        """Forget what was chosen ahead; the next choice is for this step."""
+        self._step = step
+        self._leads.clear()
+
+    def choose(self, logprobs: mx.array, step: int) -> tuple[mx.array, mx.array]:
+        """Choose for one step, without a memory.
+
+        Args:
+            logprobs: Shape (1, vocabulary), any floating type.
+            step: Counts the prompt's answer's tokens, from 0.
+
+        Returns:
+            Token and lead, of shape (1,) each, not evaluated. The lead is the distance of its score
+            from the next best one, in logits; negative where it depends on more than that.
+        """
+        logprobs = logprobs.astype(mx.float32)
+        if self._temperature == 0:
+            return _best_two(logprobs)
+        name = self._identity + b"@%d" % step
+        noise = mx.random.gumbel(logprobs.shape, key=mx.random.key(xxhash.xxh3_64_intdigest(name)))
+        scores = logprobs + self._temperature * noise
+        if self._top_p >= 1:
+            return _best_two(scores)
+        return self._choose_in_nucleus(logprobs, scores)
+
+    def _choose_in_nucleus(self, logprobs: mx.array, scores: mx.array) -> tuple[mx.array, mx.array]:
+        descending = -mx.sort(-logprobs, axis=-1)
+        probabilities = mx.exp(descending)
+        before = mx.cumsum(probabilities, axis=-1) - probabilities
+
+        def least(mass: float) -> mx.array:
+            """The least log-probability in the smallest set with this probability."""
+            inside = mx.where(before < mass, descending, mx.inf)
+            return inside.min(axis=-1, keepdims=True)
+
+        bound = self._bound
+        token, _ = _best_two(mx.where(logprobs >= least(self._top_p), scores, -mx.inf))
+        # Whoever computes with logits that are off by less than the bound takes for inside at
+        # least the sure tokens, and at most the possible ones.
+        sure = logprobs >= least(self._top_p - bound) + bound
+        possible = logprobs >= least(self._top_p + bound) - bound
+        first, lead = _best_two(mx.where(possible, scores, -mx.inf))
+        settled = (first == token) & mx.take_along_axis(sure, token[:, None], axis=-1)[:, 0]
+        return token, mx.where(settled, lead, -1.0)
+
+
+def _best_two(scores: mx.array) -> tuple[mx.array, mx.array]:
+    """Return the best score's place and its distance from the second, shape (1,) each."""
+    token = scores.argmax(axis=-1)
+    rest = mx.where(mx.arange(scores.shape[-1]) == token[:, None], -mx.inf, scores)
+    return token, scores.max(axis=-1) - rest.max(axis=-1)
