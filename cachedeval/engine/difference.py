@@ -4,18 +4,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from cachedeval.engine.encoding import Identified, Output, Typed, encode
+from cachedeval.engine.errors import EncodingError
 
-__all__ = ["Difference", "differences"]
+__all__ = ["ABSENT", "Difference", "differences", "short"]
 
 _WIDTH = 60
 
-
-class _Absent:
-    def __repr__(self) -> str:
-        return "(absent)"
-
-
-_ABSENT = _Absent()
+ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "(absent)"})()
+"""Stands where one of two values has a field that the other lacks."""
 
 
 class Difference(NamedTuple):
@@ -27,27 +23,37 @@ class Difference(NamedTuple):
     now: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.was} → {self.now}"
+        return (
+            f"{self.where}: {self.was} → {self.now}" if self.where else f"{self.was} → {self.now}"
+        )
 
 
 def differences(was: Any, now: Any, where: str = "") -> Iterator[Difference]:
     """Yield the innermost fields in which two values differ."""
+    if _same(was, now):
+        return
     was, now = _fields(was), _fields(now)
     if isinstance(was, dict) and isinstance(now, dict):
         for key in [*was, *(key for key in now if key not in was)]:
             inside = f"{where} / {key}" if where else str(key)
-            yield from differences(was.get(key, _ABSENT), now.get(key, _ABSENT), inside)
+            yield from differences(was.get(key, ABSENT), now.get(key, ABSENT), inside)
         return
-    if _same(was, now):
-        return
-    one, other = _show(was, now)
-    yield Difference(where, one, other)
+    yield Difference(where, *_show(was, now))
+
+
+def short(digest: str) -> str:
+    """Return a digest's algorithm and first digits."""
+    algorithm, _, rest = digest.partition(":")
+    return f"{algorithm}:{rest[:8]}…"
 
 
 def _same(was: Any, now: Any) -> bool:
-    if was is _ABSENT or now is _ABSENT:
+    if was is ABSENT or now is ABSENT:
         return was is now
-    return encode(was) == encode(now)
+    try:
+        return encode(was) == encode(now)
+    except EncodingError:
+        return False
 
 
 def _fields(value: Any) -> Any:
@@ -62,6 +68,8 @@ def _fields(value: Any) -> Any:
 def _show(was: Any, now: Any) -> tuple[str, str]:
     """Return both values in short, around the first place in which they differ."""
     one, other = _text(was), _text(now)
+    if one == other:  # 1 and True are told apart by their types
+        one, other = (f"{text} ({type(v).__name__})" for text, v in ((one, was), (other, now)))
     if len(one) <= _WIDTH and len(other) <= _WIDTH:
         return one, other
     start = next(
@@ -74,7 +82,9 @@ def _show(was: Any, now: Any) -> tuple[str, str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, (Output, Identified)):
-        return f"{value.digest[:15]}…"
+        return short(value.digest)
+    if isinstance(value, Typed):
+        return f"{value.kind.rpartition('.')[2]}({', '.join(value.fields)})"
     return value if isinstance(value, str) and ":" in value[:8] else repr(value)
 
 

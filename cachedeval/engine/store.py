@@ -142,7 +142,8 @@ class Store:
                 if len(batch) >= 500:  # noqa: PLR2004  enough to spread a query's cost
                     yield from self._verified(batch)
                     batch = []
-            yield from self._verified(batch)
+            if batch:
+                yield from self._verified(batch)
         except Exception as error:
             raise BackendError(f"the cache cannot be read: {error}") from error
 
