@@ -30,8 +30,12 @@ def is_damage(error: BaseException) -> bool:
 
 
 def is_unmade(error: BaseException) -> bool:
-    """Whether SQLite says that there are no tables yet: somebody is about to make them."""
-    return isinstance(error, sqlite3.OperationalError) and "no such table" in str(error)
+    """Whether SQLite says that the database has no tables yet, so that it holds nothing.
+
+    It is being created, or whoever created it was killed before its first transaction was through.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_READONLY_ROLLBACK or "no such table" in str(error)
 
 
 def read_around(

@@ -113,8 +113,14 @@ class Reader:
             self._close()
             if found is None:
                 return None
-            self._connection = database.connect_to_read(self._path)
-            database.check_format(self._connection, self._path)
+            try:
+                self._connection = database.connect_to_read(self._path)
+                database.check_format(self._connection, self._path)
+            except BaseException as error:
+                self._close()
+                if damage.is_unmade(error):
+                    return None
+                raise
             # Opening has found the files that belong to it by their names. If meanwhile another
             # database took the name, they are that one's.
             self._identity, found = found, database.find(self._path)

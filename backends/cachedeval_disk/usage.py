@@ -24,11 +24,10 @@ def note(folder: Path, hits: Mapping[bytes, int], when: float) -> None:
     """
     with _open(folder) as connection, _transaction(connection):
         connection.executemany(
-            "INSERT INTO main.usage SELECT ?1, ?2, ?3 "
-            "WHERE EXISTS (SELECT 1 FROM held.Cache WHERE key = ?1 AND raw = 1) "
+            "INSERT INTO main.usage SELECT key, ?, ? FROM held.Cache WHERE key = ? AND raw = 1 "
             "ON CONFLICT (key) DO UPDATE "
             "SET used = max(used, excluded.used), hits = hits + excluded.hits",
-            [(key, float(when), count) for key, count in hits.items()],
+            [(float(when), count, key) for key, count in hits.items()],
         )
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import sqlite3
 import stat
@@ -179,7 +180,7 @@ def test_a_forked_child_goes_on_by_itself(tmp_path: Path) -> None:
     with Child(work) as child:
         assert child.line.hear()
         child.finish()
-    with DiskBackend(tmp_path).lease(ONE) as second:
+    with contextlib.closing(DiskBackend(tmp_path)) as other, other.lease(ONE) as second:
         assert not second
     assert _leased_elsewhere(tmp_path)
     assert backend.get_many([ONE, TWO]) == {ONE: b"one", TWO: b"two"}

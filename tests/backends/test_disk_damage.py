@@ -1,5 +1,6 @@
 """A damaged database: what can be read is served, the rest is lost, and the next write mends it."""
 
+import contextlib
 import logging
 import random
 import sqlite3
@@ -68,7 +69,7 @@ def test_one_bad_page_loses_its_own_values_alone(
     assert backend.get_many(list(items)) == items
     assert {entry.key for entry in backend.scan()} == items.keys()
     backend.close()
-    assert DiskBackend(tmp_path).get_many(list(items)) == items
+    assert _read(tmp_path, list(items)) == items
     assert _check(tmp_path) == "ok"
 
 
@@ -228,7 +229,7 @@ def test_those_who_have_it_open_find_the_new_one(tmp_path: Path) -> None:
         child.line.say()
         child.finish()
     other.close()
-    assert DiskBackend(tmp_path).get_many([ONE, TWO]) == {ONE: b"newest", TWO: b"new"}
+    assert _read(tmp_path, [ONE, TWO]) == {ONE: b"newest", TWO: b"new"}
     assert _check(tmp_path) == "ok"
     assert len(_aside(tmp_path)) == 1
 
@@ -252,7 +253,7 @@ def test_processes_that_find_it_damaged_at_once_replace_it_once(tmp_path: Path) 
         with child:
             child.finish()
     keys = [bytes([number, step]) * 8 for number in range(4) for step in range(5)]
-    assert len(DiskBackend(tmp_path).get_many(keys)) == 20
+    assert len(_read(tmp_path, keys)) == 20
     assert len(_aside(tmp_path)) == 1
     assert items
 
@@ -281,6 +282,11 @@ def test_damaged_notes_of_use_are_begun_anew(tmp_path: Path, damage: bytes) -> N
     assert {entry.hits for entry in backend.scan()} == {0, 2}
     assert backend.delete_many([one]) == 1
     backend.close()
+
+
+def _read(folder: Path, keys: list[bytes]) -> dict[bytes, bytes]:
+    with contextlib.closing(DiskBackend(folder)) as backend:
+        return backend.get_many(keys)
 
 
 def _check(folder: Path) -> object:
