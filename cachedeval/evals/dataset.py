@@ -19,9 +19,13 @@ from typing import Any, NamedTuple
 import xxhash
 
 from cachedeval.engine.encoding import encode
-from cachedeval.engine.errors import InputError
+from cachedeval.engine.errors import EncodingError, InputError
+from cachedeval.engine.reading import shown
 
 __all__ = ["Question", "read_questions"]
+
+_NAMED = 8
+"""How many fields of a line a message names."""
 
 _ROLES = ("system", "user", "assistant", "tool", "developer")
 _RUBRIC_FIELDS = (
@@ -59,17 +63,19 @@ def read_questions(path: str | os.PathLike[str]) -> list[Question]:
     """
     file = Path(path)
     if file.is_dir():
-        inside = ", ".join(sorted(found.name for found in file.glob("*.jsonl"))) or "none"
-        raise InputError(f"data {file}: a folder; name a file in it (*.jsonl there: {inside})")
+        inside = ", ".join(sorted(shown(found.name) for found in file.glob("*.jsonl"))) or "none"
+        raise InputError(
+            f"data {shown(file)}: a folder; name a file in it (*.jsonl there: {inside})"
+        )
     try:
         raw = file.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"data {file}: there is no such file") from None
+        raise InputError(f"data {shown(file)}: there is no such file") from None
     except OSError as error:
-        raise InputError(f"data {file}: cannot be read: {error.strerror}") from None
+        raise InputError(f"data {shown(file)}: cannot be read: {error.strerror}") from None
     questions = list(_numbered(_questions(file, raw.removeprefix(b"\xef\xbb\xbf"))))
     if not questions:
-        raise InputError(f"data {file}: has no questions; each line is to be a JSON object")
+        raise InputError(f"data {shown(file)}: has no questions; each line is to be a JSON object")
     return questions
 
 
@@ -77,16 +83,23 @@ def _questions(file: Path, raw: bytes) -> Iterator[Question]:
     for number, line in enumerate(raw.split(b"\n"), 1):
         if not line.strip():
             continue
+        where = f"data {shown(file)}:{number}"
         try:
-            row = json.loads(line)
+            # Decoded here: of bytes, `json.loads` would guess the encoding line by line.
+            row = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
         except UnicodeDecodeError:
-            raise InputError(f"data {file}:{number}: not UTF-8; save the file as UTF-8") from None
+            raise InputError(f"{where}: not UTF-8; save the file as UTF-8") from None
         except (ValueError, RecursionError) as error:
-            raise InputError(f"data {file}:{number}: not JSON: {error}") from None
+            raise InputError(f"{where}: not JSON: {error}") from None
         try:
             yield _question(row)
-        except ValueError as error:
-            raise InputError(f"data {file}:{number}: {error}") from None
+        except (ValueError, EncodingError) as error:
+            raise InputError(f"{where}: {error}") from None
+
+
+def _no_constant(constant: str) -> float:
+    # Python and pandas write it for what is missing, and it is no answer.
+    raise ValueError(f"{constant} is no JSON; write null for what is missing")
 
 
 def _question(row: Any) -> Question:
@@ -123,8 +136,14 @@ def _chat(row: dict[str, Any]) -> tuple[list[dict[str, str]], str | None]:
         )
     raise ValueError(
         "no question in it: `messages`, `prompt`, `question` or `instruction` is wanted "
-        f"(it has: {', '.join(map(str, row)) or 'nothing'})"
+        f"(it has: {_names(row)})"
     )
+
+
+def _names(row: dict[str, Any]) -> str:
+    names = list(map(shown, row))
+    more = ", …" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more if names else "nothing"
 
 
 def _split(messages: Any) -> tuple[list[dict[str, str]], str | None]:
