@@ -111,6 +111,10 @@ def open_judge(
         InputError: there is no such judge or rubric, or a setting is bad.
     """
     spec = parse_judge(name)
+    if repeats != 1 and not spec.over_http:
+        raise InputError(
+            f"repeats {repeats}: judge {spec} gives the same verdict every time; leave it out"
+        )
     if spec.provider == "exact" or spec.provider == "f1":  # noqa: PLR1714  mypy narrows by this
         if criteria != "default":
             raise InputError(

@@ -65,7 +65,7 @@ def model_of(given: str | None, adapter: str | os.PathLike[str] | None, *, fetch
     Raises:
         InputError: it cannot be found, or nothing says which.
     """
-    if given is not None:
+    if given:  # an empty one would be the folder that one stands in
         return resolve_model(given, fetch=fetch)
     named: object = None
     if adapter is not None:

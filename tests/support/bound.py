@@ -1,0 +1,52 @@
+"""Calls and their recipes, to compare them without running anything."""
+
+from pathlib import Path
+from typing import Any
+
+from cachedeval.engine.call import Call, recipe_of
+from cachedeval.engine.resource import Resource
+from cachedeval.engine.statmemo import ProcessMemo
+from cachedeval.evals.dataset import Question
+from cachedeval.evals.generation import Generation, generation
+from cachedeval.evals.judges import Bench, Judge, open_judge
+
+__all__ = ["answer_to", "asked", "bench_of", "judge_of", "recipe"]
+
+
+def asked(content: str, reference: str | None = None, **rubric: Any) -> Question:
+    """Return a question of one message."""
+    return Question(content, content, ({"role": "user", "content": content},), reference, rubric)
+
+
+def answer_to(question: Question, model: str = "base", adapter: str | None = None) -> Call[Any]:
+    """Return the call that answers it."""
+    return generation(
+        model=Resource("model", model, object),
+        adapter=None if adapter is None else Resource("adapter", adapter, Path),
+        messages=question.messages,
+        max_tokens=8,
+    )
+
+
+def judge_of(name: str = "cerebras:m", **options: Any) -> Judge:
+    """Return a judge; local models are known by their folders' names."""
+    return open_judge(
+        name,
+        local_model=lambda path, _: Resource("model", Path(path).name, object),
+        **options,
+    )
+
+
+def bench_of(judge: Judge) -> Bench:
+    return judge.prepare(ProcessMemo())
+
+
+def recipe(call: Call[Any], text: str = "the answer") -> bytes:
+    """Return a call's recipe, were every answer this text, and every reply made of its recipe."""
+
+    def digest(upstream: Call[Any]) -> str:
+        if upstream.node is generation:
+            return repr(Generation(text, "stop"))
+        return recipe(upstream, text).hex()
+
+    return recipe_of(call, digest)
