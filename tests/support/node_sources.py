@@ -1,0 +1,107 @@
+"""Fingerprints of what decides the results of each built-in step; run as a program, prints them.
+
+`python tests/support/node_sources.py > tests/evals/node_sources.json` writes the golden file anew.
+"""
+
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from cachedeval.engine.encoding import encode
+from cachedeval.engine.node import Node
+from cachedeval.engine.source import _normal, source_fingerprint
+from cachedeval.evals import generation, judging
+
+__all__ = ["NODES", "declared", "sources"]
+
+_PACKAGE = Path(generation.__file__).parents[1]
+
+_MODEL = (
+    *("evals/mlx/adapters.py", "evals/mlx/loading.py", "evals/mlx/prefix.py"),
+    *("evals/mlx/requests.py", "evals/mlx/service.py"),
+)
+
+NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
+    "generation": (
+        generation.generation,
+        (
+            *_MODEL,
+            *("evals/mlx/alone.py", "evals/mlx/decoding.py", "evals/mlx/neartie.py"),
+            *("evals/mlx/sampling.py", "evals/generation.py"),
+        ),
+    ),
+    "judge": (
+        judging.judge_call,
+        ("evals/prompt.py", "evals/verdict.py", "evals/client.py", "evals/providers/completion.py"),
+    ),
+    "judge_parse": (judging.judge_parse, ("evals/prompt.py", "evals/verdict.py")),
+    "reference": (judging.reference_score, ("evals/providers/reference.py",)),
+    "local_judge": (judging.local_judge, (*_MODEL, "evals/mlx/verdicts.py")),
+}
+"""Each step, and the modules that decide what it returns, within the package."""
+
+
+def sources() -> dict[str, dict[str, str]]:
+    """Return by step its version, and the fingerprints of its function and modules."""
+    return {
+        name: {
+            "version": str(node.version),
+            "function": source_fingerprint((node.function,)),
+            **{path: _module_fingerprint(_PACKAGE / path) for path in modules},
+        }
+        for name, (node, modules) in NODES.items()
+    }
+
+
+def _module_fingerprint(path: Path) -> str:
+    """Return a digest of a module that is not imported; comments, docstrings, layout are out."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for part in ast.walk(tree):
+        body = getattr(part, "body", None)
+        if isinstance(part, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            assert isinstance(body, list)
+            part.body = [one for one in body if not _is_text(one)]
+    return "source:" + xxhash.xxh3_128_hexdigest(encode(_normal(tree)))
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def declared() -> dict[str, str | None]:
+    """Return name and version of each step that the package declares, as its sources say."""
+    found: dict[str, str | None] = {}
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        for part in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
+                for decorator in filter(_is_node, part.decorator_list):
+                    options = _options(decorator)
+                    found[options.get("name") or part.name] = options.get("version")
+    return found
+
+
+def _is_node(decorator: ast.expr) -> bool:
+    function = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return isinstance(function, ast.Name) and function.id == "node"
+
+
+def _options(decorator: ast.expr) -> dict[str | None, str | None]:
+    if not isinstance(decorator, ast.Call):
+        return {}
+    return {
+        option.arg: option.value.value
+        for option in decorator.keywords
+        if isinstance(option.value, ast.Constant) and isinstance(option.value.value, str)
+    }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(sources(), indent=2) + "\n")
