@@ -241,7 +241,7 @@ class Engine:
                     f"a {type(call).__name__} is no call: run(f(x)) takes what a @node function "
                     "returns when it is called"
                 )
-        reads = _checked(mode or self.mode) in {"use", "offline"}
+        reads = _checked(self.mode if mode is None else mode) in {"use", "offline"}
         known = resolve(calls, self.store.get_many if reads else _find_nothing)
         for outcome in known.outcomes.values():
             self._note(outcome, on_outcome)
@@ -281,7 +281,7 @@ class Engine:
 
 def _open(cache: str | Backend) -> Backend:
     if not isinstance(cache, str):
-        if not isinstance(cache, Backend):
+        if not isinstance(cache, Backend) or isinstance(cache, type):
             raise InputError(
                 f"a {type(cache).__name__} is no cache: give a URL, as in 'disk:./eval_cache', or "
                 "an open backend"

@@ -1,12 +1,13 @@
 """Nodes: `@node` makes a function a step, and calling it describes one call of the step."""
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 from cachedeval.engine.call import Call
 from cachedeval.engine.captured import captured
+from cachedeval.engine.computed import Computed
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.recipe import OUTSIDE, RecipeHead
@@ -23,29 +24,6 @@ __all__ = ["Call", "Computed", "Node", "node"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-
-class Computed(Generic[R]):
-    """What a step may return in place of a bare value, to tell more than the value.
-
-    Args:
-        value: the output.
-        cost: what it cost, in the node's own units.
-        provenance: what is worth knowing and is no part of the output; plain data.
-    """
-
-    __slots__ = ("cost", "provenance", "value")
-
-    def __init__(
-        self,
-        value: R,
-        *,
-        cost: Mapping[str, float] | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.value = value
-        self.cost = {unit: float(amount) for unit, amount in (cost or {}).items()}
-        self.provenance = dict(provenance or {})
 
 
 class Node(Generic[R_co]):
@@ -176,8 +154,47 @@ class Node(Generic[R_co]):
         return captured(self.function, versioned=self.version is not None)
 
 
+class _Decorator(Protocol):
+    """Makes a node of what is returned: a value, one that is awaited, or one in a `Computed`."""
+
+    @overload
+    def __call__(self, f: Callable[..., Coroutine[Any, Any, Computed[R]]], /) -> Node[R]: ...
+
+    @overload
+    def __call__(self, f: Callable[..., Coroutine[Any, Any, R]], /) -> Node[R]: ...
+
+    @overload
+    def __call__(self, f: Callable[..., Computed[R]], /) -> Node[R]: ...
+
+    @overload
+    def __call__(self, f: Callable[..., R], /) -> Node[R]: ...
+
+
 @overload
-def node(function: Callable[..., R], /) -> Node[R]: ...
+def node(f: Callable[..., Coroutine[Any, Any, Computed[R]]], /) -> Node[R]: ...
+
+
+@overload
+def node(f: Callable[..., Coroutine[Any, Any, R]], /) -> Node[R]: ...
+
+
+@overload
+def node(f: Callable[..., Computed[R]], /) -> Node[R]: ...
+
+
+@overload
+def node(f: Callable[..., R], /) -> Node[R]: ...
+
+
+@overload
+def node(
+    *,
+    batch: Literal[True],
+    version: str | None = None,
+    name: str | None = None,
+    helpers: Sequence[Callable[..., Any]] = (),
+    lane: str | None = None,
+) -> Callable[[Callable[..., Iterator[Any]]], Node[Any]]: ...
 
 
 @overload
@@ -186,9 +203,9 @@ def node(
     version: str | None = None,
     name: str | None = None,
     helpers: Sequence[Callable[..., Any]] = (),
-    batch: bool = False,
+    batch: Literal[False] = False,
     lane: str | None = None,
-) -> Callable[[Callable[..., Any]], Node[Any]]: ...
+) -> _Decorator: ...
 
 
 def node(

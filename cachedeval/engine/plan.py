@@ -10,6 +10,9 @@ from cachedeval.engine.store import Store
 
 __all__ = ["NodePlan", "Plan", "plan_of"]
 
+_ENOUGH = 10
+"""So many hits of this very run tell what its misses will cost; fewer do not."""
+
 
 class NodePlan:
     """What a run would do with the calls of one node.
@@ -20,18 +23,20 @@ class NodePlan:
         computed: how many are known to be missing.
         unknown: how many wait for an output that is missing, and are computed unless it turns out
             to be one that the cache has met before.
+        failed: how many fail before they run, because they or what they wait for can have no key.
         seconds: the estimated time of `computed` and `unknown`, summed; None without experience.
         cost: the same of the node's own units.
         basis: of how many stored results the estimate is the mean.
     """
 
-    __slots__ = ("basis", "calls", "computed", "cost", "hits", "seconds", "unknown")
+    __slots__ = ("basis", "calls", "computed", "cost", "failed", "hits", "seconds", "unknown")
 
     def __init__(self) -> None:
         self.calls = 0
         self.hits = 0
         self.computed = 0
         self.unknown = 0
+        self.failed = 0
         self.seconds: float | None = None
         self.cost: dict[str, float] = {}
         self.basis = 0
@@ -49,35 +54,41 @@ def plan_of(known: Resolution, store: Store) -> dict[str, NodePlan]:
         plan = plans.setdefault(call.node.name, NodePlan())
         plan.calls += 1
         if outcome.record is None:
-            plan.computed += 1
+            plan.failed += 1
         else:
             plan.hits += 1
             experience.setdefault(call.node.name, []).append(outcome.record)
+    failed = {call for call, outcome in known.outcomes.items() if outcome.record is None}
     missing: set[bytes] = set()
     for call in known.open:
         plan = plans.setdefault(call.node.name, NodePlan())
         plan.calls += 1
         keyed = known.keys.get(call)
-        if keyed is None:
+        if any(each in failed for each in call.upstream):
+            failed.add(call)
+            plan.failed += 1
+        elif keyed is None:
             plan.unknown += 1
-        elif keyed[0] in missing:
+        elif keyed[1] in missing:
             plan.hits += 1  # the same call twice is computed once
         else:
-            missing.add(keyed[0])
+            missing.add(keyed[1])
             plan.computed += 1
     lacking = {
         name
         for name, plan in plans.items()
-        if plan.computed + plan.unknown and not experience.get(name)
+        if plan.computed + plan.unknown and len(experience.get(name, [])) < _ENOUGH
     }
     if lacking:
-        _learn(lacking, experience, store)
+        experience |= _learn(lacking, store)
     for name, plan in plans.items():
         _estimate(plan, experience.get(name, []))
     return plans
 
 
-def _learn(names: set[str], experience: dict[str, list[Record]], store: Store) -> None:
+def _learn(names: set[str], store: Store) -> dict[str, list[Record]]:
+    """Return all records of some nodes."""
+    found: dict[str, list[Record]] = {}
     try:
         for _, record in store.records():
             if isinstance(record, Record):
@@ -86,9 +97,10 @@ def _learn(names: set[str], experience: dict[str, list[Record]], store: Store) -
                 except EncodingError:
                     continue
                 if name in names:
-                    experience.setdefault(name, []).append(record)
+                    found.setdefault(name, []).append(record)
     except BackendError:
-        return  # an estimate that cannot be had is left out
+        return {}  # an estimate that cannot be had is left out
+    return found
 
 
 def _estimate(plan: NodePlan, records: list[Record]) -> None:

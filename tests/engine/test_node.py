@@ -47,7 +47,7 @@ def test_a_batched_node_is_not_async() -> None:
     async def f(batch: list[Any]) -> None: ...
 
     with pytest.raises(InputError, match="not async"):
-        node(version="1", batch=True)(f)
+        Node(f, version="1", batch=True)
 
 
 def test_without_source_there_must_be_a_version() -> None:
@@ -67,7 +67,7 @@ def make(factor: int, **options: Any) -> Node[int]:
     }
     made: dict[str, Any] = {"__name__": "made"}
     exec(sources[factor], made)  # noqa: S102
-    return node(**options)(made["f"])
+    return Node(made["f"], **options)
 
 
 def test_a_version_redefined_under_one_name_hits_and_warns_once(
