@@ -42,12 +42,12 @@ class Load:
 
 
 def request_of(
-    number: int, *, rubric: Rubric, max_completion_tokens: int = 256, words: int = 20
+    number: int, *, model: str, rubric: Rubric, max_completion_tokens: int, words: int
 ) -> tuple[ChatRequest, str]:
     """The request that judges a question, and the item's id."""
     item = (f"Question {number}: what is it?", f"It is {number}.", "word " * words + str(number))
     request = ChatRequest(
-        model="some-model",
+        model=model,
         messages=tuple(render_messages(rubric, *item)),
         max_completion_tokens=max_completion_tokens,
         response_format=response_format(rubric),
@@ -74,11 +74,16 @@ async def judge_all(
     }
     rubric = load_rubric("default")
     load = Load(throttle=Throttle(limits))
-    client = open_provider(parse_judge(judge_name), environ, max_concurrency=limits.max_concurrency)
+    spec = parse_judge(judge_name)
+    client = open_provider(spec, environ, max_concurrency=limits.max_concurrency)
 
     async def one(number: int) -> None:
         request, item = request_of(
-            number, rubric=rubric, max_completion_tokens=max_completion_tokens, words=words
+            number,
+            model=spec.model,
+            rubric=rubric,
+            max_completion_tokens=max_completion_tokens,
+            words=words,
         )
 
         def read(reply: ChatReply) -> Verdict:
