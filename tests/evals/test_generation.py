@@ -1,0 +1,144 @@
+"""The step that answers, with a model that says what it was asked; the real one has tests too."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachedeval.engine.engine import Engine
+from cachedeval.engine.errors import InputError
+from cachedeval.engine.node import Call, Computed
+from cachedeval.engine.resource import Resource
+from cachedeval.evals.generation import Generation, Prompt, generation
+
+
+class Model:
+    """Answers backwards in time and in order, and remembers what was asked together."""
+
+    def __init__(self, *, unfit: str = "", broken: str = "") -> None:
+        self.groups: list[tuple[str, list[str]]] = []
+        self.prompts: list[Prompt] = []
+        self.unfit = unfit
+        self.broken = broken
+
+    def generate(
+        self, adapter: Path | None, prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
+        name = "" if adapter is None else adapter.name
+        if name and name == self.unfit:
+            raise InputError(f"adapter {name}: does not fit the model")
+        said = [prompt.messages[-1]["content"] for prompt in prompts]
+        self.groups.append((name, said))
+        self.prompts.extend(prompts)
+        for index in reversed(range(len(prompts))):
+            yield None
+            if said[index] == self.broken:
+                yield index, ValueError("broken")
+            else:
+                yield index, Computed(Generation(f"{name}:{said[index]}", "stop"))
+
+
+def resource(model: Model, identity: str = "model") -> Resource[Any]:
+    return Resource("model", identity, lambda: model)
+
+
+def call(model: Resource[Any], text: str, adapter: str | None = None, **more: Any) -> Call[Any]:
+    return generation(
+        model=model,
+        adapter=None if adapter is None else Resource("adapter", adapter, lambda: Path(adapter)),
+        messages=[{"role": "user", "content": text}],
+        max_tokens=more.pop("max_tokens", 8),
+        **more,
+    )
+
+
+def test_each_adapter_answers_all_its_questions_together() -> None:
+    model = Model()
+    one = resource(model)
+    calls = [call(one, text, name) for text in "abc" for name in (None, "x", "y")]
+    with Engine() as engine:
+        texts = [answer.text for answer in engine.run(calls)]
+        assert engine.resources.loads == 3
+    assert texts == [f"{name}:{text}" for text in "abc" for name in ("", "x", "y")]
+    assert model.groups == [(name, ["a", "b", "c"]) for name in ("", "x", "y")]
+
+
+def test_two_models_are_never_mixed() -> None:
+    first, second = Model(), Model()
+    one, two = resource(first, "1"), resource(second, "2")
+    with Engine() as engine:
+        engine.run([call(model, text) for text in "ab" for model in (one, two)])
+    assert first.groups == second.groups == [("", ["a", "b"])]
+
+
+def test_the_same_adapter_under_two_names_is_one_group() -> None:
+    model = Model()
+    one = resource(model)
+    names = [Path("here/x"), Path("there/x")]
+    calls = [
+        generation(
+            model=one,
+            adapter=Resource("adapter", "its content", lambda name=name: name),  # type: ignore[misc] # the loop's own
+            messages=[{"role": "user", "content": name.parent.name}],
+            max_tokens=8,
+        )
+        for name in names
+    ]
+    with Engine() as engine:
+        engine.run(calls)
+    assert model.groups == [("x", ["here", "there"])]
+
+
+def test_one_question_that_fails_fails_alone() -> None:
+    model = resource(Model(broken="b"))
+    with Engine() as engine:
+        states = [o.state for o in engine.settle([call(model, text) for text in "abc"])]
+    assert states == ["computed", "failed", "computed"]
+
+
+def test_an_adapter_that_does_not_fit_ends_the_run() -> None:
+    model = Model(unfit="y")
+    one = resource(model)
+    with Engine() as engine:
+        with pytest.raises(InputError, match="adapter y: does not fit") as raised:
+            engine.settle([call(one, text, name) for name in ("x", "y", "z") for text in "ab"])
+        assert raised.value.fatal
+        assert ("z", ["a", "b"]) not in model.groups
+        # What was done by then is kept.
+        assert engine.plan([call(one, "a", "x")])["generation"].hits == 1
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run() -> None:
+    def broken() -> Any:
+        raise InputError("model x: no config.json there")
+
+    with Engine() as engine, pytest.raises(InputError, match=r"no config\.json") as raised:
+        engine.settle([call(Resource("model", "x", broken), text) for text in "ab"])
+    assert raised.value.fatal
+
+
+def test_the_model_is_asked_what_the_call_says() -> None:
+    model = Model()
+    with Engine() as engine:
+        engine.run(call(resource(model), "a", max_tokens=5, temperature=0.5, top_p=0.9, seed=3))
+    assert model.prompts == [Prompt([{"role": "user", "content": "a"}], 5, 0.5, 0.9, 3)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_tokens": 9}, {"temperature": 0.5}, {"top_p": 0.5}, {"seed": 1}, {"adapter": "x"}],
+)
+def test_all_that_decides_the_answer_is_in_the_key(change: dict[str, Any]) -> None:
+    model = resource(Model())
+    with Engine() as engine:
+        engine.run(call(model, "a"))
+        assert engine.plan([call(model, "a")])["generation"].hits == 1
+        assert engine.plan([call(model, "a", **change)])["generation"].computed == 1
+
+
+def test_an_answer_holds_nothing_else_so_that_equal_ones_are_one() -> None:
+    model = resource(Model())
+    with Engine() as engine:
+        one, other = engine.settle([call(model, "a"), call(model, "a", max_tokens=9)])
+    assert one.digest == other.digest
