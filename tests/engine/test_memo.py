@@ -1,0 +1,65 @@
+from pathlib import Path
+
+from cachedeval.engine.engine import Engine
+from cachedeval.engine.memo import StoreMemo
+from cachedeval.engine.nothing import NothingBackend
+from cachedeval.engine.store import Store
+from cachedeval_memory.backend import MemoryBackend
+
+KEYS = [bytes([n]) * 16 for n in range(4)]
+
+
+def test_what_was_kept_is_held_and_nothing_else() -> None:
+    memo = StoreMemo(Store(MemoryBackend()))
+    assert memo.get_many(KEYS) == {}
+    memo.put_many({KEYS[0]: b"a", KEYS[1]: b""})
+    assert memo.get_many(KEYS) == {KEYS[0]: b"a", KEYS[1]: b""}
+    assert memo.get_many([]) == {}
+    memo.put_many({})
+
+
+def test_the_same_key_again_is_the_newer_value_or_the_older_never_another() -> None:
+    memo = StoreMemo(Store(MemoryBackend()))
+    memo.put_many({KEYS[0]: b"a"})
+    memo.put_many({KEYS[0]: b"b"})
+    assert memo.get_many(KEYS)[KEYS[0]] in {b"a", b"b"}
+
+
+def test_it_is_kept_over_processes(tmp_path: Path) -> None:
+    for expected in ({}, {KEYS[0]: b"a"}):
+        with Engine(f"disk:{tmp_path / 'cache'}") as engine:
+            memo = StoreMemo(engine.store)
+            assert memo.get_many(KEYS) == expected
+            memo.put_many({KEYS[0]: b"a"})
+
+
+def test_a_damaged_record_is_not_held() -> None:
+    backend = MemoryBackend()
+    memo = StoreMemo(Store(backend))
+    memo.put_many({KEYS[0]: b"digest of a file"})
+    ((key, value),) = backend.get_many([entry.key for entry in backend.scan()]).items()
+    for position in range(0, len(value), 7):
+        spoiled = bytearray(value)
+        spoiled[position] ^= 1
+        backend.delete_many([key])
+        backend.put_many({key: bytes(spoiled)})
+        assert memo.get_many(KEYS) in ({}, {KEYS[0]: b"digest of a file"})
+
+
+def test_a_record_under_anothers_key_is_not_its_own() -> None:
+    backend = MemoryBackend()
+    memo = StoreMemo(Store(backend))
+    memo.put_many({KEYS[0]: b"a"})
+    (first,) = [entry.key for entry in backend.scan()]
+    memo.put_many({KEYS[1]: b"b"})
+    (second,) = {entry.key for entry in backend.scan()} - {first}
+    stored = backend.get_many([first])[first]
+    backend.delete_many([second])
+    backend.put_many({second: stored})
+    assert memo.get_many([KEYS[1]]) == {}
+
+
+def test_where_nothing_is_kept_it_holds_nothing() -> None:
+    memo = StoreMemo(Store(NothingBackend()))
+    memo.put_many({KEYS[0]: b"a"})
+    assert memo.get_many(KEYS) == {}
