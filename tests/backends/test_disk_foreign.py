@@ -205,7 +205,8 @@ def test_settings_in_the_database_are_not_believed(cache: Path, tmp_path: Path) 
     assert backend.get_many(list(items)) == items
     assert backend.get_many([ONE, TWO]) == {ONE: b"one", TWO: LARGE}
     backend.close()
-    settings = dict(diskcache.Cache(str(cache))._sql("SELECT key, value FROM Settings"))
+    with diskcache.Cache(str(cache)) as plain:
+        settings = dict(plain._sql("SELECT key, value FROM Settings"))
     assert settings["eviction_policy"] == "none"
     assert settings["cull_limit"] == 0
     assert "set" not in settings
