@@ -64,6 +64,7 @@ async def judge_all(
     judge_name: str = "cerebras:some-model",
     max_completion_tokens: int = 256,
     words: int = 20,
+    rubric_name: str = "default",
 ) -> Load:
     """Judge questions, all at once as far as the limits go."""
     environ = {
@@ -72,7 +73,7 @@ async def judge_all(
         "OPENAI_API_KEY": KEY,
         "OPENAI_BASE_URL": f"{url}/v1",
     }
-    rubric = load_rubric("default")
+    rubric = load_rubric(rubric_name)
     load = Load(throttle=Throttle(limits))
     spec = parse_judge(judge_name)
     client = open_provider(spec, environ, max_concurrency=limits.max_concurrency)

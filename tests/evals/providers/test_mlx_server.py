@@ -62,6 +62,8 @@ def load(url: str, judge: str, questions: int, tokens: int) -> Load:
             policy=Retry(attempts=1, deadline=60),
             judge_name=judge,
             max_completion_tokens=tokens,
+            words=3,
+            rubric_name="correctness",
         )
     )
 
@@ -90,7 +92,7 @@ def demo_model() -> Path:
 @pytest.mark.parametrize("judge", JUDGES)
 def test_a_small_model_judges_or_says_why_not(judge: str) -> None:
     with mlx_server(demo_model()) as url:
-        done = load(url, judge, 4, 32)
+        done = load(url, judge, 4, 24)
         assert len(done.verdicts) + len(done.failures) == 4
         assert set(done.kinds) <= {"bad_verdict", "timed_out"}  # a busy machine is slow
         assert done.throttle is not None
