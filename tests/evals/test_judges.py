@@ -4,24 +4,20 @@ from typing import Any
 import pytest
 from support.bound import answer_to, asked, bench_of, judge_of, recipe
 
-from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Call
 from cachedeval.engine.outcome import Outcome
-from cachedeval.engine.resource import Handle, Resource
 from cachedeval.evals.dataset import Question
 from cachedeval.evals.failures import BadVerdict, TimedOut
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judges import Judge
 from cachedeval.evals.judging import (
-    LocalJudgeInputs,
-    NoReference,
     judge_call,
     judge_parse,
     local_judge,
     reference_score,
 )
-from cachedeval.evals.rubric import load_rubric, rubric_of_levels
+from cachedeval.evals.rubric import load_rubric
 from cachedeval.evals.verdict import Verdict
 
 WHY = asked("Why?", "So.")
@@ -228,13 +224,6 @@ def test_a_metric_compares_with_the_reference(name: str) -> None:
     assert judge.read([verdict], WHY) == (100, {name: 1}, "", None)
 
 
-def test_a_metric_without_a_reference_is_a_failure_of_its_own_kind() -> None:
-    with pytest.raises(NoReference, match="no reference answer, and f1 compares with one") as seen:
-        reference_score.function("f1", None, Generation("so", "stop"))
-    assert seen.value.kind == "no_reference"
-    assert not seen.value.fatal
-
-
 def test_scores_are_rounded_far_below_what_they_mean() -> None:
     scored = judge_of("f1").read([Verdict({"f1": 2 / 3})], WHY)
     assert (scored.score, scored.criteria) == (66.666667, {"f1": 0.666667})
@@ -250,41 +239,6 @@ def test_a_local_judge_is_known_by_its_folder_and_judged_by_its_content(tmp_path
     assert str(tmp_path).encode() not in recipe(call)
     with pytest.raises(InputError, match="no such folder"):
         bench_of(judge_of(f"mlx:{tmp_path / 'gone'}"))
-
-
-class Reader:
-    """A local judge that scores by the length of the answer, and tells what it was given."""
-
-    def __init__(self) -> None:
-        self.given: list[tuple[str, str]] = []
-
-    def judge(self, items: list[Any]) -> Any:
-        for index in reversed(range(len(items))):
-            self.given.append((items[index].question, items[index].rubric.name))
-            yield None
-            yield index, Verdict({"score": float(len(items[index].response))})
-
-
-def test_a_local_judge_is_given_all_answers_at_once_and_each_its_own_rubric() -> None:
-    reader = Reader()
-    judge = Resource("model", "reader", lambda: reader)
-    own = Resource("rubric", "own", lambda: rubric_of_levels(FORM))
-    usual = Resource("rubric", "usual", lambda: load_rubric("default"))
-    with Engine() as engine:
-        pool = engine.resources
-        batch = [
-            LocalJudgeInputs(
-                judge=Handle(pool, judge),
-                rubric=Handle(pool, rubric),
-                question=question,
-                reference=None,
-                response=Generation(question * 2, "stop"),
-            )
-            for question, rubric in (("a", usual), ("bb", own))
-        ]
-        found = list(local_judge.function(batch))
-    assert found == [None, (1, Verdict({"score": 4.0})), None, (0, Verdict({"score": 2.0}))]
-    assert reader.given == [("bb", "per item"), ("a", "default")]
 
 
 @pytest.mark.parametrize(

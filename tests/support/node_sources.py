@@ -20,19 +20,20 @@ __all__ = ["NODES", "declared", "sources"]
 
 _PACKAGE = Path(generation.__file__).parents[1]
 
-_MODEL = (
-    *("evals/mlx/adapters.py", "evals/mlx/loading.py", "evals/mlx/prefix.py"),
-    *("evals/mlx/requests.py", "evals/mlx/service.py"),
-)
+_SPEED_ALONE = {"__init__", "blas", "probe", "runtime"}
+"""Modules of `evals/mlx` that decide how fast it is, not what comes out."""
+
+
+def _mlx(*of_others: str) -> tuple[str, ...]:
+    """Return the modules of `evals/mlx` but those of other steps: a new one counts at once."""
+    found = {path.stem for path in (_PACKAGE / "evals" / "mlx").glob("*.py")}
+    return tuple(f"evals/mlx/{name}.py" for name in sorted(found - _SPEED_ALONE - {*of_others}))
+
 
 NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
     "generation": (
         generation.generation,
-        (
-            *_MODEL,
-            *("evals/mlx/alone.py", "evals/mlx/decoding.py", "evals/mlx/neartie.py"),
-            *("evals/mlx/sampling.py", "evals/generation.py"),
-        ),
+        ("evals/generation.py", *_mlx("scoring", "verdicts")),
     ),
     "judge": (
         judging.judge_call,
@@ -40,7 +41,7 @@ NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
     ),
     "judge_parse": (judging.judge_parse, ("evals/prompt.py", "evals/verdict.py")),
     "reference": (judging.reference_score, ("evals/providers/reference.py",)),
-    "local_judge": (judging.local_judge, (*_MODEL, "evals/mlx/verdicts.py")),
+    "local_judge": (judging.local_judge, _mlx("alone", "decoding", "neartie", "sampling")),
 }
 """Each step, and the modules that decide what it returns, within the package."""
 
