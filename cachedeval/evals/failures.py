@@ -44,6 +44,7 @@ class Failure(CachedevalError):  # noqa: N818 -- what a report counts is a failu
         reply: What the judge answered, as far as it did: kept for the report.
         attempts: How often the call was tried when this was raised in the end.
         headers: The reply's HTTP headers, names in lower case.
+        final: This one is not tried again, whatever its kind.
     """
 
     kind: ClassVar[str] = "failed"
@@ -63,6 +64,7 @@ class Failure(CachedevalError):  # noqa: N818 -- what a report counts is a failu
         self.reply = reply
         self.attempts = 1
         self.headers: Mapping[str, str] = {}
+        self.final = False
 
 
 # The table. A class is a row: its kind, how often it is tried, and whether it ends the run.

@@ -55,6 +55,7 @@ async def judge(
             return await retrying(judgement.attempt, request, check)
         except Failure as failure:
             failure.attempts = judgement.attempts
+            throttle.gave_up(failure)
             raise
 
 
@@ -91,7 +92,7 @@ class _Judgement:
 
     def goes_on(self, error: BaseException) -> bool:
         """Whether another attempt follows this error."""
-        if not isinstance(error, Failure):
+        if not isinstance(error, Failure) or error.final:
             return False
         self._failed[error.kind] += 1
         return (

@@ -28,6 +28,12 @@ _BURST_SHARE, _BURST_REQUESTS = 1 / 12, 5
 """What may go out at once: five seconds' worth of a minute, and never less than five requests."""
 
 
+_UNANSWERED = 20
+"""After so many judgements without any reply ever, there is no one there: the rest are not tried."""
+
+_OVERLOADED = (503, 529)
+
+
 @dataclass(slots=True)
 class Spent:
     """What went over the wire, failed attempts included.
@@ -63,7 +69,9 @@ class Throttle:
         self.pace = Pace(limits)
         self.slots = Slots(limits.max_concurrency)
         self.spent = Spent()
-        self.fatal: Failure | None = None
+        self._ended: Failure | None = None
+        self._replied = False
+        self._unanswered = 0
         self._clock = clock
         self._gate, self._line = asyncio.Lock(), asyncio.Lock()
         self._changed = asyncio.Event()
@@ -105,6 +113,7 @@ class Throttle:
     def answered(self, ticket: Ticket, prompt: int, completion: int, headers: RateHeaders) -> None:
         """A request was answered, well or badly: what it used, and what the headers say."""
         self.pace.answered(self._clock(), ticket, prompt, completion, headers)
+        self._replied = True
         self.spent.prompt_tokens += prompt
         self.spent.completion_tokens += completion
         self.slots.grow()
@@ -120,17 +129,35 @@ class Throttle:
         """An attempt failed. Where every other would fail alike, nothing more is sent."""
         kinds = self.spent.failures
         kinds[failure.kind] = kinds.get(failure.kind, 0) + 1
-        if failure.fatal and self.fatal is None:
-            self.fatal = failure
+        self._replied = self._replied or failure.status is not None
+        if failure.status in _OVERLOADED:
+            self.slots.shrink()
+        if failure.fatal:
+            self._end(failure)
         self._wake()
+
+    def gave_up(self, failure: Failure) -> None:
+        """A judgement ended without a verdict."""
+        if not self._replied:
+            self._unanswered += 1
+            if self._unanswered >= max(_UNANSWERED, self.slots.most):
+                self._end(failure)
+
+    def _end(self, failure: Failure) -> None:
+        self._ended = self._ended or failure
 
     def _wake(self) -> None:
         self._looks = 0
         self._changed.set()
 
     def _delay(self, tokens: float) -> float:
-        if self.fatal is not None:
-            raise type(self.fatal)(str(self.fatal), status=self.fatal.status)
+        if self._ended is not None:
+            said = str(self._ended)
+            if not self._ended.fatal:
+                said += "; it never answered, so this was not sent"
+            again = type(self._ended)(said, status=self._ended.status)
+            again.final = True
+            raise again
         delay = self.pace.delay(self._clock(), tokens)
         return max(delay, _OPENING_SECONDS) if self._opening else delay
 

@@ -112,6 +112,34 @@ def test_a_judge_who_never_answers_ends_at_its_deadlines() -> None:
     assert "no reply in 0.6 s" in str(done.failures[0])
 
 
+@pytest.mark.parametrize("judge", ["cerebras:some-model", "openai:some-model"])
+def test_where_nobody_ever_answered_the_rest_are_not_tried(judge: str) -> None:
+    with JudgeServer() as server:
+        url = server.url  # nobody is there any more below
+    began = time.monotonic()
+    done = asyncio.run(
+        judge_all(url, 1000, limits=Limits(max_concurrency=10), policy=FAST, judge_name=judge)
+    )
+    assert done.kinds == {"connection_failed": 1000}
+    assert time.monotonic() - began < 10
+    assert done.throttle is not None
+    assert done.throttle.spent.requests <= 6 * (20 + 10)
+
+
+def test_one_that_answered_before_is_tried_for_every_question() -> None:
+    server = JudgeServer(script=lambda got: None if got.number == 0 else "cut")
+    done = load(server, 40, Retry(attempts=1), limits=Limits(max_concurrency=10))
+    assert (len(done.verdicts), server.calls) == (1, 40)
+
+
+def test_an_overloaded_service_gets_fewer_at_once() -> None:
+    server = JudgeServer(latency=0.05, script=lambda got: 503 if got.number < 20 else None)
+    done = load(server, 60, limits=Limits(max_concurrency=40))
+    assert len(done.verdicts) == 60
+    assert done.throttle is not None
+    assert done.throttle.slots.limit == 40  # and more again once it copes
+
+
 def test_the_time_of_a_judgement_is_bounded() -> None:
     began = time.monotonic()
     done = load(JudgeServer(script=lambda _: 500), 3, Retry(total=0.5, first_wait=0.1, attempts=99))
