@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,15 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         known = ", ".join((*SECTIONS, *sorted(names)))
         sys.exit(f"benchmarks: no such part: {', '.join(sorted(unknown))} (there are {known})")
-    say = _Say()
+    given.out.mkdir(parents=True, exist_ok=True)
+    found = results.new("quick" if given.quick else "default")
+    file = given.out / f"{found['mode']}.json"
     root = Path(tempfile.mkdtemp(prefix="cachedeval-benchmarks-"))
     try:
-        found = _measure(given, root, say)
+        begun = time.perf_counter()
+        for _ in _measure(given, root, _Say(), found):
+            # After each part, so that an interrupted run leaves what it measured.
+            found["seconds"] = time.perf_counter() - begun
+            results.write(file, found)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    given.out.mkdir(parents=True, exist_ok=True)
-    file = given.out / f"{found['mode']}.json"
-    results.write(file, found)
     pictures.write(given.out, found)
     print(tables.show(found))
     print(f"\n{file}")
@@ -64,45 +67,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if short else 0
 
 
-def _measure(given: argparse.Namespace, root: Path, say: _Say) -> Results:
+def _measure(given: argparse.Namespace, root: Path, say: _Say, found: Results) -> Iterator[None]:
+    """Measure part by part into the results; yield after each."""
     sections = {"heavy"} if given.load_heavy and not given.only else set(given.only or SECTIONS)
     if given.quick and not given.load_heavy:
         sections.discard("heavy")
     scenarios = sections - set(SECTIONS)
     if scenarios:
         sections.add("scenarios")
-    found = results.new("quick" if given.quick else "default")
-    begun = time.perf_counter()
-    _measure_evaluations(given, root, say, sections, scenarios, found=found)
-    if "rivals" in sections:
-        say.section = "rivals"
-        sizes = (100, 1000) if given.quick else (1000, 10_000)
-        found["rivals"] = measure_rivals(
-            root / "rivals", sizes, _LIMIT_S, say, peers_too=not given.quick
-        )
-    if "scale" in sections:
-        say.section = "scale"
-        grown = (100, 1000) if given.quick else (100, 1000, 10_000, 100_000)
-        found["scale"] = measure_scale(root / "scale", grown, say)
-        shared = 100 if given.quick else 1000
-        found["sharing"] = measure_sharing(root / "sharing", shared, (1, 2, 4), say)
-    found["seconds"] = time.perf_counter() - begun
-    return found
-
-
-def _measure_evaluations(
-    given: argparse.Namespace,
-    root: Path,
-    say: _Say,
-    sections: set[str],
-    scenarios: set[str],
-    *,
-    found: Results,
-) -> None:
     tiny = _weights("tiny", root / "tiny")
     if "startup" in sections:
         say.section = "startup"
         found["startup"] = measure_startup(root / "startup", tiny, say)
+        yield
     if sections & {"scenarios", "reproducibility"}:
         profile = QUICK if given.quick else SMALL
         model = given.model or (tiny if given.quick else _demo_model(say))
@@ -112,15 +89,37 @@ def _measure_evaluations(
         if "scenarios" in sections:
             say.section = "scenarios"
             found["profiles"][profile.name] = measure_profile(workplace, scenarios, say)
+            yield
         if "reproducibility" in sections:
             say.section = "reproducibility"
             found["reproducibility"] = measure_reproducibility(workplace, say)
+            yield
     if "heavy" in sections:
         say.section = "heavy"
         say("making the model")
         heavy = Workplace(root / "heavy", HEAVY, _weights("heavy", root / "heavy-model"))
         found["profiles"]["heavy"] = measure_profile(heavy, {"cold", "warm"}, say)
         shutil.rmtree(root / "heavy-model")
+        yield
+    yield from _measure_engine(given, root, say, sections, found=found)
+
+
+def _measure_engine(
+    given: argparse.Namespace, root: Path, say: _Say, sections: set[str], *, found: Results
+) -> Iterator[None]:
+    if "rivals" in sections:
+        say.section = "rivals"
+        sizes = (100, 1000) if given.quick else (1000, 10_000)
+        peers_too = not given.quick
+        found["rivals"] = measure_rivals(root / "rivals", sizes, _LIMIT_S, say, peers_too=peers_too)
+        yield
+    if "scale" in sections:
+        say.section = "scale"
+        grown = (100, 1000) if given.quick else (100, 1000, 10_000, 100_000)
+        found["scale"] = measure_scale(root / "scale", grown, say)
+        shared = 100 if given.quick else 1000
+        found["sharing"] = measure_sharing(root / "sharing", shared, (1, 2, 4), say)
+        yield
 
 
 def _demo_model(say: _Say) -> Path:

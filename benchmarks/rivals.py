@@ -105,6 +105,9 @@ def measure_rivals(
         for name, rival in chosen.items():
             folder = root / "pipelines" / f"{rival.words[-1]}-{size}"
             smaller = pipelines.get(name, {}).get(str(sizes[0]))
+            if smaller is not None and "error" in smaller:
+                pipelines[name][str(size)] = smaller
+                continue
             if smaller is not None and smaller["seconds"]["median"] * size / sizes[0] > limit_s:
                 pipelines[name][str(size)] = _scaled(smaller, sizes[0], size)
                 continue
