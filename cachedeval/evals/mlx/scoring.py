@@ -1,0 +1,100 @@
+"""Reading a score off the probabilities of the next token, as a local judge does.
+
+The expected score is the mean of the scores, weighted with the probabilities of their tokens
+(Liu et al. 2023, "G-Eval: NLG Evaluation using GPT-4 with Better Human Alignment", section 2.3), here
+renormalised to these tokens. The scores are the digits 0 to 9, not 0 to 10: where a tokenizer cuts
+numbers into digits, "10" begins with the token of "1", and the two could not be told apart.
+
+Each prompt is read alone, in pieces that follow from its own length (`prefix`), and what many
+prompts begin with is read once. So a score is a function of model and prompt, to the last bit.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cachedeval.engine.errors import InputError
+from cachedeval.evals.mlx.loading import LoadedModel
+from cachedeval.evals.mlx.prefix import read_to_last_piece
+from cachedeval.evals.mlx.runtime import mx
+
+__all__ = ["ExpectedScore", "digit_tokens", "expected_scores"]
+
+_DIGITS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedScore:
+    """What a model says of one prompt.
+
+    Attributes:
+        expected: The mean of the scores, from 0 to the number of score tokens less one.
+        mass: The probability of all score tokens together: far below 1, the model was about to say
+            something else than a score.
+        probabilities: Of the score tokens among themselves; their sum is 1.
+    """
+
+    expected: float
+    mass: float
+    probabilities: tuple[float, ...]
+
+
+def digit_tokens(tokenizer: Any) -> list[int]:
+    """Return the ids of the tokens of the digits 0 to 9.
+
+    Args:
+        tokenizer: mlx_lm's wrapper (`LoadedModel.tokenizer`).
+
+    Raises:
+        InputError: The tokenizer has no token for each digit.
+    """
+    written = [tokenizer.encode(str(digit), add_special_tokens=False) for digit in range(_DIGITS)]
+    # Some put a mark for the beginning of a text before the digit's own token, which is the last.
+    ids = [int(tokens[-1]) for tokens in written if tokens]
+    if len(set(ids)) != _DIGITS:
+        raise InputError(
+            "the judge's tokenizer has no token for each digit, by which scores are read: take "
+            "another model as the judge"
+        )
+    return ids
+
+
+def expected_scores(
+    loaded: LoadedModel, prompts: Sequence[Sequence[int]], score_tokens: Sequence[int]
+) -> Iterator[tuple[int, ExpectedScore | Exception]]:
+    """Yield each prompt's index and score, in order, as soon as it is computed.
+
+    Args:
+        loaded: The model that judges.
+        prompts: Token ids, each list ready to be continued by a score.
+        score_tokens: The token of each score; the first is worth 0, the next 1 and so on.
+
+    Yields:
+        ``(index, ExpectedScore)``, or ``(index, InputError)`` for a prompt that is empty or does
+        not fit into the model's context.
+    """
+    shared = loaded.shared_prefix("scoring")
+    shared.expect(prompts)
+    chosen = mx.array(list(score_tokens))
+    for index, prompt in enumerate(prompts):
+        if not prompt or (loaded.context is not None and len(prompt) >= loaded.context):
+            yield (
+                index,
+                InputError(
+                    f"the judge's prompt has {len(prompt)} tokens; "
+                    f"it must have at least 1 and fewer than {loaded.context}"
+                ),
+            )
+            continue
+        start, cache = read_to_last_piece(loaded.model, prompt, shared)
+        logits = loaded.model(mx.array([list(prompt[start:])]), cache=cache)[0, -1]
+        logits = logits.astype(mx.float32)
+        logprobs: Any = (logits - mx.logsumexp(logits))[chosen].tolist()
+        # On the host, in float64, and with a sum that is rounded once.
+        weights = [math.exp(logprob) for logprob in logprobs]
+        mass = math.fsum(weights)
+        probabilities = tuple(weight / mass for weight in weights)
+        expected = math.fsum(score * p for score, p in enumerate(probabilities))
+        yield index, ExpectedScore(expected, mass, probabilities)
+    mx.clear_cache()
