@@ -1,24 +1,16 @@
 """Judging with a local model: the score is read off the probabilities of the digits.
 
-The model is not asked to write anything. After a prompt that asks for one digit, the probabilities
-of `0` to `9` give the expected score, weighted as G-Eval does (Liu et al. 2023, "G-Eval: NLG
-Evaluation using GPT-4 with Better Human Alignment", section 2.3), mapped to the criterion's range.
-There is nothing to parse, and no draw.
-
-Each prompt is read alone, in pieces that follow from its own length (`prefix`), and what many
-prompts begin with, the criterion, is read once. So a score does not depend on what is judged
-beside it.
+The model is not asked to write anything. After a prompt that asks for one digit, the expected digit
+(`scoring`), mapped to the criterion's range, is the score: there is nothing to parse, and no draw.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
 
 from cachedeval.engine.errors import InputError
 from cachedeval.evals.judging import JudgedItem
 from cachedeval.evals.mlx.loading import LoadedModel
-from cachedeval.evals.mlx.prefix import prefill
 from cachedeval.evals.mlx.requests import render_prompt
-from cachedeval.evals.mlx.runtime import mx
+from cachedeval.evals.mlx.scoring import digit_tokens, expected_scores
 from cachedeval.evals.rubric import Criterion
 from cachedeval.evals.verdict import Verdict
 
@@ -57,32 +49,34 @@ def verdicts(
         items: in any order; all are judged by their own rubrics.
     """
     try:
-        digits = _digit_tokens(loaded.tokenizer)
+        digits = digit_tokens(loaded.tokenizer)
     except InputError as error:
         yield from ((index, error) for index in range(len(items)))
         return
-    prompts: list[list[tuple[Criterion, list[int]]]] = []
+    prompts: list[list[int]] = []
+    places: list[tuple[int, Criterion]] = []
     for index, item in enumerate(items):
         try:
-            prompts.append([(c, _tokens(loaded, item, c)) for c in item.rubric.criteria])
+            asked = [(_tokens(loaded, item, each), each) for each in item.rubric.criteria]
         except InputError as error:
-            prompts.append([])
             yield index, error
-    shared = loaded.shared_prefix("judging")
-    shared.expect(tokens[:-1] for each in prompts for _, tokens in each)
-    for index, each in enumerate(prompts):
-        scores = {}
-        for criterion, tokens in each:
-            cache = prefill(loaded.model, tokens[:-1], shared)
-            logits = loaded.model(mx.array([tokens[-1:]]), cache=cache)[0, -1]
-            probabilities = mx.softmax(logits[digits].astype(mx.float32))
-            expected = cast("float", (probabilities * mx.arange(10)).sum().item()) / 9
-            low, high = criterion.range
-            scores[criterion.name] = round(low + expected * (high - low), _DIGITS)
-            yield None
-        if each:
-            yield index, Verdict(scores)
-    mx.clear_cache()
+            continue
+        prompts += [tokens for tokens, _ in asked]
+        places += [(index, criterion) for _, criterion in asked]
+    found: dict[int, dict[str, float]] = {}
+    failed: set[int] = set()
+    for place, score in expected_scores(loaded, prompts, digits):
+        index, criterion = places[place]
+        if isinstance(score, Exception):
+            if index not in failed:
+                failed.add(index)
+                yield index, score
+            continue
+        low, high = criterion.range
+        scores = found.setdefault(index, {})
+        scores[criterion.name] = round(low + score.expected / 9 * (high - low), _DIGITS)
+        complete = len(scores) == len(items[index].rubric.criteria) and index not in failed
+        yield (index, Verdict(scores)) if complete else None
 
 
 def _tokens(loaded: LoadedModel, item: JudgedItem, criterion: Criterion) -> list[int]:
@@ -96,29 +90,8 @@ def _tokens(loaded: LoadedModel, item: JudgedItem, criterion: Criterion) -> list
     )
     messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     try:
-        tokens = render_prompt(loaded.tokenizer, messages)
+        return render_prompt(loaded.tokenizer, messages)
     except InputError:
         # Some templates know no system message.
         together = [{"role": "user", "content": f"{system}\n\n{user}"}]
-        tokens = render_prompt(loaded.tokenizer, together)
-    if loaded.context is not None and len(tokens) >= loaded.context:
-        raise InputError(
-            f"the judge reads at most {loaded.context} tokens, and question, reference and "
-            f"response have {len(tokens)}"
-        )
-    return tokens
-
-
-def _digit_tokens(tokenizer: Any) -> mx.array:
-    """Return the ids of the tokens `0` to `9`, shape (10,).
-
-    Raises:
-        InputError: the tokenizer has no token for each digit alone.
-    """
-    ids = [tokenizer.encode(str(digit), add_special_tokens=False) for digit in range(10)]
-    if any(len(tokens) == 0 for tokens in ids) or len({tokens[-1] for tokens in ids}) != 10:  # noqa: PLR2004
-        raise InputError(
-            "the judge's tokenizer has no token for each digit, by which scores are read: take "
-            "another model as the judge"
-        )
-    return mx.array([tokens[-1] for tokens in ids])
+        return render_prompt(loaded.tokenizer, together)
