@@ -39,7 +39,10 @@ class DiskBackend:
         if not given or "\0" in given:
             raise InputError(f"cache 'disk:{given}': give a folder, as in disk:./eval_cache")
         # Resolved once: neither `chdir` nor a link set anew moves a cache in the middle of a run.
-        self._folder = Path(given).expanduser().resolve()
+        try:
+            self._folder = Path(given).expanduser().resolve()
+        except (OSError, RuntimeError) as error:  # no such user, links in a circle
+            raise InputError(f"cache 'disk:{given}': {error}") from error
         if os.path.lexists(self._folder) and not self._folder.is_dir():
             raise InputError(f"cache 'disk:{given}': {self._folder} is not a folder")
         self._path = self._folder / database.NAME
@@ -80,9 +83,10 @@ class DiskBackend:
             return 0
         deleted = self._access.write(lambda writer: writer.delete_many(wanted))
         if deleted:
+            # They are deleted. What fails now is done after the next delete, or need not be.
             with contextlib.suppress(sqlite3.Error, OSError), self._access.gate(alone=False):
-                usage.forget(self._folder, wanted)  # a help, no more
-            with self._access.alone() as writer:
+                usage.forget(self._folder, wanted)
+            with contextlib.suppress(sqlite3.Error, OSError), self._access.alone() as writer:
                 writer.give_room_back(deleted)
         return deleted
 

@@ -69,6 +69,14 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
         open_url(str(tmp_path / "file"))
 
 
+def test_a_folder_that_cannot_be_found_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="disk:~nobody-of-this-name/cache"):
+        open_url("~nobody-of-this-name/cache")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(InputError, match="circle"):
+        open_url(str(tmp_path / "circle"))
+
+
 def test_a_linked_folder_is_the_same_cache(tmp_path: Path) -> None:
     real, link = tmp_path / "real", tmp_path / "link"
     link.symlink_to(real)  # to nothing yet
