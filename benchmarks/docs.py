@@ -5,6 +5,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks import pictures, results, tables
 from benchmarks.measure import REPOSITORY
@@ -28,7 +29,7 @@ python -m benchmarks.docs RESULTS.json   # writes this page and the table in the
 
 It took {minutes:.0f} minutes. The times are wall times of whole commands, the interpreter's start
 included, and medians; the noise is half the distance between the quartiles, of n samples. What is
-compared was sampled in turns, so that whatever else the machine did slowed all of it alike. A
+compared was sampled in turns, so that whatever else the machine did slowed all of it alike{busy}. A
 measurement that takes long has fewer samples. Run it yourself: the ratios matter, not the seconds.
 
 ## The scenarios
@@ -82,6 +83,7 @@ def page(found: Results) -> str:
             where=_where(found),
             command=found["command"],
             minutes=found.get("seconds", 0) / 60,
+            busy=_busy(found["machine"]),
             part=profiles[0]["part"] if profiles else "some",
         )
     ]
@@ -147,6 +149,13 @@ def _where(found: Results) -> str:
         f"Measured on {found['date']} on {machine['processor']}, {machine['cores']} cores, "
         f"{machine['memory_gb']} GB, {machine['system']}"
     )
+
+
+def _busy(machine: dict[str, Any]) -> str:
+    load = machine.get("load", 0.0)
+    if load < 1:
+        return ""
+    return f" (it was not idle: its load average was {load:g} when the run began)"
 
 
 def main() -> None:

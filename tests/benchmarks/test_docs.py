@@ -44,6 +44,7 @@ def results() -> dict[str, Any]:
             "system": "Linux x86_64",
             "python": "3.11.7",
             "versions": {"mlx": "0.32.4"},
+            "load": 3.5,
         },
         "profiles": {
             "small": {
@@ -96,6 +97,7 @@ def test_the_page_has_every_figure(results: dict[str, Any]) -> None:
     assert "redun==0.44.1" in text
     assert "mlx 0.32.4" in text
     assert "Measured on 2026-11-23" in text
+    assert "load average was 3.5" in text
 
 
 def test_what_is_written(tmp_path: Path, results: dict[str, Any]) -> None:
