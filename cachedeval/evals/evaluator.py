@@ -91,7 +91,8 @@ class AdapterEvaluator:
         _check("batch_size", batch_size, batch_size is None or batch_size >= 1, "1 or more")
         self.seed = evaluation_seed
         self.on_failure = on_failure
-        self._model = os.fspath(model) if model is not None else os.environ.get("CACHEDEVAL_MODEL")
+        given = os.fspath(model) if model is not None else os.environ.get("CACHEDEVAL_MODEL")
+        self._model = given or None
         self._sampling: Sampling = sampling
         self._answer = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
         self._batch_size = batch_size

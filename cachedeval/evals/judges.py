@@ -125,7 +125,7 @@ def open_judge(
     rubric = load_rubric(criteria)
     if spec.over_http:
         return _Remote(spec, rubric, per_criterion=per_criterion, repeats=repeats, limits=limits)
-    return _Local(spec, rubric, local_model)
+    return _Local(spec, rubric, local_model, per_criterion=per_criterion)
 
 
 def _rubric_resource(rubric: Rubric) -> Resource[Rubric]:
@@ -145,7 +145,7 @@ def _own_rubric(question: Question) -> Rubric | None:
         return None
     nested = question.rubric.get("score_rubric", question.rubric.get("rubric"))
     form = nested if isinstance(nested, dict) else question.rubric
-    if "score1_description" not in form:
+    if not any(name.startswith("score") and name.endswith("_description") for name in form):
         return None
     return rubric_of_levels(form, where=f"question {question.id}")
 
@@ -153,11 +153,13 @@ def _own_rubric(question: Question) -> Rubric | None:
 class _ByRubric:
     """What judges with a rubric share."""
 
-    def __init__(self, name: str, rubric: Rubric) -> None:
+    def __init__(self, name: str, rubric: Rubric, *, per_criterion: bool) -> None:
         self.name = name
         self.rubric_name: str | None = rubric.name
         self.prices: Prices = {}
         self._rubric = rubric
+        self._split = per_criterion
+        self._usual = self._parts_of(rubric)
 
     def read(self, verdicts: Sequence[Verdict], question: Question) -> Scored:
         rubric = _own_rubric(question) or self._rubric
@@ -175,6 +177,14 @@ class _ByRubric:
             "\n".join(dict.fromkeys(v.rationale for v in verdicts if v.rationale)),
             None if overall.stdev is None else round(overall.stdev, _DIGITS),
         )
+
+    def _parts(self, question: Question) -> list[Resource[Rubric]]:
+        """Return what a question is judged by: one rubric, or one a criterion."""
+        own = _own_rubric(question)
+        return self._usual if own is None else self._parts_of(own)
+
+    def _parts_of(self, rubric: Rubric) -> list[Resource[Rubric]]:
+        return [_rubric_resource(part) for part in (rubric.split() if self._split else [rubric])]
 
     @staticmethod
     def _rounds(verdicts: Sequence[Verdict], rubric: Rubric) -> list[dict[str, float]]:
@@ -202,11 +212,9 @@ class _Remote(_ByRubric):
         repeats: int,
         limits: str | None,
     ) -> None:
-        super().__init__(str(spec), rubric)
+        super().__init__(str(spec), rubric, per_criterion=per_criterion)
         self._spec = spec
-        self._split = per_criterion
         self._repeats = repeats
-        self._parts = self._parts_of(rubric)
         self._settings: Any = None
         if limits is not None:
             from cachedeval.evals.settings import load_settings  # noqa: PLC0415  slow to import
@@ -243,8 +251,7 @@ class _Remote(_ByRubric):
         return JudgeClient(self._spec, self._settings or JudgeSettings())
 
     def _bind(self, question: Question, answer: Call[Generation]) -> tuple[Call[Verdict], ...]:
-        own = _own_rubric(question)
-        parts = self._parts if own is None else self._parts_of(own)
+        parts = self._parts(question)
         item = {
             "question": _asked(question),
             "reference": question.reference,
@@ -265,17 +272,16 @@ class _Remote(_ByRubric):
                 calls.append(judge_parse(reply=reply, rubric=rubric, **item))
         return tuple(calls)
 
-    def _parts_of(self, rubric: Rubric) -> list[Resource[Rubric]]:
-        return [_rubric_resource(part) for part in (rubric.split() if self._split else [rubric])]
-
 
 class _Local(_ByRubric):
     """A model on this machine, which is read rather than asked."""
 
     node: Node[Any] = local_judge
 
-    def __init__(self, spec: JudgeSpec, rubric: Rubric, local_model: LocalModelOf) -> None:
-        super().__init__(str(spec), rubric)
+    def __init__(
+        self, spec: JudgeSpec, rubric: Rubric, local_model: LocalModelOf, *, per_criterion: bool
+    ) -> None:
+        super().__init__(str(spec), rubric, per_criterion=per_criterion)
         self._spec = spec
         self._local_model = local_model
 
@@ -283,18 +289,18 @@ class _Local(_ByRubric):
         path = resolve_model(self._spec.model)
         self.name = f"mlx:{path.name}"
         judge = self._local_model(path, memo)
-        usual = _rubric_resource(self._rubric)
 
         def bind(question: Question, answer: Call[Generation]) -> tuple[Call[Verdict], ...]:
-            own = _own_rubric(question)
-            call = local_judge(
-                judge=judge,
-                rubric=usual if own is None else _rubric_resource(own),
-                question=_asked(question),
-                reference=question.reference,
-                response=answer,
+            return tuple(
+                local_judge(
+                    judge=judge,
+                    rubric=rubric,
+                    question=_asked(question),
+                    reference=question.reference,
+                    response=answer,
+                )
+                for rubric in self._parts(question)
             )
-            return (call,)
 
         return bind
 
