@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.fields import extra_of, fields_of, refusal
 
-__all__ = ["LONG", "Identified", "Member", "Output", "Typed", "encode"]
+__all__ = ["LONG", "Identified", "Member", "Output", "Typed", "encode", "encode_into"]
 
 
 class Output(NamedTuple):
@@ -85,6 +85,16 @@ def encode(value: Any) -> bytes:
         EncodingError: the value, or something inside it, has none; the message says where.
     """
     out: list[bytes] = []
+    encode_into(value, out)
+    return b"".join(out)
+
+
+def encode_into(value: Any, out: list[bytes]) -> None:
+    """Append the parts of a value's canonical encoding.
+
+    Raises:
+        EncodingError: as `encode`.
+    """
     try:
         _put(value, out)
     except RecursionError:
@@ -92,7 +102,6 @@ def encode(value: Any) -> bytes:
             f"a value of type {type(value).__name__} cannot be encoded: it contains itself, or is "
             "nested too deeply; flatten it"
         ) from None
-    return b"".join(out)
 
 
 def _put(value: Any, out: list[bytes]) -> None:

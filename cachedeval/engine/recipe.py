@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from cachedeval.engine.decoding import decode
-from cachedeval.engine.encoding import LONG, Identified, encode
+from cachedeval.engine.encoding import LONG, Identified, encode, encode_into
 from cachedeval.engine.errors import EncodingError
 
 __all__ = ["OUTSIDE", "Recipe", "RecipeHead", "identity_recipe", "key_of", "node_of", "read_recipe"]
@@ -70,7 +70,7 @@ class RecipeHead:
         for encoded, name in self._names:
             parts.append(encoded)
             try:
-                parts.append(encode(inputs[name]))
+                encode_into(inputs[name], parts)
             except EncodingError as error:
                 raise EncodingError(f"input {name!r}: {error}") from None
         return b"".join(parts)

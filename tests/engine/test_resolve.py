@@ -1,0 +1,106 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+from cachedeval import Call, Resource, node
+from cachedeval.engine.call import describe, recipe_of, substitute
+from cachedeval.engine.compute import to_record
+from cachedeval.engine.encoding import Identified, Output
+from cachedeval.engine.recipe import key_of, read_recipe
+from cachedeval.engine.record import Record
+from cachedeval.engine.resolve import graph_of, resolve
+
+
+@node(version="1", name="double")
+def double(x: int, note: str = "") -> int:
+    return x * 2 + len(note)
+
+
+@node(version="1", name="total")
+def total(xs: list[int], by: object = None) -> int:
+    return sum(xs) + (by is not None)
+
+
+def nothing(_: Mapping[bytes, bytes]) -> dict[bytes, Record]:
+    return {}
+
+
+def test_a_graph_by_depth_each_call_once() -> None:
+    a, b = double(1), double(2)
+    c = total([a, b, a])
+    d = total([c, double(c)], by={"a": a})
+    levels = graph_of([d, b, c])
+    assert levels[0] == [a, b] or levels[0] == [b, a]
+    assert [len(level) for level in levels] == [2, 1, 1, 1]
+    assert [call.depth for call in (a, c, d)] == [0, 1, 3]
+
+
+def test_one_look_up_a_level_and_none_for_what_waits() -> None:
+    asked: list[int] = []
+    call = total([double(double(1)), double(3)])
+
+    def lookup(recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
+        asked.append(len(recipes))
+        return {
+            key: to_record(double, recipe, 2, 0.0)
+            for key, recipe in recipes.items()
+            if read_recipe(recipe).inputs["x"] == 1
+        }
+
+    known = resolve([call], lookup)
+    assert asked == [2, 1]
+    assert len(known.open) == 3
+    assert known.open[-1] is call
+    assert [c.inputs["x"] for c in known.keys if c.node is double][0] == 3  # noqa: RUF015
+    assert call not in known.keys
+
+
+def test_what_cannot_have_a_key_has_failed() -> None:
+    bad = double(Path("x"))
+    known = resolve([total([bad])], nothing)
+    assert known.outcomes[bad].state == "failed"
+    assert len(known.open) == 1
+
+
+def test_a_recipe_names_outputs_and_resources_by_digest() -> None:
+    model = Resource("model", {"w": 1}, lambda: 1)
+    above = double(1)
+    call = total([above, 2], by={"deep": (model,)})
+    inputs = read_recipe(recipe_of(call, lambda _: "sha256:aa")).inputs
+    assert inputs["xs"] == [Output("sha256:aa"), 2]
+    assert inputs["by"] == {"deep": (model.identified,)}
+    assert isinstance(inputs["by"]["deep"][0], Identified)
+    assert not call.plain
+    assert above.plain
+
+
+def test_containers_are_copied() -> None:
+    given = {"a": [1, {2}], "b": (3, [4])}
+    got = substitute(given, lambda call: call, lambda resource: resource)
+    assert got == given
+    assert got is not given
+    assert got["a"] is not given["a"]
+    assert got["a"][1] is not given["a"][1]
+    assert got["b"][1] is not given["b"][1]
+
+
+def test_a_record_that_is_of_another_recipe_answers_nothing() -> None:
+    call = double(1)
+
+    def lookup(recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
+        return {key: to_record(double, b"another", 2, 0.0) for key in recipes}
+
+    known = resolve([call], lookup)
+    assert known.keys[call][0] == key_of(recipe_of(call, lambda _: ""))
+
+
+def test_a_call_in_short() -> None:
+    call: Call[int] = double(1, "x" * 100)
+    assert describe(call) == f"double(x=1, note='{'x' * 38}…)"
+    model = Resource("model", {"w": 1}, lambda: 1)
+    assert describe(total([double(1)], by=model)) == "total(xs=[<call of double>], by=<model>)"
+
+    @node(version="1", name="many")
+    def many(a: int, b: int, c: int, d: int) -> int:
+        return a + b + c + d
+
+    assert describe(many(1, 2, 3, 4)) == "many(a=1, b=2, c=3, …)"
