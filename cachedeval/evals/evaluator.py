@@ -17,7 +17,8 @@ from cachedeval.engine.plan import Plan
 from cachedeval.engine.statmemo import Memo, ProcessMemo
 from cachedeval.evals.dataset import read_questions
 from cachedeval.evals.items import Subject, read_item
-from cachedeval.evals.judges import Judge, open_judge
+from cachedeval.evals.judge import Judge
+from cachedeval.evals.judges import open_judge
 from cachedeval.evals.report import Report, build_report
 from cachedeval.evals.sample import Sampling, draw
 from cachedeval.evals.subject import LocalModel, adapter_resource, model_of, model_resource

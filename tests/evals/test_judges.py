@@ -10,7 +10,7 @@ from cachedeval.engine.outcome import Outcome
 from cachedeval.evals.dataset import Question
 from cachedeval.evals.failures import BadVerdict, TimedOut
 from cachedeval.evals.generation import Generation
-from cachedeval.evals.judges import Judge
+from cachedeval.evals.judge import Judge
 from cachedeval.evals.judging import (
     judge_call,
     judge_parse,
