@@ -1,7 +1,7 @@
 """The judges that a user can name."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Call, Node
@@ -11,11 +11,13 @@ from cachedeval.evals.dataset import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judge import DECIMALS, Bench, Judge, Scored
 from cachedeval.evals.judging import Metric, reference_score
-from cachedeval.evals.pricing import Prices
 from cachedeval.evals.providers import parse_judge
 from cachedeval.evals.rubric import load_rubric
 from cachedeval.evals.rubric_judges import LocalJudge, LocalModelOf, RemoteJudge
 from cachedeval.evals.verdict import Verdict
+
+if TYPE_CHECKING:
+    from cachedeval.evals.pricing import Prices
 
 __all__ = ["open_judge"]
 

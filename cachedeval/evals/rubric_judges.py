@@ -64,6 +64,7 @@ class _ByRubric:
         self._usual = self._parts_of(rubric)
 
     def read(self, verdicts: Sequence[Verdict], question: Question) -> Scored:
+        """Return the score that a question's verdicts come to."""
         rubric = _own_rubric(question) or self._rubric
         per_round = self._rounds(verdicts, rubric)
         totals = [rubric.total(scores) for scores in per_round]
@@ -131,13 +132,16 @@ class RemoteJudge(_ByRubric):
         )
 
     def prepare(self, memo: Memo) -> Bench:
+        """Find and identify what is judged by; see `Judge`."""
         del memo
         return self._bind
 
     def check_access(self) -> None:
+        """Raise an `InputError` where the key is missing."""
         key_of(self._spec, os.environ)
 
     def unreadable(self, outcomes: Iterable[Outcome]) -> list[Call[Any]]:
+        """Return the calls whose stored results no parser can read."""
         return [
             upstream
             for outcome in outcomes
@@ -188,6 +192,7 @@ class LocalJudge(_ByRubric):
         self._local_model = local_model
 
     def prepare(self, memo: Memo) -> Bench:
+        """Find and identify what is judged by; see `Judge`."""
         path = resolve_model(self._spec.model)
         self.name = f"mlx:{path.name}"
         judge = self._local_model(path, memo)
@@ -207,6 +212,7 @@ class LocalJudge(_ByRubric):
         return bind
 
     def unreadable(self, outcomes: Iterable[Outcome]) -> list[Call[Any]]:
+        """Return the calls whose stored results no parser can read."""
         del outcomes
         return []
 
