@@ -93,14 +93,16 @@ def _read(content: str, criteria: Sequence[Criterion], item: str) -> Verdict:
         raise ValueError("the reply is unfinished reasoning")
     found: list[dict[str, Any]] = []
     for candidate in _objects(said):
-        if "scores" in candidate and candidate not in found:
-            found.append(candidate)
+        verdict = candidate if "scores" in candidate else _wrapped(candidate, criteria)
+        if verdict is not None and verdict not in found:
+            found.append(verdict)
     if not found:
         raise ValueError("the reply has no JSON object with scores")
     if len(found) > 1:
         raise ValueError(f"the reply has {len(found)} different verdicts")
     verdict = found[0]
-    if verdict.get("item_id") != item:
+    # A model without a schema may leave the id out; one that names another item is mistaken.
+    if verdict.get("item_id", item) != item:
         raise ValueError(f"the reply is about item {verdict.get('item_id')!r}")
     scores, rationale = verdict["scores"], verdict.get("rationale", "")
     if not isinstance(scores, dict):
@@ -108,6 +110,15 @@ def _read(content: str, criteria: Sequence[Criterion], item: str) -> Verdict:
     if not isinstance(rationale, str):
         raise ValueError("the rationale is no text")  # noqa: TRY004 -- of the reply
     return Verdict({each.name: _score(scores, each) for each in criteria}, rationale)
+
+
+def _wrapped(candidate: dict[str, Any], criteria: Sequence[Criterion]) -> dict[str, Any] | None:
+    """A verdict whose scores stand beside its other fields, or None where that is none."""
+    names = {criterion.name for criterion in criteria}
+    if not names <= candidate.keys():
+        return None
+    rest = {key: value for key, value in candidate.items() if key not in names}
+    return {**rest, "scores": {name: candidate[name] for name in names}}
 
 
 def _score(scores: dict[str, Any], criterion: Criterion) -> float:

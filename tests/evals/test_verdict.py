@@ -60,9 +60,10 @@ def test_a_verdict_is_found(frame: str) -> None:
         ("It is an 8.", "no JSON object"),
         ("[7, 3]", "no JSON object"),
         (json.dumps(GOOD)[:-2], "no JSON object"),
-        (json.dumps({"accuracy": 7, "tone of voice": 3}), "no JSON object with scores"),
+        (json.dumps({"accuracy": 7, "tone": 3}), "no JSON object with scores"),
+        (json.dumps({"item_id": "deadbeef", **SCORES}), "about item 'deadbeef'"),
+        (json.dumps({"accuracy": 11, "tone of voice": 3}), "not 0 to 10"),
         (json.dumps(GOOD | {"item_id": "deadbeef"}), "about item 'deadbeef'"),
-        (json.dumps({"scores": SCORES}), "about item None"),
         (json.dumps(GOOD | {"scores": [7, 3]}), "no JSON object"),
         (json.dumps(GOOD | {"scores": {"accuracy": 7}}), "no score for tone of voice"),
         (json.dumps(GOOD | {"rationale": 3}), "rationale"),
@@ -135,3 +136,16 @@ def test_the_schema_is_in_the_narrowest_form() -> None:
     check(schema)
     assert list(schema["properties"]) == ["item_id", "rationale", "scores"]
     assert list(schema["properties"]["scores"]["properties"]) == ["accuracy", "tone of voice"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"scores": SCORES},
+        SCORES,
+        {**SCORES, "rationale": ""},
+        {"item_id": "0badcafe", **SCORES},
+    ],
+)
+def test_a_plainer_form_will_do(told: dict[str, object]) -> None:
+    assert parse(json.dumps(told)) == Verdict(SCORES)
