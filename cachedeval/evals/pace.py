@@ -13,7 +13,7 @@ from cachedeval.evals.limits import Limits, RateHeaders
 from cachedeval.evals.others import Others
 from cachedeval.evals.window import Held, Window
 
-__all__ = ["Pace", "Ticket", "count_bytes"]
+__all__ = ["Pace", "Ticket", "guess_tokens"]
 
 _BYTES_PER_TOKEN = 3.0
 _TOKENS_PER_MESSAGE = 8
@@ -46,7 +46,7 @@ class Ticket:
     """Requests of ours that the service counts, up to this one."""
 
 
-def count_bytes(messages: Sequence[dict[str, str]]) -> float:
+def guess_tokens(messages: Sequence[dict[str, str]]) -> float:
     """The prompt's size in tokens by its bytes alone: 3 bytes a token and 8 tokens a message."""
     content = sum(len(message["content"].encode()) for message in messages)
     return content / _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE * len(messages)
@@ -79,7 +79,7 @@ class Pace:
 
     def reserved(self, messages: Sequence[dict[str, str]], max_completion_tokens: int) -> float:
         """Tokens that the service will count for a request when it is sent."""
-        return math.ceil(count_bytes(messages) * self._scale) + max_completion_tokens
+        return math.ceil(guess_tokens(messages) * self._scale) + max_completion_tokens
 
     def delay(self, now: float, tokens: float) -> float:
         """Seconds until a request may be sent: 0 where it may now.

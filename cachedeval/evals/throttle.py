@@ -11,7 +11,7 @@ from aiolimiter import AsyncLimiter
 
 from cachedeval.evals.failures import Failure
 from cachedeval.evals.limits import Limits, RateHeaders
-from cachedeval.evals.pace import Pace, Ticket, count_bytes
+from cachedeval.evals.pace import Pace, Ticket, guess_tokens
 from cachedeval.evals.slots import Slots
 
 __all__ = ["Spent", "Throttle"]
@@ -108,7 +108,7 @@ class Throttle:
                         await self._changed.wait()
                 self._looks -= self._opening
             self.spent.requests += 1
-            return self.pace.take(self._clock(), tokens, count_bytes(messages))
+            return self.pace.take(self._clock(), tokens, guess_tokens(messages))
 
     def answered(self, ticket: Ticket, prompt: int, completion: int, headers: RateHeaders) -> None:
         """A request was answered, well or badly: what it used, and what the headers say."""
