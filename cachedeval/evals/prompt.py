@@ -58,7 +58,8 @@ def _digest(question: str, reference: str | None, response: str) -> str:
 def _marked(name: str, text: str | None, code: str) -> str:
     if text is None:
         return f"(No {name} is given.)"
-    return f"<{name} {code}>\n{text}\n</{name} {code}>"
+    sent = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be sent
+    return f"<{name} {code}>\n{sent}\n</{name} {code}>"
 
 
 def _told(criterion: Criterion) -> str:

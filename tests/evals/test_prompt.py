@@ -122,6 +122,12 @@ def test_any_text_stands_between_its_marks_as_it_is(
     assert text.count(f"<response {code}>") == text.count(f"</response {code}>") == 1
 
 
+def test_half_a_surrogate_pair_does_not_keep_a_prompt_from_being_sent() -> None:
+    text = text_of(render_messages(DEFAULT, "a \ud83d", None, "b \udc00"))
+    assert response_in(text)[1] == "b ?"
+    assert text.encode()
+
+
 def test_one_criterion_edited_changes_one_of_the_split_prompts() -> None:
     edited = msgspec.structs.replace(
         DEFAULT,
