@@ -216,6 +216,8 @@ class Engine:
         with self._lock:
             running, self._running = self._running, None
             self._closed = True
+        if running is not None and not running.is_here:
+            running = None
         if running is not None:
             running.stop()
         # While the loop still runs: a client may have connections on it to close.
@@ -254,7 +256,7 @@ class Engine:
         from cachedeval.engine.worker import Worker  # noqa: PLC0415  nothing of this for hits
 
         with self._lock:
-            if self._running is None:
+            if self._running is None or not self._running.is_here:
                 self._running = Worker(self.store, self.resources)
             return self._running
 

@@ -66,6 +66,8 @@ class Node(Generic[R_co]):
         self.is_async = bool(function.__code__.co_flags & 0x80)  # CO_COROUTINE
         if batch and self.is_async:
             raise InputError(f"{qualname}: a batched node is a generator function, not async")
+        if lane and self.is_async:
+            raise InputError(f"{qualname}: an async step runs on the event loop, not on a lane")
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self.__qualname__ = qualname

@@ -50,6 +50,14 @@ def test_a_batched_node_is_not_async() -> None:
         Node(f, version="1", batch=True)
 
 
+def test_an_async_step_has_no_lane() -> None:
+    async def f(x: int) -> int:
+        return x
+
+    with pytest.raises(InputError, match="not on a lane"):
+        node(version="1", lane="mlx")(f)
+
+
 def test_without_source_there_must_be_a_version() -> None:
     made: dict[str, Any] = {}
     exec("def f(x): return x", made)  # noqa: S102  that is the case
