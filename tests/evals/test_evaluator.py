@@ -14,7 +14,11 @@ from support.tiny_model import make_tiny_model
 from support.workplace import Workplace
 
 from cachedeval import AdapterEvaluator, InputError, OptimizedAdapterEvaluator
+from cachedeval.engine.node import Node
+from cachedeval.evals import rubric_judges
 from cachedeval.evals.failures import Failure, NoSuchModel
+from cachedeval.evals.judging import judge_parse
+from cachedeval.evals.report import Report
 
 
 @pytest.fixture(scope="module")
@@ -272,3 +276,34 @@ def test_a_model_that_the_service_lacks_ends_the_run(
             pytest.raises(NoSuchModel),
         ):
             one.evaluate_adapter(None, place.questions(tmp_path, 3), 3)
+
+
+def test_neither_a_new_parser_nor_tight_limits_cost_a_call(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = place.questions(tmp_path, 6)
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[limits]\nrequests_per_minute = 1\n")
+    with JudgeServer() as server:
+        monkeypatch.setenv("CEREBRAS_BASE_URL", server.url)
+        monkeypatch.setenv("CEREBRAS_API_KEY", "key")
+
+        def evaluate(settings: Path | None = None) -> Report:
+            with AdapterEvaluator(
+                place.model,
+                "cerebras:m",
+                f"disk:{tmp_path / 'c'}",
+                max_tokens=4,
+                limits=None if settings is None else str(settings),
+            ) as one:
+                return one.evaluate_adapter(None, data, 6)
+
+        first = evaluate()
+        # At one request a minute, six calls would take five minutes: the test's time-out.
+        assert evaluate(limits).to_json() == first.to_json()
+        parser = Node(judge_parse.function, version="2", name=judge_parse.name)
+        monkeypatch.setattr(rubric_judges, "judge_parse", parser)
+        again = evaluate(limits)
+        assert again.to_json() == first.to_json()
+        assert again.run["nodes"]["judge"]["computed"] == 0
+        assert server.calls == 6
