@@ -92,6 +92,14 @@ def _measure(given: argparse.Namespace, root: Path, say: _Say, found: Results) -
             yield
         if "reproducibility" in sections:
             say.section = "reproducibility"
+            # Fewer and shorter: some of its ways decode every answer alone.
+            small = replace(
+                profile,
+                questions=min(8, profile.questions),
+                more=min(20, profile.more),
+                max_tokens=min(16, profile.max_tokens),
+            )
+            workplace = Workplace(root / "reproducibility", small, model)
             found["reproducibility"] = measure_reproducibility(workplace, say)
             yield
     if "heavy" in sections:
