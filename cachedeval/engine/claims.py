@@ -7,6 +7,7 @@ waited for with one poll for all of them.
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 from cachedeval.engine.record import Record
@@ -17,6 +18,9 @@ __all__ = ["Claim", "Claims"]
 _FIRST_POLL = 0.02
 _LAST_POLL = 0.2
 """Seconds between two looks at what others compute; they grow from first to last."""
+
+_AT_ONCE = 2000
+"""How many are looked at together."""
 
 
 class Claim(NamedTuple):
@@ -97,11 +101,15 @@ class Claims:
         pause = _FIRST_POLL
         while self._busy:
             await asyncio.sleep(pause)
-            busy, self._busy = self._busy, {}
-            waiting = {recipe: want for recipe, want in busy.items() if not want.future.done()}
+            # In turns, so that ten thousand which wait keep neither a processor nor a disk busy.
+            turn = dict(islice(self._busy.items(), _AT_ONCE))
+            for recipe in turn:
+                del self._busy[recipe]
+            waiting = {recipe: want for recipe, want in turn.items() if not want.future.done()}
             if waiting:
                 await self._settle(waiting)
-            pause = _FIRST_POLL if len(self._busy) < len(busy) else min(pause * 1.5, _LAST_POLL)
+            progress = any(recipe not in self._busy for recipe in turn)
+            pause = _FIRST_POLL if progress else min(pause * 1.5, _LAST_POLL)
         self._polling = False
 
     def _claim(self, wanted: dict[bytes, _Wanted]) -> dict[bytes, Claim]:

@@ -1,5 +1,7 @@
 import asyncio
+import contextlib
 
+import pytest
 from support.faulty import FaultyBackend
 
 from cachedeval.engine.claims import Claim, Claims
@@ -71,6 +73,25 @@ async def test_what_another_holds_is_waited_for() -> None:
         await asyncio.gather(tasks[1], return_exceptions=True)
     await asyncio.wait_for(claims.drain(), 2)  # nothing is left that polls
     assert not backend._leased
+    claims.close()
+
+
+async def test_many_are_waited_for_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cachedeval.engine.claims._AT_ONCE", 10)
+    backend = FaultyBackend()
+    store = Store(backend)
+    claims = Claims(store)
+    with contextlib.ExitStack() as held:
+        for n in range(35):
+            assert held.enter_context(backend.lease(key(n)))
+        tasks = [asyncio.create_task(claim(claims, n)) for n in range(35)]
+        await asyncio.sleep(0.1)
+        backend.counts.clear()
+        await asyncio.sleep(0.3)
+        assert backend.counts["keys read"] <= 10 * backend.counts["get"]
+        store.put_many({key(n): record(n) for n in range(35)})
+        found = await asyncio.wait_for(asyncio.gather(*tasks), 2)
+        assert [each.record for each in found] == [record(n) for n in range(35)]
     claims.close()
 
 
