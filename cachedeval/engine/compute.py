@@ -32,7 +32,8 @@ class Computer:
         self.threads = Threads()
         self._lanes: dict[str, Lane] = {}
         self._waiting: dict[Node[Any], list[Job]] = {}
-        self._running: set[Node[Any]] = set()
+        self._running: dict[Node[Any], tuple[list[Job], asyncio.Future[None]]] = {}
+        """What each node has on a lane, and what is done when the lane is through with it."""
 
     async def compute(self, node: Node[Any], inputs: dict[str, Any]) -> tuple[Any, float]:
         """Return what the node's function makes of the inputs, and the seconds that it took.
@@ -54,6 +55,12 @@ class Computer:
         raise RuntimeError(
             f"{node.name} raised {type(done.error).__name__} {done.error}".rstrip()
         ) from done.error
+
+    async def tidied(self) -> None:
+        """Wait until the batches whose calls are all answered have let go of what they hold."""
+        for jobs, ended in list(self._running.values()):
+            if all(job.future.done() for job in jobs):
+                await asyncio.shield(ended)
 
     def close(self) -> None:
         """End the threads; a step that is running keeps its own until it comes back."""
@@ -95,13 +102,15 @@ class Computer:
         lane = self._lanes.get(node.lane)
         if lane is None:
             lane = self._lanes[node.lane] = Lane(node.lane)
-        self._running.add(node)
         loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        self._running[node] = jobs, ended
 
         post = partial(_post, loop)
 
         def finished() -> None:
-            self._running.discard(node)
+            del self._running[node]
+            ended.set_result(None)
             if self._waiting.get(node):
                 self._start(node)
 

@@ -68,6 +68,9 @@ class Runner:
             run.tasks[call] = loop.create_task(self._settle(call, run))
         try:
             await asyncio.gather(*run.tasks.values())
+            # A batch's last answer is there before the batch lets go of its model, which whoever
+            # asks for the memory back as the next thing may want to be free.
+            await self._computer.tidied()
         except BaseException:
             # A fatal error or an interrupt: let go of the rest, but keep what is done.
             for task in run.tasks.values():
