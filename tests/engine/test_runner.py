@@ -438,7 +438,7 @@ def test_a_slow_holder_is_waited_for_and_a_dead_one_replaced() -> None:
         lease.__exit__(None, None, None)
         start = time.perf_counter()
         assert waiting.result(5) == 2
-        assert time.perf_counter() - start < 1
+        assert time.perf_counter() - start < 5
 
 
 def chain(length: int, step: Callable[[Any], Any]) -> Any:

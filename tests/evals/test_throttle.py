@@ -76,7 +76,7 @@ async def test_a_cooldown_that_begins_meanwhile_holds_for_who_waits_already() ->
     began = time.monotonic()
     throttle.rejected(tickets[0], RateLimited("slow down", retry_after=0.8), NOTHING)
     await waiting
-    assert 0.8 <= time.monotonic() - began <= 1.2
+    assert 0.8 <= time.monotonic() - began <= 3  # 1 and a bit on a quiet machine
 
 
 async def test_a_retry_goes_before_those_who_have_not_been_sent() -> None:
