@@ -12,8 +12,8 @@ from cachedeval.evals.watch import OnProgress
 
 __all__ = ["Pass", "run_demo"]
 
-_MAX_TOKENS = 32
-_QUESTIONS, _QUICK_QUESTIONS = 20, 8
+_MAX_TOKENS = 24
+_QUESTIONS, _QUICK_QUESTIONS = 20, 6
 _RUBRIC = "correctness"
 
 
