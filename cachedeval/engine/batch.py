@@ -59,6 +59,8 @@ def _turns(
     produced = node.function(items)
     try:
         while (result := _next(node, produced)) is not _END:
+            if result is None and not missing:
+                return  # it has nothing more to say, and holds what others may want
             if result is not None:
                 index, value = _read(node, result, missing, len(items))
                 now = time.perf_counter()

@@ -359,6 +359,25 @@ def test_a_generator_that_nobody_wants_any_more_is_closed() -> None:
         assert engine.run(batched((0, 5))(1)) == 5
 
 
+def test_a_batch_that_goes_on_after_its_last_answer_is_ended() -> None:
+    ended, after = threading.Event(), threading.Event()
+
+    @node(version="1", batch=True)
+    def goes_on(batch: Sequence[Item]) -> Iterator[tuple[int, int] | None]:
+        try:
+            yield 0, len(batch)
+            after.set()  # what follows the last answer is still done
+            while True:
+                yield None
+        finally:
+            ended.set()
+
+    with Engine() as engine:
+        assert engine.run(goes_on(1)) == 1
+        assert after.is_set()
+        assert ended.is_set()
+
+
 def test_exit_codes_do_not_end_the_program() -> None:
     @node(version="1")
     def leaves(x: int) -> int:

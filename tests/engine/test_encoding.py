@@ -34,7 +34,7 @@ def test_two_values_share_an_encoding_if_they_are_the_same(pair: tuple[Any, Any]
     assert (encode(one) == encode(other)) == (alike(one) == alike(other))
 
 
-@given(st.lists(NEAR | VALUES, max_size=3), st.lists(NEAR | VALUES, max_size=3))
+@given(st.lists(NEAR, max_size=3), st.lists(NEAR, max_size=3))
 def test_no_encoding_begins_another(ones: list[Any], others: list[Any]) -> None:
     joined = [b"".join(map(encode, values)) for values in (ones, others)]
     assert (joined[0] == joined[1]) == (alike(ones) == alike(others))
@@ -48,7 +48,7 @@ def _hashable(value: Any) -> bool:
     return True
 
 
-@given(st.dictionaries(NEAR.filter(_hashable), VALUES), st.randoms())
+@given(st.dictionaries(NEAR.filter(_hashable), NEAR, max_size=5), st.randoms())
 def test_the_order_of_a_dict_does_not_matter(value: dict[Any, Any], by: random.Random) -> None:
     items = list(value.items())
     by.shuffle(items)

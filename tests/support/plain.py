@@ -112,7 +112,7 @@ def _hashable(scalars: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
             | st.frozensets(inner, max_size=3)
             | st.builds(lambda cls, x, y: cls(x, y), st.sampled_from(MANY), inner, inner)
         ),
-        max_leaves=6,
+        max_leaves=4,
     )
 
 
@@ -128,7 +128,7 @@ def _values(scalars: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
             | st.frozensets(keys, max_size=4)
             | st.builds(lambda cls, x, y: cls(x, y), st.sampled_from(MANY), inner, inner)
         ),
-        max_leaves=12,
+        max_leaves=8,
     )
 
 
