@@ -12,6 +12,7 @@
 """
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -180,13 +181,15 @@ def prefix(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
             prefill(loaded.model, prompt, shared)
         ours = time.perf_counter() - begun
         begun = time.perf_counter()
-        for tokens in (words[:PREFIX], *tails):
-            feed(loaded.model, make_prompt_cache(loaded.model), tokens)
+        cache = make_prompt_cache(loaded.model)
+        feed(loaded.model, cache, words[:PREFIX])
+        for tail in tails:
+            feed(loaded.model, copy.deepcopy(cache), tail)
         ideal = time.perf_counter() - begun
         ratios.append(ours / ideal)
     yield (
         f"{PREFIX} tokens shared by {len(prompts)} prompts: {statistics.median(ratios):.2f} times "
-        f"one prefix and the tails, each by itself (of {_told(ratios)}; wanted: 1.3)"
+        f"one prefix and the tails, each in one pass (of {_told(ratios)}; wanted: 1.3)"
     )
     yield f"without sharing, {sum(map(len, prompts)) / (PREFIX + sum(map(len, tails))):.1f} times as many tokens"
 
