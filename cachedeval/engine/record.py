@@ -71,6 +71,6 @@ def unseal(data: bytes) -> Record:
         raise Damaged("its digest does not match its content")
     try:
         return _decode(body)
-    except (msgspec.MsgspecError, RecursionError, MemoryError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         # Whoever can write a body can seal it: it may be nested without end.
         raise Damaged(f"its body cannot be read: {error}") from None

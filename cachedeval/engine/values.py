@@ -87,7 +87,7 @@ class Codec:
         if payload[:1] == _MESSAGEPACK:
             try:
                 return self._decode(memoryview(payload)[1:])
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise EncodingError(f"not a {self.declared!r}: {error}") from None
         if payload[:1] == _CANONICAL:
             return self._from_canonical(payload[1:])

@@ -84,6 +84,8 @@ HEAD = b"\xc4\x01a\xc4\x01b\xa1c" + (b"\xcb" + bytes(8)) * 2
         b"\x97" + HEAD + b"\x80\x81\xa1k" + b"\x91" * 100_000 + b"\xc0",
         b"\x97" + HEAD + b"\x81\xa1k\xa1x\x80",
         b"\x95\xa1a" + HEAD[3:],
+        b"\x97" + HEAD[:6] + b"\xabxxxxxxxxxx\x80" + HEAD[8:],
+        b"\x97" + HEAD + b"\x80\x81\xa1k\xabxxxxxxxxxx\x80",
         pickle.dumps(RECORD.recipe),
     ],
 )
