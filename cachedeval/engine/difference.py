@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from cachedeval.engine.encoding import Identified, Output, Typed, encode
+from cachedeval.engine.encoding import Identified, Member, Output, Typed, encode
 from cachedeval.engine.errors import EncodingError
 
 __all__ = ["ABSENT", "Difference", "differences", "short"]
@@ -32,13 +32,14 @@ def differences(was: Any, now: Any, where: str = "") -> Iterator[Difference]:
     """Yield the innermost fields in which two values differ."""
     if _same(was, now):
         return
-    was, now = _fields(was), _fields(now)
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in [*was, *(key for key in now if key not in was)]:
+    before, after = _fields(was), _fields(now)
+    inner: list[Difference] = []
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(key for key in after if key not in before)]:
             inside = f"{where} / {key}" if where else str(key)
-            yield from differences(was.get(key, ABSENT), now.get(key, ABSENT), inside)
-        return
-    yield Difference(where, *_show(was, now))
+            inner += differences(before.get(key, ABSENT), after.get(key, ABSENT), inside)
+    # A list and a tuple, or two classes, may differ in nothing that is inside them.
+    yield from inner or [Difference(where, *_show(was, now))]
 
 
 def short(digest: str) -> str:
@@ -83,6 +84,8 @@ def _show(was: Any, now: Any) -> tuple[str, str]:
 def _text(value: Any) -> str:
     if isinstance(value, (Output, Identified)):
         return short(value.digest)
+    if isinstance(value, Member):
+        return f"{value.kind.rpartition('.')[2]}.{value.name}"
     if isinstance(value, Typed):
         return f"{value.kind.rpartition('.')[2]}({', '.join(value.fields)})"
     return value if isinstance(value, str) and ":" in value[:8] else repr(value)

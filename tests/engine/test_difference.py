@@ -6,7 +6,7 @@ from support.plain import VALUES, Colour, alike
 
 from cachedeval.engine.decoding import decode
 from cachedeval.engine.difference import ABSENT, differences, short
-from cachedeval.engine.encoding import Identified, Output, Typed, encode
+from cachedeval.engine.encoding import Identified, Member, Output, Typed, encode
 
 
 def told(was: Any, now: Any) -> list[str]:
@@ -28,7 +28,11 @@ def test_two_values_differ_if_there_is_a_difference(one: Any, other: Any) -> Non
         ({"a": 1}, {"b": 1}, ["a: 1 → (absent)", "b: (absent) → 1"]),
         ({"a": None}, {}, ["a: None → (absent)"]),
         ([1], [1, 2], ["1: (absent) → 2"]),
-        ([], [1], ["[] → {0: 1}"]),
+        ([], [1], ["[] → [1]"]),
+        ([1], (1,), ["[1] → (1,)"]),
+        ({"a": {1: "x"}}, {"a": {True: "x"}}, ["a: {1: 'x'} → {True: 'x'}"]),
+        (Typed("m.P", {"x": 1}), Typed("m.Q", {"x": 1}), ["P(x) → Q(x)"]),
+        ({"c": Member("m.C", "A", 1)}, {"c": Member("m.C", "B", 1)}, ["c: C.A → C.B"]),
         ({"a": 1}, {"a": True}, ["a: 1 → True"]),
         ({"a": 0.0}, {"a": -0.0}, ["a: 0.0 → -0.0"]),
         (
@@ -44,7 +48,7 @@ def test_two_values_differ_if_there_is_a_difference(one: Any, other: Any) -> Non
             ["o: sha256:01234567… → sha256:ab…"],
         ),
         (Typed("m.P", {"x": 1, "y": 2}), Typed("m.P", {"x": 1, "y": 3}), ["y: 2 → 3"]),
-        ({"p": Typed("m.P", {"x": 1})}, {"p": 1}, ["p: {'x': 1} → 1"]),
+        ({"p": Typed("m.P", {"x": 1})}, {"p": 1}, ["p: P(x) → 1"]),
     ],
 )
 def test_the_innermost_fields_are_told(was: Any, now: Any, wanted: list[str]) -> None:
