@@ -1,6 +1,5 @@
 """The engine: runs graphs of calls, and computes only what the cache does not hold."""
 
-import logging
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -9,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.call import Call
-from cachedeval.engine.errors import BackendError, CachedevalError, InputError
+from cachedeval.engine.drift import Drift
+from cachedeval.engine.errors import CachedevalError, InputError
 from cachedeval.engine.explain import Explainer, Explanation
-from cachedeval.engine.nothing import NothingBackend
-from cachedeval.engine.open import open_backend
+from cachedeval.engine.open import open_cache
 from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.plan import Plan, plan_of
 from cachedeval.engine.prune import PruneReport, prune
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 R = TypeVar("R")
-
-_log = logging.getLogger("cachedeval")
 
 
 class Engine:
@@ -64,11 +61,11 @@ class Engine:
         """Per node: calls, hits, computed, failed."""
         self.resources = ResourcePool(memory_budget)
         self._owns_backend = isinstance(cache, str)
-        self.store = Store(_open(cache))
+        self.store = Store(open_cache(cache))
         self._lock = threading.Lock()
         self._running: Worker | None = None
         self._closed = False
-        self._drifted: set[str] = set()
+        self._drift = Drift()
         # For whoever does not close: which records were used, a prune wants to know.
         weakref.finalize(self, self.store.flush)
 
@@ -262,38 +259,9 @@ class Engine:
 
     def _note(self, outcome: Outcome, on_outcome: OnOutcome | None) -> None:
         self.stats.note(outcome)
-        if outcome.state == "hit" and outcome.record is not None:
-            self._notice_drift(outcome, outcome.record)
+        self._drift.notice(outcome)
         if on_outcome is not None:
             on_outcome(outcome)
-
-    def _notice_drift(self, outcome: Outcome, record: Record) -> None:
-        node = outcome.call.node
-        if node.version is None or node.name in self._drifted:
-            return
-        if node.drifted(record.provenance):
-            self._drifted.add(node.name)
-            _log.warning(
-                "the source of %s has changed since results of its version %r were stored, and "
-                "they are still used: raise the version if the results would differ",
-                node.name,
-                node.version,
-            )
-
-
-def _open(cache: str | Backend) -> Backend:
-    if not isinstance(cache, str):
-        if not isinstance(cache, Backend) or isinstance(cache, type):
-            raise InputError(
-                f"a {type(cache).__name__} is no cache: give a URL, as in 'disk:./eval_cache', or "
-                "an open backend"
-            )
-        return cache
-    try:
-        return open_backend(cache)
-    except BackendError as error:
-        _log.warning("%s; going on without a cache", error)
-        return NothingBackend()
 
 
 def _checked(mode: CacheMode) -> CacheMode:

@@ -1,12 +1,16 @@
 """Opening a backend by URL: `SCHEME:REST`, the scheme found among the installed entry points."""
 
+import logging
 from typing import Any
 
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.errors import BackendError, InputError
 from cachedeval.engine.installed import entry_points, load
+from cachedeval.engine.nothing import NothingBackend
 
-__all__ = ["GROUP", "open_backend"]
+__all__ = ["GROUP", "open_backend", "open_cache"]
+
+_log = logging.getLogger("cachedeval")
 
 GROUP = "cachedeval.backends"
 """The entry-point group. An entry's name is the scheme, its object a function of the URL's rest."""
@@ -36,3 +40,26 @@ def open_backend(url: str) -> Backend:
     if not isinstance(opened, Backend):
         raise BackendError(f"cache {url!r}: {found[scheme]} does not return a Backend")
     return opened
+
+
+def open_cache(cache: str | Backend) -> Backend:
+    """Return the backend of an engine; where it cannot be opened, one that holds nothing.
+
+    Args:
+        cache: a URL, or an open backend.
+
+    Raises:
+        InputError: it is neither, or the URL names no installed backend.
+    """
+    if not isinstance(cache, str):
+        if not isinstance(cache, Backend) or isinstance(cache, type):
+            raise InputError(
+                f"a {type(cache).__name__} is no cache: give a URL, as in 'disk:./eval_cache', or "
+                "an open backend"
+            )
+        return cache
+    try:
+        return open_backend(cache)
+    except BackendError as error:
+        _log.warning("%s; going on without a cache", error)
+        return NothingBackend()
