@@ -1,18 +1,25 @@
 """Answering questions: the step from model, adapter, chat and sampling parameters to a text."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Computed, node
-from cachedeval.engine.resource import Handle
+from cachedeval.engine.resource import Handle, Resource
 
-__all__ = ["LANE", "Generation", "GenerationInputs", "Generator", "Prompt", "generation"]
+__all__ = [
+    "LANE",
+    "AdapterResource",
+    "Generation",
+    "GenerationInputs",
+    "Generator",
+    "Prompt",
+    "generation",
+]
 
 LANE = "mlx"
 """The lane of all steps that run a local model: one thread, on which mlx was opened."""
@@ -45,6 +52,31 @@ class Generator(Protocol):
     ) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
         """Yield each prompt's index and answer as soon as it is there; None between steps."""
         ...
+
+
+class AdapterResource(Resource[Path]):
+    """An adapter by its content; it opens to its folder.
+
+    Args:
+        path: its folder.
+        identify: returns what the adapter in the folder is.
+    """
+
+    def __init__(self, path: Path, identify: Callable[[Path], Any]) -> None:
+        super().__init__("adapter", identify(path), lambda: path)
+        self._path = path
+        self._identify = identify
+
+    def check(self) -> None:
+        """Make sure, once it is loaded, that the folder still held what the keys say.
+
+        Raises:
+            InputError: it was changed in the meantime.
+        """
+        if self._identify(self._path) != self.identity:
+            raise InputError(
+                f"adapter {self._path} was changed while it was being evaluated: run again"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +136,17 @@ def generation(
 def _answer(
     first: GenerationInputs, indexes: Sequence[int], prompts: Sequence[Prompt]
 ) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
-    with first.model as generator, first.adapter or nullcontext() as folder:
+    adapter = None if first.adapter is None else first.adapter.resource
+    # Each adapter's own folder, not that of an equal one that was opened before: the other may
+    # have been retrained since.
+    folder = None if adapter is None else adapter.open()
+    check = adapter.check if isinstance(adapter, AdapterResource) else None
+    with first.model as generator:
         for result in generator.generate(folder, prompts):
-            yield None if result is None else (indexes[result[0]], result[1])
+            if result is None:
+                yield None
+                continue
+            if check is not None:  # with the first answer, the adapter has been loaded
+                check()
+                check = None
+            yield indexes[result[0]], result[1]

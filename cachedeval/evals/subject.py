@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from cachedeval.engine.installed import version
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.statmemo import Memo
 from cachedeval.evals.adapters import adapter_identity, resolve_adapter
+from cachedeval.evals.generation import AdapterResource
 from cachedeval.evals.models import model_identity, read_json_object, resolve_model
 
 __all__ = ["LocalModel", "adapter_resource", "model_of", "model_resource", "runtime"]
@@ -22,7 +24,7 @@ class LocalModel(Resource[Any]):
 
     Args:
         path: its folder.
-        identity: what it is, and the runtime that it runs on.
+        identify: returns what it is, and the runtime that it runs on.
         batch_size: prompts decoded together; by memory if None.
         memory_budget: bytes for model and batch, or None.
     """
@@ -30,18 +32,22 @@ class LocalModel(Resource[Any]):
     def __init__(
         self,
         path: Path,
-        identity: dict[str, Any],
+        identify: Callable[[], dict[str, Any]],
         *,
         batch_size: int | None = None,
         memory_budget: int | None = None,
     ) -> None:
         self._retired_loads = 0
         self._service: Any = None
+        identity = identify()
 
         def load() -> Any:
             from cachedeval.evals.mlx.service import ModelService  # noqa: PLC0415  imports mlx
 
             self._service = ModelService(path, batch_size=batch_size, memory_budget=memory_budget)
+            if identify() != identity:
+                unload(self._service)
+                raise InputError(f"model {path} was changed while it was being loaded: run again")
             return self._service
 
         def unload(service: Any) -> None:
@@ -91,18 +97,22 @@ def model_resource(
     Raises:
         InputError: it is no model's folder.
     """
-    identity = {**model_identity(path, memo=memo), "runtime": runtime()}
-    return LocalModel(path, identity, batch_size=batch_size, memory_budget=memory_budget)
+    return LocalModel(
+        path,
+        lambda: {**model_identity(path, memo=memo), "runtime": runtime()},
+        batch_size=batch_size,
+        memory_budget=memory_budget,
+    )
 
 
-def adapter_resource(name: str | os.PathLike[str], memo: Memo) -> Resource[Path]:
+def adapter_resource(name: str | os.PathLike[str], memo: Memo) -> AdapterResource:
     """Return the resource of an adapter, by its content; it opens to its folder.
 
     Raises:
         InputError: it cannot be found, or it is none.
     """
     path = resolve_adapter(os.fspath(name))
-    return Resource("adapter", adapter_identity(path, memo=memo), lambda: path)
+    return AdapterResource(path, lambda folder: adapter_identity(folder, memo=memo))
 
 
 def runtime() -> dict[str, str]:

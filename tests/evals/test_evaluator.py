@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Literal
@@ -308,3 +309,27 @@ def test_neither_a_new_parser_nor_tight_limits_cost_a_call(
         assert again.to_json() == first.to_json()
         assert again.run["nodes"]["judge"]["computed"] == 0
         assert server.calls == 6
+
+
+def test_an_adapter_retrained_between_its_key_and_its_loading_is_refused(
+    place: Workplace, data: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(place.changing, mine)
+    with evaluator(place, tmp_path) as one:
+        (subject,) = one.subjects([mine], data, 3)
+        retrained = (place.other / "adapters.safetensors").read_bytes()
+        (mine / "adapters.safetensors").write_bytes(retrained)
+        with pytest.raises(InputError, match="mine was changed"):
+            one.engine.settle(list(subject.calls()))
+        again = one.evaluate_adapter(mine, data, 3)
+        assert again.run["nodes"]["generation"]["computed"] == 3
+        # A copy of what it was before is answered by its own weights, whatever the first is now.
+        before = one.evaluate_adapter(place.changing, data, 3)
+        assert before.run["nodes"]["generation"]["computed"] == 3
+    with AdapterEvaluator(place.model, "f1", "memory:", max_tokens=8) as fresh:
+        for adapter, report in ((mine, again), (place.changing, before)):
+            told = fresh.evaluate_adapter(adapter, data, 3)
+            assert [i["response"] for i in told["items"]] == [
+                i["response"] for i in report["items"]
+            ]
