@@ -23,8 +23,8 @@ from support.judge_http import Received  # noqa: E402
 from support.judge_load import Load, judge_all  # noqa: E402
 from support.judge_server import JudgeServer  # noqa: E402
 
-from cachedeval.evals.limits import Limits  # noqa: E402
-from cachedeval.evals.policy import Retry  # noqa: E402
+from cachedeval.evals.judging.policy import Retry  # noqa: E402
+from cachedeval.evals.limiting.limits import Limits  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from benchmarks.workplace import Workplace
 __all__ = ["SCENARIOS", "Scenario", "Scenarios"]
 
 _NEW_PARSER = (
-    "import sys; from cachedeval.evals.judging import judge_parse; "
+    "import sys; from cachedeval.evals.judging.nodes import judge_parse; "
     "judge_parse.version = 'benchmark'; from cachedeval.cli.main import main; main(sys.argv[1:])"
 )
 

@@ -57,8 +57,8 @@ def _parsed(parse: Callable[[str], Any]) -> Callable[[Any, Any, str | None], Any
 @_json_option
 def stats(cache: str, *, as_json: bool) -> None:
     """Show what is kept, by step, and the time and money that hits have saved."""
-    from cachedeval.evals.money import SavedMoney  # noqa: PLC0415  not for --help
-    from cachedeval.evals.pricing import load_prices  # noqa: PLC0415
+    from cachedeval.evals.judging.money import SavedMoney  # noqa: PLC0415  not for --help
+    from cachedeval.evals.judging.pricing import load_prices  # noqa: PLC0415
 
     money = SavedMoney()
     with _store_of(cache) as store:

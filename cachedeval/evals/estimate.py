@@ -3,9 +3,9 @@
 from typing import Any
 
 from cachedeval.engine.plan import Plan
-from cachedeval.evals.judging import judge_call
-from cachedeval.evals.money import usd
-from cachedeval.evals.pricing import load_prices
+from cachedeval.evals.judging.money import usd
+from cachedeval.evals.judging.nodes import judge_call
+from cachedeval.evals.judging.pricing import load_prices
 
 __all__ = ["Estimate", "estimate"]
 
@@ -48,7 +48,7 @@ def estimate(plan: Plan, judge: str, limits: str | None = None) -> Estimate:
     """
     own = None
     if limits is not None:
-        from cachedeval.evals.settings import load_settings  # noqa: PLC0415  slow to import
+        from cachedeval.evals.judging.settings import load_settings  # noqa: PLC0415  slow to import
 
         own = load_settings(limits).prices
     judging = plan.get(judge_call.name)

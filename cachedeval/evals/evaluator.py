@@ -17,7 +17,7 @@ from cachedeval.engine.plan import Plan
 from cachedeval.engine.statmemo import Memo, ProcessMemo
 from cachedeval.evals.dataset import read_questions
 from cachedeval.evals.items import Subject, read_item
-from cachedeval.evals.judges import open_judge
+from cachedeval.evals.judging.judges import open_judge
 from cachedeval.evals.report import Report, build_report
 from cachedeval.evals.sample import Sampling, draw
 from cachedeval.evals.subject import LocalModel, adapter_resource, model_of, model_resource
@@ -25,7 +25,7 @@ from cachedeval.evals.watch import OnProgress, Progress, Watch
 
 if TYPE_CHECKING:
     from cachedeval.engine.runner import CacheMode
-    from cachedeval.evals.judge import Judge
+    from cachedeval.evals.judging.judge import Judge
 
 __all__ = ["DEFAULT_JUDGE", "AdapterEvaluator", "OptimizedAdapterEvaluator"]
 

@@ -9,7 +9,7 @@ from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.resource import Resource
 from cachedeval.evals.dataset import Question
 from cachedeval.evals.generation import Generation, generation
-from cachedeval.evals.judge import Bench, Judge
+from cachedeval.evals.judging.judge import Bench, Judge
 from cachedeval.evals.report import Item
 
 __all__ = ["Bound", "Subject", "read_item"]

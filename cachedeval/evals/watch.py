@@ -11,8 +11,8 @@ from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.resolve import graph_of
 from cachedeval.engine.stats import NodeStats, Stats
 from cachedeval.evals.generation import generation
-from cachedeval.evals.judge import Judge
-from cachedeval.evals.money import TOKENS, usd
+from cachedeval.evals.judging.judge import Judge
+from cachedeval.evals.judging.money import TOKENS, usd
 from cachedeval.evals.subject import LocalModel
 
 if TYPE_CHECKING:

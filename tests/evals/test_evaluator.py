@@ -16,11 +16,11 @@ from support.workplace import Workplace
 
 from cachedeval import AdapterEvaluator, InputError, OptimizedAdapterEvaluator
 from cachedeval.engine.node import Node
-from cachedeval.evals import rubric_judges
-from cachedeval.evals.failures import Failure, NoSuchModel
-from cachedeval.evals.judging import judge_parse
+from cachedeval.evals.judging import rubric_judges
+from cachedeval.evals.judging.failures import Failure, NoSuchModel
+from cachedeval.evals.judging.nodes import judge_parse
+from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.report import Report
-from cachedeval.evals.verdict import Verdict
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from cachedeval.engine.node import Call
 from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.record import Record
 from cachedeval.engine.resource import Resource
-from cachedeval.evals.failures import TimedOut
 from cachedeval.evals.generation import Generation, generation
 from cachedeval.evals.items import Bound, Subject, read_item
-from cachedeval.evals.judging import judge_parse
-from cachedeval.evals.verdict import Verdict
+from cachedeval.evals.judging.failures import TimedOut
+from cachedeval.evals.judging.nodes import judge_parse
+from cachedeval.evals.judging.verdict import Verdict
 
 QUESTIONS = [asked("Why?", "So."), asked("Who?", "Me.")]
 GREEDY = {"max_tokens": 8, "temperature": 0.0, "top_p": 1.0}

@@ -8,8 +8,8 @@ from cachedeval.engine.resource import Resource
 from cachedeval.engine.statmemo import ProcessMemo
 from cachedeval.evals.dataset import Question
 from cachedeval.evals.generation import Generation, generation
-from cachedeval.evals.judge import Bench, Judge
-from cachedeval.evals.judges import open_judge
+from cachedeval.evals.judging.judge import Bench, Judge
+from cachedeval.evals.judging.judges import open_judge
 
 __all__ = ["answer_to", "asked", "bench_of", "judge_of", "recipe"]
 

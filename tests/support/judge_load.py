@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 from support.judge_verdicts import verdict
 
-from cachedeval.evals.failures import Failure
-from cachedeval.evals.limits import Limits
-from cachedeval.evals.policy import Retry
-from cachedeval.evals.prompt import item_id, render_messages
+from cachedeval.evals.judging.failures import Failure
+from cachedeval.evals.judging.policy import Retry
+from cachedeval.evals.judging.prompt import item_id, render_messages
+from cachedeval.evals.judging.retry import judge
+from cachedeval.evals.judging.rubric import Rubric, load_rubric
+from cachedeval.evals.judging.verdict import Verdict, parse_verdict, response_format
+from cachedeval.evals.limiting.limits import Limits
+from cachedeval.evals.limiting.throttle import Throttle
 from cachedeval.evals.providers import ChatReply, ChatRequest, open_provider, parse_judge
-from cachedeval.evals.retry import judge
-from cachedeval.evals.rubric import Rubric, load_rubric
-from cachedeval.evals.throttle import Throttle
-from cachedeval.evals.verdict import Verdict, parse_verdict, response_format
 
 KEY = "csk-a-secret-of-the-tests"
 

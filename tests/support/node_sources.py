@@ -14,7 +14,8 @@ import xxhash
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.node import Node
 from cachedeval.engine.source import _normal, source_fingerprint
-from cachedeval.evals import generation, judging
+from cachedeval.evals import generation
+from cachedeval.evals.judging import nodes as judging
 
 __all__ = ["NODES", "declared", "sources"]
 
@@ -37,9 +38,14 @@ NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
     ),
     "judge": (
         judging.judge_call,
-        ("evals/prompt.py", "evals/verdict.py", "evals/client.py", "evals/providers/completion.py"),
+        (
+            "evals/judging/prompt.py",
+            "evals/judging/verdict.py",
+            "evals/judging/client.py",
+            "evals/providers/completion.py",
+        ),
     ),
-    "judge_parse": (judging.judge_parse, ("evals/prompt.py", "evals/verdict.py")),
+    "judge_parse": (judging.judge_parse, ("evals/judging/prompt.py", "evals/judging/verdict.py")),
     "reference": (judging.reference_score, ("evals/providers/reference.py",)),
     "local_judge": (judging.local_judge, _mlx("alone", "decoding", "neartie", "sampling")),
 }

@@ -7,12 +7,12 @@ from pathlib import Path
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Computed
 from cachedeval.evals.generation import Generation, Prompt
-from cachedeval.evals.judging import JudgedItem
+from cachedeval.evals.judging.nodes import JudgedItem
+from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.mlx.decoding import decode
 from cachedeval.evals.mlx.loading import load_model
 from cachedeval.evals.mlx.requests import DecodeRequest, render_prompt
 from cachedeval.evals.mlx.verdicts import verdicts
-from cachedeval.evals.verdict import Verdict
 
 __all__ = ["ModelService"]
 

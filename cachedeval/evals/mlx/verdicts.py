@@ -7,12 +7,12 @@ The model is not asked to write anything. After a prompt that asks for one digit
 from collections.abc import Iterator, Sequence
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.judging import JudgedItem
+from cachedeval.evals.judging.nodes import JudgedItem
+from cachedeval.evals.judging.rubric import Criterion
+from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.mlx.loading import LoadedModel
 from cachedeval.evals.mlx.requests import render_prompt
 from cachedeval.evals.mlx.scoring import digit_tokens, expected_scores
-from cachedeval.evals.rubric import Criterion
-from cachedeval.evals.verdict import Verdict
 
 __all__ = ["verdicts"]
 

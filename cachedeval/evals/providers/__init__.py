@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, get_args
 from urllib.parse import urlsplit
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.limits import Limits, cerebras_free_tier
+from cachedeval.evals.limiting.limits import Limits, cerebras_free_tier
 
 __all__ = [
     "CEREBRAS_URL",

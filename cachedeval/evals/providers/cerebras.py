@@ -3,7 +3,7 @@
 import httpx
 from cerebras.cloud import sdk
 
-from cachedeval.evals.failures import ConnectionFailed, TimedOut
+from cachedeval.evals.judging.failures import ConnectionFailed, TimedOut
 from cachedeval.evals.providers import ChatReply, ChatRequest
 from cachedeval.evals.providers.completion import failure_of_reply, read_completion
 from cachedeval.evals.providers.connections import CONNECT_SECONDS, http_client

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from cachedeval.evals.failures import Failure, Refused, ServerError, failure_of_status
-from cachedeval.evals.limits import retry_after
+from cachedeval.evals.judging.failures import Failure, Refused, ServerError, failure_of_status
+from cachedeval.evals.limiting.limits import retry_after
 from cachedeval.evals.providers import ChatReply
 
 __all__ = ["failure_of_reply", "read_completion"]

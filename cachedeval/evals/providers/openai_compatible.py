@@ -5,7 +5,7 @@ Plain httpx: one POST needs no SDK, and httpx is here anyway.
 
 import httpx
 
-from cachedeval.evals.failures import ConnectionFailed, TimedOut
+from cachedeval.evals.judging.failures import ConnectionFailed, TimedOut
 from cachedeval.evals.providers import ChatReply, ChatRequest
 from cachedeval.evals.providers.completion import failure_of_reply, read_completion
 from cachedeval.evals.providers.connections import CONNECT_SECONDS, http_client

@@ -11,8 +11,8 @@ from support.judge_http import Answer
 from support.judge_load import KEY
 from support.judge_server import JudgeServer
 
-from cachedeval.evals.failures import ConnectionFailed, Failure, RateLimited, Unauthorised
-from cachedeval.evals.limits import RateHeaders
+from cachedeval.evals.judging.failures import ConnectionFailed, Failure, RateLimited, Unauthorised
+from cachedeval.evals.limiting.limits import RateHeaders
 from cachedeval.evals.providers import (
     ChatProvider,
     ChatReply,

@@ -14,8 +14,8 @@ import pytest
 from support.judge_load import Load, judge_all
 
 from cachedeval.evals.demo.model import MODEL_NAME
-from cachedeval.evals.limits import Limits
-from cachedeval.evals.policy import Retry
+from cachedeval.evals.judging.policy import Retry
+from cachedeval.evals.limiting.limits import Limits
 
 JUDGES = ("openai:default_model", "cerebras:default_model")
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.limits import Limits, cerebras_free_tier
+from cachedeval.evals.limiting.limits import Limits, cerebras_free_tier
 from cachedeval.evals.providers import (
     ChatRequest,
     JudgeSpec,
@@ -119,8 +119,8 @@ def test_a_requests_body_has_what_was_set() -> None:
 
 def test_naming_a_judge_imports_no_client() -> None:
     code = (
-        "import sys, cachedeval.evals.providers, cachedeval.evals.settings,"
-        " cachedeval.evals.verdict, cachedeval.evals.prompt, cachedeval.evals.pricing,"
+        "import sys, cachedeval.evals.providers, cachedeval.evals.judging.settings,"
+        " cachedeval.evals.judging.verdict, cachedeval.evals.judging.prompt, cachedeval.evals.judging.pricing,"
         " cachedeval.evals.providers.reference\n"
         "print([m for m in ('asyncio', 'cerebras', 'httpx', 'tenacity', 'aiolimiter')"
         " if m in sys.modules])"

@@ -1,0 +1,1 @@
+"""Judging: what a judge is asked, how it is asked over HTTP, and how its reply is read."""

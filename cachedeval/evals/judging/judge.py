@@ -1,0 +1,67 @@
+"""What a judge is: it binds an answer to the steps that score it, and reads their verdicts."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from cachedeval.engine.node import Call, Node
+from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.statmemo import Memo
+from cachedeval.evals.dataset import Question
+from cachedeval.evals.generation import Generation
+from cachedeval.evals.judging.pricing import Prices
+from cachedeval.evals.judging.verdict import Verdict
+
+__all__ = ["DECIMALS", "Bench", "Judge", "Scored"]
+
+DECIMALS = 6
+"""Kept of a score, far below what it can mean."""
+
+Bench = Callable[[Question, Call[Generation]], tuple[Call[Verdict], ...]]
+"""Binds an answer to the steps whose verdicts score it."""
+
+
+class Scored(NamedTuple):
+    """What verdicts come to."""
+
+    score: float
+    """0 to 100."""
+    criteria: dict[str, float]
+    rationale: str
+    spread: float | None
+    """The standard deviation of the score over repeated verdicts; None where there is one."""
+
+
+class Judge(Protocol):
+    """Someone who scores answers."""
+
+    name: str
+    """As reports call it."""
+    rubric_name: str | None
+    node: Node[Any]
+    """The step that is counted as judging."""
+    prices: Prices
+    """What tokens cost, by judge; empty for judges that cost nothing."""
+
+    def prepare(self, memo: Memo) -> Bench:
+        """Find and identify what is judged by; nothing is loaded or connected.
+
+        Raises:
+            InputError: it cannot be found.
+        """
+        ...
+
+    def read(self, verdicts: Sequence[Verdict], question: Question) -> Scored:
+        """Return the score that a question's verdicts come to."""
+        ...
+
+    def unreadable(self, outcomes: Iterable[Outcome]) -> list[Call[Any]]:
+        """Return the calls whose stored results no parser can read."""
+        ...
+
+    def check_access(self) -> None:
+        """Find out whether the judge can be asked, without asking.
+
+        Raises:
+            InputError: it cannot; a key is missing.
+        """
+        ...

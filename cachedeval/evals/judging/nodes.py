@@ -1,0 +1,146 @@
+"""Judging answers: the steps from question, reference and answer to a verdict.
+
+A judge over HTTP is two steps. `judge_call` holds the raw reply, which was paid for; `judge_parse`
+reads it, for nothing. So a better parser never pays again.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from cachedeval.engine.node import Computed, node
+from cachedeval.engine.resource import Handle
+from cachedeval.evals.generation import LANE, Generation
+from cachedeval.evals.judging.failures import Failure
+from cachedeval.evals.judging.prompt import item_id
+from cachedeval.evals.judging.rubric import Rubric
+from cachedeval.evals.judging.verdict import Verdict, parse_verdict
+from cachedeval.evals.providers import reference
+
+if TYPE_CHECKING:
+    from cachedeval.evals.judging.client import JudgeClient
+
+__all__ = [
+    "JudgedItem",
+    "LocalJudgeInputs",
+    "NoReference",
+    "judge_call",
+    "judge_parse",
+    "local_judge",
+    "reference_score",
+]
+
+Metric = Literal["exact", "f1"]
+
+
+class NoReference(Failure):
+    """The metric compares with a reference answer, and the question has none."""
+
+    kind = "no_reference"
+
+
+@node(version="1", name="judge")
+async def judge_call(
+    *,
+    judge: "Handle[JudgeClient]",
+    rubric: Handle[Rubric],
+    question: str,
+    reference: str | None,
+    response: Generation,
+    temperature: float | None,
+    max_completion_tokens: int,
+    seed: int | None,
+    repeat: int,
+) -> Computed[str]:
+    """Return a judge's raw reply, known to hold a verdict."""
+    del repeat  # independent draws of the same verdict differ in it alone
+    with judge as client, rubric as asked:
+        reply = await client.ask(
+            asked,
+            question,
+            reference,
+            response.text,
+            temperature=temperature,
+            max_completion_tokens=max_completion_tokens,
+            seed=seed,
+        )
+    return Computed(
+        reply.content,
+        cost={
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+        },
+        provenance={"finish_reason": reply.finish_reason},
+    )
+
+
+@node(version="1", name="judge_parse")
+def judge_parse(
+    *,
+    reply: str,
+    rubric: Handle[Rubric],
+    question: str,
+    reference: str | None,
+    response: Generation,
+) -> Verdict:
+    """Return the verdict in a judge's reply."""
+    with rubric as asked:
+        return parse_verdict(reply, asked.criteria, item_id(question, reference, response.text))
+
+
+@node(version="1", name="reference")
+def reference_score(metric: Metric, reference_answer: str | None, response: Generation) -> Verdict:
+    """Return how well an answer agrees with the reference, 0 to 1."""
+    if reference_answer is None:
+        raise NoReference(f"the question has no reference answer, and {metric} compares with one")
+    measure = reference.exact if metric == "exact" else reference.f1
+    return Verdict({metric: measure(response.text, reference_answer)})
+
+
+class JudgedItem(NamedTuple):
+    """What a local model judges, and by what."""
+
+    rubric: Rubric
+    question: str
+    reference: str | None
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalJudgeInputs:
+    """The inputs of one judgement by a model on this machine.
+
+    Attributes:
+        judge: the model.
+        rubric: what it scores.
+        question: what was asked.
+        reference: the right answer, where there is one.
+        response: what was answered.
+    """
+
+    judge: Handle[Any]
+    rubric: Handle[Rubric]
+    question: str
+    reference: str | None
+    response: Generation
+
+
+@node(version="1", name="local_judge", batch=True, lane=LANE)
+def local_judge(
+    batch: Sequence[LocalJudgeInputs],
+) -> Iterator[tuple[int, Verdict | Exception] | None]:
+    """Judge answers by the probabilities that a model gives the scores."""
+    groups: dict[str, list[int]] = {}
+    for index, inputs in enumerate(batch):
+        groups.setdefault(inputs.judge.resource.identified.digest, []).append(index)
+    for indexes in groups.values():
+        items = []
+        for index in indexes:
+            inputs = batch[index]
+            with inputs.rubric as rubric:
+                items.append(
+                    JudgedItem(rubric, inputs.question, inputs.reference, inputs.response.text)
+                )
+        with batch[indexes[0]].judge as service:
+            for result in service.judge(items):
+                yield None if result is None else (indexes[result[0]], result[1])

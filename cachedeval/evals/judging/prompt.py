@@ -1,0 +1,81 @@
+"""The messages that ask a judge for one verdict.
+
+They are part of what identifies a judgement, so everything in them follows from their content: the
+same rubric, question, reference and response give the same bytes. The answer under judgement is
+data: it stands between marks that it cannot forge.
+"""
+
+import hashlib
+from string import Template
+
+from cachedeval.evals.judging.rubric import Criterion, Rubric
+
+__all__ = ["item_id", "render_messages"]
+
+
+def item_id(question: str, reference: str | None, response: str) -> str:
+    """A short name of what is judged, made of its content: eight hexadecimal digits."""
+    return _digest(question, reference, response)[:8]
+
+
+def render_messages(
+    rubric: Rubric, question: str, reference: str | None, response: str
+) -> list[dict[str, str]]:
+    """The messages that ask for one verdict.
+
+    ``$criteria`` and ``$reply_format`` become what the rubric asks for, ``$item_id`` the item's
+    name, ``$question``, ``$reference`` and ``$response`` the texts between marks. The marks carry
+    a code made of the texts themselves, so no text can contain its own. Texts are put in once:
+    a placeholder inside of one stays what it is.
+    """
+    texts = {"question": question, "reference": reference, "response": response}
+    digest = _digest(question, reference, response)
+    code = digest[8:24]
+    while any(code in text for text in texts.values() if text):  # no chance, and no trust in it
+        digest = hashlib.sha256(digest.encode()).hexdigest()
+        code = digest[8:24]
+    values = {
+        "criteria": "\n".join(map(_told, rubric.criteria)),
+        "reply_format": _reply_format(rubric),
+        "item_id": item_id(question, reference, response),
+        **{name: _marked(name, text, code) for name, text in texts.items()},
+    }
+    messages = []
+    for role, template in (("system", rubric.system), ("user", rubric.template)):
+        if template:
+            messages.append({"role": role, "content": Template(template).substitute(values)})
+    return messages
+
+
+def _digest(question: str, reference: str | None, response: str) -> str:
+    sha = hashlib.sha256()
+    for text in (question, reference, response):
+        data = b"" if text is None else text.encode("utf-8", "surrogatepass")
+        sha.update(f"{-1 if text is None else len(data)}:".encode() + data)
+    return sha.hexdigest()
+
+
+def _marked(name: str, text: str | None, code: str) -> str:
+    if text is None:
+        return f"(No {name} is given.)"
+    sent = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be sent
+    return f"<{name} {code}>\n{sent}\n</{name} {code}>"
+
+
+def _told(criterion: Criterion) -> str:
+    low, high = criterion.range
+    lines = [f"- {criterion.name} ({low:g} to {high:g}): {criterion.description.strip()}"]
+    lines += [f"  {low + step:g}: {level}" for step, level in enumerate(criterion.levels)]
+    return "\n".join(lines)
+
+
+def _reply_format(rubric: Rubric) -> str:
+    scores = ", ".join(
+        f'"{criterion.name}": <{criterion.range[0]:g} to {criterion.range[1]:g}>'
+        for criterion in rubric.criteria
+    )
+    return (
+        "Reply with one JSON object and nothing else, in this form:\n"
+        '{"item_id": "<the item id that you are given>", "rationale": "<why, in one or two'
+        f' sentences>", "scores": {{{scores}}}}}'
+    )

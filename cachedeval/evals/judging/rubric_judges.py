@@ -1,0 +1,220 @@
+"""The judges that score by a rubric: a service over HTTP, and a model on this machine."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from cachedeval.engine.node import Call, Node
+from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.resource import Resource
+from cachedeval.engine.statmemo import Memo
+from cachedeval.evals.dataset import Question
+from cachedeval.evals.generation import Generation
+from cachedeval.evals.judging.failures import BadVerdict
+from cachedeval.evals.judging.judge import DECIMALS, Bench, Scored
+from cachedeval.evals.judging.nodes import judge_call, judge_parse, local_judge
+from cachedeval.evals.judging.pricing import Prices, load_prices
+from cachedeval.evals.judging.rubric import Rubric, rubric_of_levels
+from cachedeval.evals.judging.verdict import Verdict
+from cachedeval.evals.models import resolve_model
+from cachedeval.evals.providers import JudgeSpec, key_of
+from cachedeval.evals.statistics import spread
+
+__all__ = ["LocalJudge", "LocalModelOf", "RemoteJudge"]
+
+_MAX_COMPLETION_TOKENS = 2048
+"""Room for a reasoning judge to think; the service reserves it against the tokens a minute."""
+
+LocalModelOf = Callable[[Any, Memo], Resource[Any]]
+
+
+def _rubric_resource(rubric: Rubric) -> Resource[Rubric]:
+    return Resource("rubric", msgspec.to_builtins(rubric), lambda: rubric)
+
+
+def _asked(question: Question) -> str:
+    """Return what the judge is told was asked: the last message, or the whole chat as lines."""
+    if len(question.messages) == 1:
+        return question.question
+    return "\n\n".join(f"{m['role']}: {m['content']}" for m in question.messages)
+
+
+def _own_rubric(question: Question) -> Rubric | None:
+    """Return the rubric that a question brings along, in BiGGen-Bench's form, or None."""
+    if not question.rubric:
+        return None
+    nested = question.rubric.get("score_rubric", question.rubric.get("rubric"))
+    form = nested if isinstance(nested, dict) else question.rubric
+    if not any(name.startswith("score") and name.endswith("_description") for name in form):
+        return None
+    return rubric_of_levels(form, where=f"question {question.id}")
+
+
+class _ByRubric:
+    """What judges with a rubric share."""
+
+    def __init__(self, name: str, rubric: Rubric, *, per_criterion: bool) -> None:
+        self.name = name
+        self.rubric_name: str | None = rubric.name
+        self.prices: Prices = {}
+        self._rubric = rubric
+        self._split = per_criterion
+        self._usual = self._parts_of(rubric)
+
+    def read(self, verdicts: Sequence[Verdict], question: Question) -> Scored:
+        """Return the score that a question's verdicts come to."""
+        rubric = _own_rubric(question) or self._rubric
+        per_round = self._rounds(verdicts, rubric)
+        totals = [rubric.total(scores) for scores in per_round]
+        overall = spread(totals)
+        return Scored(
+            round(overall.mean, DECIMALS),
+            {
+                criterion.name: round(
+                    spread([scores[criterion.name] for scores in per_round]).mean, DECIMALS
+                )
+                for criterion in rubric.criteria
+            },
+            "\n".join(dict.fromkeys(v.rationale for v in verdicts if v.rationale)),
+            None if overall.stdev is None else round(overall.stdev, DECIMALS),
+        )
+
+    def _parts(self, question: Question) -> list[Resource[Rubric]]:
+        """Return what a question is judged by: one rubric, or one a criterion."""
+        own = _own_rubric(question)
+        return self._usual if own is None else self._parts_of(own)
+
+    def _parts_of(self, rubric: Rubric) -> list[Resource[Rubric]]:
+        return [_rubric_resource(part) for part in (rubric.split() if self._split else [rubric])]
+
+    @staticmethod
+    def _rounds(verdicts: Sequence[Verdict], rubric: Rubric) -> list[dict[str, float]]:
+        """Put the verdicts of single criteria together again, a dict for each repeat."""
+        rounds: list[dict[str, float]] = [{}]
+        for verdict in verdicts:
+            if verdict.scores.keys() & rounds[-1].keys():
+                rounds.append({})
+            rounds[-1].update(verdict.scores)
+        assert all(len(scores) == len(rubric.criteria) for scores in rounds)  # noqa: S101  bound so
+        return rounds
+
+
+class RemoteJudge(_ByRubric):
+    """A judge over HTTP."""
+
+    node: Node[Any] = judge_call
+
+    def __init__(
+        self,
+        spec: JudgeSpec,
+        rubric: Rubric,
+        *,
+        per_criterion: bool,
+        repeats: int,
+        limits: str | None,
+    ) -> None:
+        super().__init__(str(spec), rubric, per_criterion=per_criterion)
+        self._spec = spec
+        self._repeats = repeats
+        self._settings: Any = None
+        if limits is not None:
+            from cachedeval.evals.judging.settings import load_settings  # noqa: PLC0415  slow to import
+
+            self._settings = load_settings(limits)
+        self.prices = load_prices(self._settings and self._settings.prices)
+        self._client = Resource(
+            "judge",
+            {"provider": spec.provider, "model": spec.model},
+            self._open,
+            close=lambda client: client.close(),
+        )
+
+    def prepare(self, memo: Memo) -> Bench:
+        """Find and identify what is judged by; see `Judge`."""
+        del memo
+        return self._bind
+
+    def check_access(self) -> None:
+        """Raise an `InputError` where the key is missing."""
+        key_of(self._spec, os.environ)
+
+    def unreadable(self, outcomes: Iterable[Outcome]) -> list[Call[Any]]:
+        """Return the calls whose stored results no parser can read."""
+        return [
+            upstream
+            for outcome in outcomes
+            if outcome.call.node is judge_parse and isinstance(outcome.error, BadVerdict)
+            for upstream in outcome.call.upstream
+            if upstream.node is judge_call
+        ]
+
+    def _open(self) -> Any:
+        from cachedeval.evals.judging.client import JudgeClient  # noqa: PLC0415  imports the SDK
+        from cachedeval.evals.judging.settings import JudgeSettings  # noqa: PLC0415
+
+        return JudgeClient(self._spec, self._settings or JudgeSettings())
+
+    def _bind(self, question: Question, answer: Call[Generation]) -> tuple[Call[Verdict], ...]:
+        parts = self._parts(question)
+        item = {
+            "question": _asked(question),
+            "reference": question.reference,
+            "response": answer,
+        }
+        calls = []
+        for repeat in range(self._repeats):
+            for rubric in parts:
+                reply = judge_call(
+                    judge=self._client,
+                    rubric=rubric,
+                    temperature=0.0,
+                    max_completion_tokens=_MAX_COMPLETION_TOKENS,
+                    seed=repeat,
+                    repeat=repeat,
+                    **item,
+                )
+                calls.append(judge_parse(reply=reply, rubric=rubric, **item))
+        return tuple(calls)
+
+
+class LocalJudge(_ByRubric):
+    """A model on this machine, which is read rather than asked."""
+
+    node: Node[Any] = local_judge
+
+    def __init__(
+        self, spec: JudgeSpec, rubric: Rubric, local_model: LocalModelOf, *, per_criterion: bool
+    ) -> None:
+        super().__init__(str(spec), rubric, per_criterion=per_criterion)
+        self._spec = spec
+        self._local_model = local_model
+
+    def prepare(self, memo: Memo) -> Bench:
+        """Find and identify what is judged by; see `Judge`."""
+        path = resolve_model(self._spec.model)
+        self.name = f"mlx:{path.name}"
+        judge = self._local_model(path, memo)
+
+        def bind(question: Question, answer: Call[Generation]) -> tuple[Call[Verdict], ...]:
+            return tuple(
+                local_judge(
+                    judge=judge,
+                    rubric=rubric,
+                    question=_asked(question),
+                    reference=question.reference,
+                    response=answer,
+                )
+                for rubric in self._parts(question)
+            )
+
+        return bind
+
+    def unreadable(self, outcomes: Iterable[Outcome]) -> list[Call[Any]]:
+        """Return the calls whose stored results no parser can read."""
+        del outcomes
+        return []
+
+    def check_access(self) -> None:
+        """Find nothing: the model's folder was found when it was identified."""

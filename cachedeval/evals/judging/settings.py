@@ -1,0 +1,57 @@
+"""A judge's settings as a user writes them: limits, retries and prices, in one TOML file.
+
+::
+
+    [limits]                        # of your account; what you leave out is not limited
+    requests_per_minute = 1000
+    tokens_per_minute = 1_000_000
+    max_concurrency = 64
+
+    [retry]
+    deadline = 120                  # seconds for one request
+
+    [prices."cerebras:my-model"]    # US dollars per million tokens
+    input = 0.35
+    output = 0.75
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from cachedeval.evals.judging.policy import Retry
+from cachedeval.evals.judging.pricing import Price
+from cachedeval.evals.judging.tables import convert_table, read_table
+from cachedeval.evals.limiting.limits import Limits
+from cachedeval.evals.providers import JudgeSpec, default_limits
+
+__all__ = ["JudgeSettings", "load_settings"]
+
+
+class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a judge is called. None of it changes a verdict, so none of it is part of a key.
+
+    Attributes:
+        limits: What the service permits; None takes `default_limits`.
+        retry: How often and how long a judgement is tried.
+        prices: The user's own prices, beside and before the built-in ones.
+    """
+
+    limits: Limits | None = None
+    retry: Retry = Retry()
+    prices: dict[str, Price] = {}
+
+    def limits_for(self, spec: JudgeSpec, environ: Mapping[str, str]) -> Limits:
+        """The limits that hold for a judge."""
+        return self.limits if self.limits is not None else default_limits(spec, environ)
+
+
+def load_settings(path: str | Path) -> JudgeSettings:
+    """Read a settings file.
+
+    Raises:
+        InputError: It is missing, no TOML, or has a field that there is not; the message says
+            which, and what was meant.
+    """
+    return convert_table(read_table(Path(path)), JudgeSettings, str(path))

@@ -1,0 +1,1 @@
+"""Staying within a service's limits: requests and tokens a minute, and calls at once."""

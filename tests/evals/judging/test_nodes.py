@@ -1,0 +1,143 @@
+"""The steps that judge, run by the engine; those over HTTP with the real SDK, on loopback."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from support.bound import asked, bench_of, judge_of
+from support.judge_http import Answer, completion
+from support.judge_server import JudgeServer
+
+from cachedeval.engine.engine import Engine
+from cachedeval.engine.node import Call, node
+from cachedeval.engine.resource import Resource
+from cachedeval.evals.generation import Generation
+from cachedeval.evals.judging.failures import BadVerdict
+from cachedeval.evals.judging.nodes import (
+    JudgedItem,
+    NoReference,
+    judge_call,
+    local_judge,
+    reference_score,
+)
+from cachedeval.evals.judging.rubric import Rubric, load_rubric, rubric_of_levels
+from cachedeval.evals.judging.verdict import Verdict
+
+WHY = asked("Why?", "So.")
+LEVELS = {"criteria": "Kind?"} | {f"score{n}_description": f"level {n}" for n in range(1, 6)}
+
+
+@node(version="1", name="said")
+def said(text: str) -> Generation:
+    return Generation(text, "stop")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
+    with JudgeServer() as server:
+        monkeypatch.setenv("CEREBRAS_BASE_URL", server.url)
+        monkeypatch.setenv("CEREBRAS_API_KEY", "key")
+        yield server
+
+
+def verdict_on(text: str, **options: Any) -> Call[Verdict]:
+    (call,) = bench_of(judge_of(**options))(WHY, said(text))
+    return call
+
+
+def test_a_reply_is_kept_with_what_it_cost(server: JudgeServer) -> None:
+    with Engine() as engine:
+        call = verdict_on("Because.")
+        (reply,) = [upstream for upstream in call.upstream if upstream.node is judge_call]
+        (first,) = engine.settle([reply])
+        verdict = engine.run(call)
+        (again,) = engine.settle([verdict_on("Because.")])
+    assert server.calls == 1
+    assert first.record is not None
+    assert first.record.cost["prompt_tokens"] > 0
+    assert first.record.cost["completion_tokens"] > 0
+    assert first.record.provenance["finish_reason"] == "stop"
+    assert again.state == "hit"
+    assert set(verdict.scores) == {"accuracy", "relevance", "completeness", "clarity"}
+
+
+def test_the_same_answer_of_whomever_is_judged_once(server: JudgeServer) -> None:
+    with Engine() as engine:
+        engine.run([verdict_on("Because."), verdict_on("Because.")])
+        engine.run(verdict_on("Because of it."))
+    assert server.calls == 2
+
+
+def test_a_failure_is_no_value_and_is_tried_again(server: JudgeServer) -> None:
+    server.script = lambda got: Answer(200, completion(got, "I like it."))
+    with Engine() as engine:
+        (failed,) = engine.settle([verdict_on("Because.")])
+        assert failed.state == "failed"
+        assert isinstance(failed.error, BadVerdict)
+        server.script = None
+        assert engine.run(verdict_on("Because.")).scores
+
+
+def test_another_parser_pays_nothing(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine() as engine:
+        first = verdict_on("Because.")
+        engine.run(first)
+        monkeypatch.setattr(first.node, "_key_version", "2")
+        monkeypatch.setattr(first.node, "_heads", {})
+        (again,) = engine.settle([verdict_on("Because.")])
+    assert again.state == "computed"
+    assert server.calls == 1
+
+
+@pytest.mark.parametrize(("metric", "score"), [("exact", 0.0), ("f1", 0.8)])
+def test_a_metric_is_between_0_and_1(metric: str, score: float) -> None:
+    call = reference_score(
+        metric=metric, reference_answer="in Paris", response=said("Paris, France, in")
+    )
+    with Engine() as engine:
+        found = engine.run(call)
+    assert found.scores == {metric: pytest.approx(score)}
+
+
+def test_a_metric_without_a_reference_is_a_failure_of_its_own_kind() -> None:
+    call = reference_score(metric="f1", reference_answer=None, response=said("x"))
+    with Engine() as engine:
+        (found,) = engine.settle([call])
+    assert isinstance(found.error, NoReference)
+    assert found.error.kind == "no_reference"
+    assert not found.error.fatal
+    assert "no reference answer, and f1 compares with one" in str(found.error)
+
+
+class Reader:
+    """A local judge that scores by the length of the answer, and tells what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[list[tuple[str, str]]] = []
+
+    def judge(self, items: Sequence[JudgedItem]) -> Iterator[tuple[int, Verdict] | None]:
+        self.given.append([(item.response, item.rubric.name) for item in items])
+        for index in reversed(range(len(items))):
+            yield None
+            yield index, Verdict({"score": float(len(items[index].response))})
+
+
+def test_a_local_judge_is_given_all_answers_at_once_and_each_its_own_rubric() -> None:
+    readers = [Reader(), Reader()]
+
+    def call(number: int, text: str, rubric: Rubric) -> Call[Verdict]:
+        return local_judge(
+            judge=Resource("model", number, lambda: readers[number]),
+            rubric=Resource("rubric", rubric.name, lambda: rubric),
+            question="Why?",
+            reference=None,
+            response=Generation(text, "stop"),
+        )
+
+    usual, own = load_rubric("default"), rubric_of_levels(LEVELS)
+    with Engine() as engine:
+        calls = [call(0, "a", usual), call(1, "bb", usual), call(0, "ccc", own)]
+        found = engine.run(calls)
+    assert [verdict.scores["score"] for verdict in found] == [1, 2, 3]
+    assert readers[0].given == [[("a", "default"), ("ccc", "per item")]]
+    assert readers[1].given == [[("bb", "default")]]
