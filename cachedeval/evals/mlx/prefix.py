@@ -17,7 +17,7 @@ import xxhash
 
 from cachedeval.evals.mlx.runtime import mx
 
-from mlx_lm.models.cache import make_prompt_cache  # isort: skip - after the runtime (BLAS)
+from mlx_lm.models.cache import KVCache, make_prompt_cache  # isort: skip - after the runtime (BLAS)
 
 __all__ = ["PIECE", "Cache", "SharedPrefix", "cuts", "feed", "prefill", "read_to_last_piece"]
 
@@ -98,7 +98,7 @@ class SharedPrefix:
     """The beginning whose sharing saves most, read once for a model and its adapter.
 
     Attributes:
-        saved: How many tokens needed no reading so far.
+        saved: How many tokens fewer were read so far.
     """
 
     def __init__(self, model: Any) -> None:
@@ -117,10 +117,11 @@ class SharedPrefix:
         """
         best: list[int] = []
         most = 0
+        shortens = _can_shorten(make_prompt_cache(self._model))
         for tokens in prompts:
             hasher = xxhash.xxh3_128()
             start = 0
-            for cut in cuts(len(tokens)):
+            for cut in range(PIECE, len(tokens) + 1, PIECE) if shortens else cuts(len(tokens)):
                 hasher.update(array("q", tokens[start:cut]))
                 start = cut
                 saved = cut * self._seen[hasher.digest()]
@@ -139,13 +140,33 @@ class SharedPrefix:
         Returns:
             How many tokens the cache holds already, and the cache, which is the caller's own.
         """
-        length = len(self._tokens)
-        if length not in cuts(len(tokens)) or list(tokens[:length]) != self._tokens:
+        most = min(len(self._tokens), len(tokens))
+        common = next((i for i in range(most) if tokens[i] != self._tokens[i]), most)
+        start = max((cut for cut in cuts(len(tokens)) if cut <= common), default=0)
+        # A prompt that leaves the prefix early, or ends soon after it, takes what it can use.
+        surplus = len(self._tokens) - start
+        if start == 0 or (surplus and not _can_shorten(make_prompt_cache(self._model))):
             return 0, make_prompt_cache(self._model)
+        cache = copy.deepcopy(self._whole())
+        if surplus:
+            for layer in cache:
+                layer.trim(surplus)
+        self.saved += start
+        return start, cache
+
+    def _whole(self) -> Cache:
         if self._cache is None:
             self._cache = make_prompt_cache(self._model)
-            for start in range(0, length, PIECE):
+            for start in range(0, len(self._tokens), PIECE):
                 feed(self._model, self._cache, self._tokens[start : start + PIECE])
-        else:
-            self.saved += length
-        return length, copy.deepcopy(self._cache)
+            self.saved -= len(self._tokens)
+        return self._cache
+
+
+def _can_shorten(cache: Cache) -> bool:
+    """Tell whether the last tokens can be taken off again, as if they had never been read.
+
+    Others than the plain kind say that they can, and keep what they were to forget
+    (`ConcatenateKVCache` of mlx_lm 0.32), or cannot once they have turned over.
+    """
+    return all(type(layer) is KVCache for layer in cache)

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from cachedeval.evals.mlx.neartie import CanonicalRow
 from cachedeval.evals.mlx.prefix import PIECE, Cache, SharedPrefix, cuts, prefill
 from cachedeval.evals.mlx.runtime import mx
 
-from mlx_lm.models.cache import make_prompt_cache  # isort: skip
+from mlx_lm.models.cache import ConcatenateKVCache, RotatingKVCache, make_prompt_cache  # isort: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,11 @@ def content(cache: Cache) -> list[bytes]:
     return [bits(part) for layer in layers for part in layer.keys_and_values()]
 
 
+def whole(cache: Cache) -> list[bytes]:
+    """The same for caches of other kinds, which hold no more than that."""
+    return [bits(part) for layer in cache for part in (layer.keys, layer.values)]
+
+
 def bits(array: Any) -> bytes:
     whole: Any = mx.contiguous(array)
     return bytes(memoryview(whole))
@@ -58,6 +64,8 @@ def test_sharing_gives_the_same_bits(loaded: LoadedModel, fed: list[int]) -> Non
     start = mixed_prompts(loaded, 20, seed=1)
     system = [token for prompt in start for token in prompt][:300]
     prompts = [system + tail for tail in mixed_prompts(loaded, 8, seed=2)]
+    # Two end soon after the prefix, and one leaves it early.
+    prompts += [system[:256] + [9] * 10, [*system[:256], 8], system[:150] + [7] * 80]
     expected = [content(prefill(loaded.model, prompt)) for prompt in prompts]
     alone = sum(fed)
     fed.clear()
@@ -65,9 +73,25 @@ def test_sharing_gives_the_same_bits(loaded: LoadedModel, fed: list[int]) -> Non
     shared.expect(prompts)
     assert [content(prefill(loaded.model, prompt, shared)) for prompt in prompts] == expected
     assert sum(fed) + shared.saved == alone
-    assert shared.saved >= 7 * 192
+    # All but the one that leaves early take 192 at least, and 256 where enough follows.
+    assert shared.saved == sum(min(256, max(cuts(len(p)))) for p in prompts[:-1]) + 128 - 256
     # What continues from the prefix does not write into it.
     assert content(prefill(loaded.model, prompts[0], shared)) == expected[0]
+
+
+@pytest.mark.parametrize("kind", [ConcatenateKVCache, partial(RotatingKVCache, 1024)])
+def test_caches_that_cannot_be_shortened_share_what_all_can_use(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    model: Any = type(loaded.model)
+    monkeypatch.setattr(model, "make_cache", lambda _: [kind(), kind()])
+    system = list(range(3, 203))
+    prompts = [system + [7 + tail] * 80 for tail in range(3)] + [system[:150] + [7] * 80]
+    expected = [whole(prefill(loaded.model, prompt)) for prompt in prompts]
+    shared = SharedPrefix(loaded.model)
+    shared.expect(prompts)
+    assert [whole(prefill(loaded.model, prompt, shared)) for prompt in prompts] == expected
+    assert shared.saved == 2 * 192
 
 
 def test_one_by_one_a_prefix_is_found_at_the_second(loaded: LoadedModel) -> None:
