@@ -27,6 +27,7 @@ _IN_ROW, _IN_FILE = 1, 2
 class Row(NamedTuple):
     """What the database tells of a value without its bytes."""
 
+    number: int
     key: bytes
     created: float
     size: int
@@ -71,6 +72,11 @@ class Reader:
     def rows(self) -> list[Row]:
         """Return what is known of every value, of a damaged database what can be read.
 
+        Also of those that `get_many` never returns, because whoever wrote them says that they are
+        something else than bytes: they take room, and whoever looks for damage is to find them.
+        One whose column of another type hides its key, size or time has a key made of what stands
+        there, no size, and is as old as can be.
+
         Raises:
             BackendError: the database is not ours to read.
             sqlite3.Error: nothing can be read.
@@ -78,11 +84,17 @@ class Reader:
         with self._lock:
             connection = self._connect()
             rows = [] if connection is None else self._select_all(connection)
-        return [
-            Row(key, created, size, mode == _IN_FILE)
-            for key, created, size, mode in rows
-            if type(key) is bytes and type(created) is float and type(size) is int
-        ]
+        found: dict[bytes, Row] = {}
+        for number, key, created, size, in_file, readable in rows:
+            if readable or key not in found:
+                found[key] = Row(
+                    number,
+                    key,
+                    created if type(created) is float else 0.0,
+                    max(size, 0) if type(size) is int else 0,
+                    bool(in_file),
+                )
+        return list(found.values())
 
     def open(self) -> None:
         """Open the database, if there is one.
@@ -161,8 +173,9 @@ class Reader:
 
     def _select_all(self, connection: sqlite3.Connection) -> list[Any]:
         select = (
-            "SELECT key, store_time, CASE mode WHEN 1 THEN length(value) ELSE size END, mode "
-            "FROM Cache WHERE raw = 1 AND mode IN (1, 2)"
+            "SELECT rowid, CAST(coalesce(key, '') AS BLOB), store_time, "
+            "CASE mode WHEN 2 THEN size ELSE coalesce(length(value), size) END, "
+            "filename IS NOT NULL, raw = 1 AND mode IN (1, 2) FROM Cache WHERE 1"
         )
         try:
             return connection.execute(select).fetchall()

@@ -172,23 +172,30 @@ class Writer:
         deleted = 0
         for start in range(0, len(keys), _CHUNK):
             chunk = keys[start : start + _CHUNK]
-            where = f"raw = 1 AND key IN ({','.join('?' * len(chunk))})"
+            marks = ",".join("?" * len(chunk))
             try:
                 with self._cache.transact():
-                    rows = self.connection.execute(
-                        f"SELECT filename FROM Cache WHERE {where}",  # noqa: S608  only `?`s
-                        chunk,
-                    ).fetchall()
-                    self.connection.execute(
-                        f"DELETE FROM Cache WHERE {where}",  # noqa: S608  only `?`s
-                        chunk,
-                    )
+                    names = self._delete(f"key IN ({marks})", chunk)
+                    if len(names) < len(chunk):
+                        # Gone by now, or listed with a key made of one of another type.
+                        key = "CAST(coalesce(key, '') AS BLOB)"
+                        names += self._delete(
+                            f"typeof(key) != 'blob' AND {key} IN ({marks})", chunk
+                        )
             except diskcache.Timeout as error:
                 raise _cause(error) from None
-            deleted += len(rows)
-            self._cache.disk.replaced += [name for (name,) in rows if name is not None]
+            deleted += len(names)
+            self._cache.disk.replaced += [name for name in names if name is not None]
             self._remove_replaced()
         return deleted
+
+    def _delete(self, where: str, keys: Sequence[bytes]) -> list[object]:
+        """Delete rows; return the names of their files, None of those that have none."""
+        execute = self.connection.execute
+        query = f"SELECT filename FROM Cache WHERE {where}"  # noqa: S608  the callers' own words
+        names = [name for (name,) in execute(query, keys).fetchall()]
+        execute(f"DELETE FROM Cache WHERE {where}", keys)  # noqa: S608
+        return names
 
     def give_room_back(self, deleted: int) -> None:
         """After so many were deleted, make the folder smaller, as far as others allow.

@@ -55,13 +55,51 @@ def test_pickles_are_neither_run_nor_held(
     _execute(cache, "UPDATE Cache SET mode = ?, raw = ?, value = ?", mode, raw, bomb)
     backend = DiskBackend(cache)
     assert backend.get_many([ONE, TWO]) == {}
-    assert list(backend.scan()) == []
+    assert sorted(entry.key for entry in backend.scan()) == [ONE, TWO]
     backend.touch_many({ONE: 1}, 1e10)
     backend.put_many({ONE: b"new", THREE: b"three"})
     assert backend.get_many([ONE, TWO, THREE]) == {ONE: b"new", THREE: b"three"}
     backend.delete_many([ONE, TWO, THREE])
     backend.close()
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("key", [7, 1.5, "text", "\udcff", None, b"", b"blob" * 40])
+@pytest.mark.parametrize("raw", [0, 1])
+def test_a_row_under_any_key_is_listed_and_can_be_deleted(
+    cache: Path, key: object, raw: int
+) -> None:
+    shown = "CAST(x'ff' AS TEXT)" if key == "\udcff" else "?"
+    values = () if key == "\udcff" else (key,)
+    _execute(cache, f"UPDATE Cache SET raw = {raw}, key = {shown} WHERE mode = 1", *values)  # noqa: S608
+    (blob,) = cache.glob("*/*/*.val")
+    backend = DiskBackend(cache)
+    assert backend.get_many([TWO]) == {TWO: LARGE}
+    (foreign,) = {entry.key for entry in backend.scan()} - {TWO}
+    assert backend.delete_many([foreign]) == 1
+    assert [entry.key for entry in backend.scan()] == [TWO]
+    assert backend.delete_many([TWO]) == 1
+    assert list(backend.scan()) == []
+    backend.close()
+    assert not blob.exists()
+
+
+def test_a_key_that_is_there_twice_is_listed_once_as_what_is_read(cache: Path) -> None:
+    columns = "raw, store_time, expire_time, access_time, access_count, tag, size"
+    _execute(
+        cache,
+        f"INSERT INTO Cache (key, mode, value, {columns}) VALUES (?, 4, ?, 0, 1, NULL, 1, 0, '', 0)",  # noqa: S608
+        ONE,
+        b"pickle" * 100,
+    )
+    backend = DiskBackend(cache)
+    before = {entry.key: entry for entry in backend.scan()}
+    assert sorted(before) == [ONE, TWO]
+    assert before[ONE].size < 600
+    assert before[ONE].created > 1
+    assert backend.delete_many([ONE]) == 2
+    assert [entry.key for entry in backend.scan()] == [TWO]
+    backend.close()
 
 
 def test_a_pickle_said_to_be_bytes_is_bytes(cache: Path, tmp_path: Path) -> None:

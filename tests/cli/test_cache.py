@@ -1,9 +1,13 @@
 """`cachedeval cache`, on a cache that real runs have filled."""
 
+import contextlib
 import json
 import os
+import pickle
 import pty
+import sqlite3
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,16 @@ from support.evaluation import QUESTIONS, Evaluation
 from support.workplace import Workplace, command, environment
 
 from cachedeval import open_backend
+
+
+class Bomb:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.path),)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +132,33 @@ def test_verify_finds_the_damaged_and_deletes_them(place: Workplace, cache: Path
     assert sorted(fault["key"] for fault in deleted.json["faults"]) == keys
     again = place.run("cache", "verify", "--json", "--cache", f"disk:{cache}")
     assert (again.status, again.json["good"], again.json["damaged"]) == (0, whole - 3, 0)
+
+
+def test_a_cache_of_pickles_is_all_damage_and_none_is_run(
+    place: Workplace, cache: Path, tmp_path: Path
+) -> None:
+    whole = look(place, cache, "stats")["records"]
+    made = tmp_path / "made"
+    bomb = pickle.dumps(Bomb(made))
+    pickle.loads(bomb)  # noqa: S301  to see that it is a real one
+    made.rmdir()
+    with contextlib.closing(sqlite3.connect(cache / "cache.db")) as database, database:
+        # In all the ways in which diskcache keeps pickles: as values, as keys, and both.
+        database.execute("UPDATE Cache SET mode = 4, value = ?", (bomb,))
+        database.execute("UPDATE Cache SET raw = 0 WHERE rowid % 2", ())
+        database.execute("UPDATE Cache SET key = ? WHERE rowid = 1", (bomb,))
+    assert look(place, cache, "stats")["damaged"] == whole
+    done = place.run("cache", "verify", "--json", "--cache", f"disk:{cache}")
+    assert (done.status, done.err) == (3, "")
+    assert (done.json["good"], done.json["damaged"], done.json["foreign"]) == (0, whole, 0)
+    listed = look(place, cache, "ls")
+    assert [line["node"] for line in listed] == ["(damaged)"] * whole
+    deleted = place.run("cache", "verify", "--delete", "--json", "--cache", f"disk:{cache}")
+    assert (deleted.status, deleted.json["deleted"]) == (0, whole)
+    assert look(place, cache, "verify")["damaged"] == 0
+    with contextlib.closing(sqlite3.connect(cache / "cache.db")) as database:
+        assert database.execute("SELECT count(*) FROM Cache").fetchall() == [(0,)]
+    assert not made.exists()
 
 
 def test_prune_honours_age_and_size_and_a_dry_run_deletes_nothing(
