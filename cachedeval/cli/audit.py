@@ -1,4 +1,4 @@
-"""`cachedeval audit`: computes stored answers again and reports any that differ."""
+"""`cachedeval cache audit`: computes stored answers again and reports any that differ."""
 
 import json
 import sys

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from cachedeval.cli.audit import command as audit
 from cachedeval.cli.figures import plural, show_age, show_cost, show_seconds
 from cachedeval.cli.options import cache_option
 from cachedeval.cli.output import bytes_of, duration_of, short, show_bytes, table
@@ -29,6 +30,9 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print the r
 @click.group("cache", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """Look after a cache."""
+
+
+command.add_command(audit)
 
 
 @contextmanager

@@ -22,8 +22,7 @@ from cachedeval.engine.errors import CachedevalError
 __all__ = ["main"]
 
 _COMMANDS = {
-    "audit": "Recompute a sample of stored generations and report any that differ.",
-    "cache": "Look after a cache: stats, ls, prune, verify, clear.",
+    "cache": "Look after a cache: stats, ls, prune, verify, audit, clear.",
     "compare": "Compare two adapters, or two saved reports, question by question.",
     "demo": "Evaluate two adapters of a small real model, then again from the cache.",
     "doctor": "Check what this machine has to run evaluations with.",
@@ -33,7 +32,7 @@ _COMMANDS = {
 }
 
 _READER_LEFT = 128 + signal.SIGPIPE
-_CACHE_COMMANDS = ("clear", "ls", "prune", "stats", "verify")
+_CACHE_COMMANDS = ("audit", "clear", "ls", "prune", "stats", "verify")
 
 
 class _Lazy(click.Group):

@@ -1,4 +1,4 @@
-"""`cachedeval audit`, on real answers of a real model."""
+"""`cachedeval cache audit`, on real answers of a real model."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def falsify(cache: str) -> str:
 
 
 def test_right_answers_are_confirmed(judged: Evaluation) -> None:
-    found = judged("audit", "--sample", "3", "--json", judge=JUDGE)
+    found = judged("cache audit", "--sample", "3", "--json", judge=JUDGE)
     assert (found.status, found.err) == (0, "")
     assert found.json == {
         "stored": QUESTIONS,
@@ -37,7 +37,7 @@ def test_right_answers_are_confirmed(judged: Evaluation) -> None:
         "differ": [],
         "failed": [],
     }
-    shown = judged("audit", "--sample", "100", judge=JUDGE)
+    shown = judged("cache audit", "--sample", "100", judge=JUDGE)
     assert shown.out == (
         f"{QUESTIONS} of {QUESTIONS} stored answers computed again: "
         f"{QUESTIONS} the same, 0 differ, 0 failed\n"
@@ -46,14 +46,14 @@ def test_right_answers_are_confirmed(judged: Evaluation) -> None:
 
 def test_a_wrong_answer_is_found_and_shown(judged: Evaluation) -> None:
     key = falsify(judged.cache)
-    found = judged("audit", "--sample", "100", judge=JUDGE)
+    found = judged("cache audit", "--sample", "100", judge=JUDGE)
     assert (found.status, found.err) == (3, "")
     assert "1 differ" in found.out
     assert key in found.out
     assert "What is" in found.out
     assert "text stored:" in found.out
     assert "NOT" in found.out
-    told = judged("audit", "--sample", "100", "--json", judge=JUDGE)
+    told = judged("cache audit", "--sample", "100", "--json", judge=JUDGE)
     assert told.status == 3
     (differing,) = told.json["differ"]
     assert differing["key"] == key
@@ -68,9 +68,9 @@ def test_the_cache_is_left_as_it_was(judged: Evaluation) -> None:
 
     falsify(judged.cache)
     before = stats()
-    assert judged("audit", "--sample", "100", judge=JUDGE).status == 3
+    assert judged("cache audit", "--sample", "100", judge=JUDGE).status == 3
     assert stats() == before
-    assert judged("audit", "--sample", "100", judge=JUDGE).status == 3, (
+    assert judged("cache audit", "--sample", "100", judge=JUDGE).status == 3, (
         "it reports, and repairs nothing"
     )
 
@@ -78,11 +78,11 @@ def test_the_cache_is_left_as_it_was(judged: Evaluation) -> None:
 def test_without_stored_answers_there_is_nothing_to_audit(
     evaluation: Evaluation, tmp_path: Path
 ) -> None:
-    found = evaluation("audit", "--cache", f"disk:{tmp_path}/empty")
+    found = evaluation("cache audit", "--cache", f"disk:{tmp_path}/empty")
     assert found.status == 2
     assert f"none of the {QUESTIONS} results is in the cache" in found.err
     assert found.err.count("\n") == 1
 
 
 def test_a_sample_is_one_or_more(evaluation: Evaluation) -> None:
-    assert evaluation("audit", "--sample", "0").status == 2
+    assert evaluation("cache audit", "--sample", "0").status == 2

@@ -16,7 +16,7 @@ JUDGE = "cerebras:gpt-oss-120b"
 
 
 class Evaluation:
-    """The options of an evaluation: `run`, `plan`, `explain` and `audit` take the same.
+    """The options of an evaluation: `run`, `plan`, `explain` and `cache audit` take the same.
 
     Args:
         place: where the model and the adapters are.
@@ -58,4 +58,4 @@ class Evaluation:
     ) -> Finished:
         """Run a command with the options and some more."""
         options = self.options(adapter, judge)
-        return self.place.run(command, *options, *more, env=self.env)
+        return self.place.run(*command.split(), *options, *more, env=self.env)
