@@ -1,11 +1,12 @@
 """What batched decoding gives and costs, on a real model: `python -m benchmarks.decoding`.
 
-- `same`: real questions, greedy, at several batch sizes: the same tokens, and mlx_lm's own text.
+- `same`: real questions, greedy, at several batch sizes: the same tokens.
+- `text`: the same questions: the text of `mlx_lm.generate`, prompt by prompt.
 - `speed`: tokens a second, one by one, in a batch, and of `mlx_lm.batch_generate` on the same
   prompts; in turns, so that a busy machine slows all alike; medians of the rounds' ratios.
 - `noise`: half the bound's size of noise on the batch's logits, another draw for each batch: with
   the near-tie rule the texts are equal, without it they are not; and what the rule costs.
-- `prefix`: a system prompt of 512 tokens before 20 questions, against reading it once by hand.
+- `prefix`: a beginning of 512 tokens before 20 questions, against reading it once by hand.
 - `swap`: putting on one adapter after another.
 
 `python -m benchmarks.decoding_tiny` compares batches, orders and types of number on tiny models.
@@ -13,7 +14,6 @@
 
 import argparse
 import copy
-import json
 import statistics
 import sys
 import time
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.questions import questions
 from cachedeval.evals.mlx.blas import blas_in_use
 from cachedeval.evals.mlx.decoding import decode
 from cachedeval.evals.mlx.loading import LoadedModel, load_model
@@ -34,17 +35,7 @@ import mlx_lm  # isort: skip - after the runtime, which opens the BLAS
 from mlx_lm.models.cache import make_prompt_cache  # isort: skip
 
 ROOT = Path(__file__).parents[1]
-MT_BENCH = ROOT.parent / "shared" / "data" / "mt_bench_question.jsonl"
-SECTIONS = ("same", "speed", "noise", "prefix", "swap")
-PREFIX = 512
-
-
-def questions(count: int) -> list[str]:
-    """Return real questions: MT-Bench's where it lies beside the repository, else the examples'."""
-    path = MT_BENCH if MT_BENCH.exists() else ROOT / "examples" / "demo.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [row["turns"][0] if "turns" in row else row["question"] for row in rows]
-    return (found * (count // len(found) + 1))[:count]
+SECTIONS = ("same", "text", "speed", "noise", "prefix", "swap")
 
 
 def chats(loaded: LoadedModel, count: int) -> list[list[int]]:
@@ -80,26 +71,31 @@ def noise(size: float, draw: int) -> Perturb:
 
 
 def same(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
-    """Compare batch sizes with each other and with `mlx_lm.generate`."""
+    """Compare batch sizes with each other."""
     prompts = chats(loaded, given.questions)
-    said: dict[int, list[list[int]]] = {}
-    for size in (1, 4, 16, 32):
+    first: list[list[int]] = []
+    for size in given.sizes:
         stats = DecodeStats()
         decoded, seconds = answers(loaded, prompts, given.tokens, batch_size=size, stats=stats)
-        said[size] = [answer.tokens for answer in decoded]
-        equal = sum(one == other for one, other in zip(said[1], said[size], strict=True))
+        said = [answer.tokens for answer in decoded]
+        first = first or said
+        equal = sum(one == other for one, other in zip(first, said, strict=True))
         yield (
-            f"batch of {size}: {equal} of {len(prompts)} answers have the tokens of one by one; "
-            f"{seconds:.0f} s; {stats.canonical_passes} near ties in {stats.step_tokens} tokens, "
-            f"{stats.changed} changed"
+            f"batch of {size}: {equal} of {len(prompts)} answers have the tokens of a batch of "
+            f"{given.sizes[0]}; {seconds:.0f} s; {stats.canonical_passes} near ties in "
+            f"{stats.step_tokens} tokens, {stats.changed} changed"
         )
-    texts = [answer.text for answer in decoded]
-    expected = [
-        mlx_lm.generate(loaded.model, loaded.tokenizer, prompt, max_tokens=given.tokens)
-        for prompt in prompts
-    ]
-    equal = sum(one == other for one, other in zip(texts, expected, strict=True))
-    yield f"mlx_lm.generate: {equal} of {len(prompts)} texts are equal"
+
+
+def text(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
+    """Compare with the text of `mlx_lm.generate`."""
+    prompts = chats(loaded, given.questions)
+    decoded, _ = answers(loaded, prompts, given.tokens)
+    equal = 0
+    for prompt, answer in zip(prompts, decoded, strict=True):
+        expected = mlx_lm.generate(loaded.model, loaded.tokenizer, prompt, max_tokens=given.tokens)
+        equal += answer.text == expected
+    yield f"{equal} of {len(prompts)} texts are those of mlx_lm.generate"
 
 
 def speed(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
@@ -168,10 +164,10 @@ def ties(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
 
 
 def prefix(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
-    """Compare reading 20 prompts that share 512 tokens with one prefix and the tails."""
+    """Compare reading 20 prompts that begin alike with one prefix and the tails."""
     words = [token for prompt in chats(loaded, 40) for token in prompt]
     tails = chats(loaded, 20)
-    prompts = [words[:PREFIX] + tail for tail in tails]
+    prompts = [words[: given.prefix] + tail for tail in tails]
     ratios = []
     for _ in range(given.rounds):
         begun = time.perf_counter()
@@ -182,16 +178,16 @@ def prefix(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
         ours = time.perf_counter() - begun
         begun = time.perf_counter()
         cache = make_prompt_cache(loaded.model)
-        feed(loaded.model, cache, words[:PREFIX])
+        feed(loaded.model, cache, words[: given.prefix])
         for tail in tails:
             feed(loaded.model, copy.deepcopy(cache), tail)
         ideal = time.perf_counter() - begun
         ratios.append(ours / ideal)
     yield (
-        f"{PREFIX} tokens shared by {len(prompts)} prompts: {statistics.median(ratios):.2f} times "
+        f"{given.prefix} tokens shared by {len(prompts)} prompts: {statistics.median(ratios):.2f} times "
         f"one prefix and the tails, each in one pass (of {_told(ratios)}; wanted: 1.3)"
     )
-    yield f"without sharing, {sum(map(len, prompts)) / (PREFIX + sum(map(len, tails))):.1f} times as many tokens"
+    yield f"without sharing, {sum(map(len, prompts)) / (given.prefix + sum(map(len, tails))):.1f} times as many tokens"
 
 
 def swap(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
@@ -220,6 +216,8 @@ def main() -> None:
     parser.add_argument("--adapters", type=Path, default=ROOT / "examples" / "adapters")
     parser.add_argument("--questions", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--sizes", nargs="+", type=int, default=(1, 4, 16, 32))
+    parser.add_argument("--prefix", type=int, default=512, help="tokens that prompts begin with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     given = parser.parse_args()
@@ -233,7 +231,14 @@ def main() -> None:
         f"BLAS {Path(blas_in_use() or 'none').name}; near-tie bound {near_tie_bound(loaded.model)}"
     )
     parts: dict[str, Callable[[LoadedModel, argparse.Namespace], Iterator[str]]]
-    parts = {"same": same, "speed": speed, "noise": ties, "prefix": prefix, "swap": swap}
+    parts = {
+        "same": same,
+        "text": text,
+        "speed": speed,
+        "noise": ties,
+        "prefix": prefix,
+        "swap": swap,
+    }
     for name in given.only:
         print(f"\n{name}")
         for line in parts[name](loaded, given):
