@@ -117,8 +117,9 @@ class DiskBackend:
         """
         from cachedeval_disk.upkeep import row_size  # noqa: PLC0415  not needed to read
 
-        used = usage.read(self._folder)
-        for row in self._reader.rows():
+        rows = self._reader.rows()
+        used = usage.read(self._folder, {row.key: row.number for row in rows})
+        for row in rows:
             last, hits = used.get(row.key, (row.created, 0))
             size = row_size(row.size, in_file=row.in_file)
             yield Entry(row.key, size, row.created, max(last, row.created), hits)

@@ -2,18 +2,41 @@
 
 It is kept apart so that who reads never competes with those who store results. It only helps to
 choose what to prune, so nothing waits for the disk here, and a damaged one is thrown away.
+
+A run notes all that it used as one row of `notes`, which costs a thousandth of a row a key; the next
+run that uses the same only raises that row's count. Once the notes take much room, and at each
+delete, they are added up by key into `usage`.
 """
 
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import xxhash
 
 from cachedeval_disk import database
 
-__all__ = ["discard", "forget", "note", "read"]
+__all__ = ["Use", "discard", "forget", "note", "read"]
 
 _NAME = "usage.db"
+
+_SHARE = 8
+"""The notes may take one part in so many of what the values take, and `_LEAST` bytes anyway."""
+_LEAST = 64 * 1024
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(dict[bytes, int]).decode
+
+
+class Use(NamedTuple):
+    """The use of a key."""
+
+    used: float
+    """Seconds since the epoch."""
+    hits: int
 
 
 def note(folder: Path, hits: Mapping[bytes, int], when: float) -> None:
@@ -22,40 +45,58 @@ def note(folder: Path, hits: Mapping[bytes, int], when: float) -> None:
     Raises:
         sqlite3.Error, OSError: they could not be noted.
     """
+    packed = _encode(hits)
     with _open(folder) as connection, _transaction(connection):
-        connection.executemany(
-            "INSERT INTO main.usage SELECT key, ?, ? FROM held.Cache WHERE key = ? AND raw = 1 "
-            "ON CONFLICT (key) DO UPDATE "
-            "SET used = max(used, excluded.used), hits = hits + excluded.hits",
-            [(float(when), count, key) for key, count in hits.items()],
+        # Rows that are put later have higher numbers: a key that is not held has no use yet.
+        ((upto,),) = connection.execute("SELECT max(rowid) FROM held.Cache").fetchall()
+        connection.execute(
+            "INSERT INTO main.notes VALUES (?, ?, ?, 1, ?) ON CONFLICT (digest, upto) "
+            "DO UPDATE SET used = max(used, excluded.used), times = times + 1",
+            (xxhash.xxh3_128_digest(packed), upto or 0, float(when), packed),
         )
+        ((noted,),) = connection.execute("SELECT sum(length(hits)) FROM main.notes").fetchall()
+        ((pages,),) = connection.execute("PRAGMA held.page_count").fetchall()
+        ((page,),) = connection.execute("PRAGMA held.page_size").fetchall()
+        if noted > max(_LEAST, pages * page // _SHARE):
+            _add_up(connection)
 
 
-def read(folder: Path) -> dict[bytes, tuple[float, int]]:
-    """Return last use (seconds since the epoch) and hits by key; nothing if it cannot be read."""
+def read(folder: Path, numbers: Mapping[bytes, int]) -> dict[bytes, Use]:
+    """Return the use of each key that was used; nothing if it is unreadable.
+
+    Args:
+        folder: the cache's folder.
+        numbers: the number of the row of each key that is held.
+    """
     path = folder / _NAME
     if not path.is_file():
         return {}
     try:
         with contextlib.closing(database.connect_to_read(path)) as connection:
             rows = connection.execute("SELECT key, used, hits FROM usage").fetchall()
+            noted = _noted(connection)
     except sqlite3.Error:
         return {}
-    return {
-        key: (used, hits)
+    found = {
+        key: Use(used, hits)
         for key, used, hits in rows
         if type(key) is bytes and type(used) is float and type(hits) is int
     }
+    for (key, upto), use in noted.items():
+        if numbers.get(key, upto + 1) <= upto:
+            found[key] = _sum(found.get(key), use)
+    return found
 
 
 def forget(folder: Path, keys: Sequence[bytes]) -> None:
-    """Forget the use of these keys.
+    """Forget the use of these keys, which are no longer held.
 
     Raises:
         sqlite3.Error, OSError: it could not be done.
     """
     if (folder / _NAME).is_file():
         with _open(folder) as connection, _transaction(connection):
+            _add_up(connection)
             connection.executemany("DELETE FROM main.usage WHERE key = ?", zip(keys, strict=True))
 
 
@@ -63,6 +104,40 @@ def discard(folder: Path) -> None:
     """Remove it. The caller is alone inside the gate, so that nobody has it open to write."""
     for rest in ("-journal", ""):
         (folder / (_NAME + rest)).unlink(missing_ok=True)
+
+
+def _noted(connection: sqlite3.Connection) -> dict[tuple[bytes, int], Use]:
+    """Return what the notes say by key, and by the number up to which a row was there."""
+    found: dict[tuple[bytes, int], Use] = {}
+    for upto, used, times, packed in connection.execute(
+        "SELECT upto, used, times, hits FROM notes"
+    ).fetchall():
+        if (type(upto), type(used), type(times)) != (int, float, int):
+            continue
+        try:
+            hits = _decode(packed)
+        except (msgspec.MsgspecError, TypeError):
+            continue
+        for key, count in hits.items():
+            at = key, upto
+            found[at] = _sum(found.get(at), Use(used, count * times))
+    return found
+
+
+def _sum(one: Use | None, other: Use) -> Use:
+    return other if one is None else Use(max(one.used, other.used), one.hits + other.hits)
+
+
+def _add_up(connection: sqlite3.Connection) -> None:
+    """Move what was noted into the table of keys."""
+    connection.executemany(
+        "INSERT INTO main.usage "
+        "SELECT key, ?, ? FROM held.Cache WHERE key = ? AND raw = 1 AND rowid <= ? "
+        "ON CONFLICT (key) DO UPDATE "
+        "SET used = max(used, excluded.used), hits = hits + excluded.hits",
+        [(use.used, use.hits, key, upto) for (key, upto), use in _noted(connection).items()],
+    )
+    connection.execute("DELETE FROM main.notes")
 
 
 @contextlib.contextmanager
@@ -76,6 +151,11 @@ def _open(folder: Path) -> Iterator[sqlite3.Connection]:
         connection.execute(
             "CREATE TABLE IF NOT EXISTS usage "
             "(key BLOB PRIMARY KEY, used REAL NOT NULL, hits INTEGER NOT NULL) WITHOUT ROWID"
+        )
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS notes (digest BLOB NOT NULL, upto INTEGER NOT NULL, "
+            "used REAL NOT NULL, times INTEGER NOT NULL, hits BLOB NOT NULL, "
+            "UNIQUE (digest, upto))"
         )
         connection.execute("ATTACH ? AS held", (database.uri_to_read(folder / database.NAME),))
         yield connection
