@@ -17,6 +17,9 @@ __all__ = ["Call", "describe", "recipe_of", "substitute"]
 
 R_co = TypeVar("R_co", covariant=True)
 
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
+"""What holds neither calls nor resources, and is most of what steps are given."""
+
 _SHOWN = 3
 _WIDTH = 40
 
@@ -40,15 +43,23 @@ class Call(Generic[R_co]):
     def __init__(self, node: "Node[R_co]", inputs: dict[str, Any]) -> None:
         self.node = node
         self.inputs = inputs
+        self.plain = True
+        self.upstream: tuple[Call[Any], ...] = ()
+        self.depth = 0
         found: list[Call[Any]] = []
-        try:
-            self.plain = not _find(inputs, found)
-        except RecursionError:
-            raise EncodingError(
-                f"an input of {node.name} contains itself, or is nested too deeply; flatten it"
-            ) from None
-        self.upstream: tuple[Call[Any], ...] = tuple(found)
-        self.depth: int = 1 + max(call.depth for call in found) if found else 0
+        for value in inputs.values():
+            if type(value) in _ATOMS:
+                continue
+            try:
+                if _find(value, found):
+                    self.plain = False
+            except RecursionError:
+                raise EncodingError(
+                    f"an input of {node.name} contains itself, or is nested too deeply; flatten it"
+                ) from None
+        if found:
+            self.upstream = tuple(found)
+            self.depth = 1 + max([call.depth for call in found])
 
     def __repr__(self) -> str:
         return f"<call of {self.node.name}>"
@@ -57,7 +68,7 @@ class Call(Generic[R_co]):
 def _find(value: Any, calls: list[Call[Any]]) -> bool:
     """Collect the calls inside a value; say whether there are calls or resources."""
     kind = type(value)
-    if kind is str or kind is int or kind is float or value is None:
+    if kind in _ATOMS:
         return False
     if kind is Call:
         calls.append(value)
@@ -105,12 +116,23 @@ def recipe_of(call: Call[Any], digest: Callable[[Call[Any]], str]) -> bytes:
     """
     if call.plain:
         return call.node.recipe(call.inputs)
-    return call.node.recipe(
-        {
-            name: substitute(value, lambda c: Output(digest(c)), lambda r: r.identified)
-            for name, value in call.inputs.items()
-        }
-    )
+    inputs = call.inputs.copy()
+    for name, value in call.inputs.items():
+        if type(value) not in _ATOMS:
+            inputs[name] = _as_known(value, digest)
+    return call.node.recipe(inputs)
+
+
+def _as_known(value: Any, digest: Callable[[Call[Any]], str]) -> Any:
+    """Return the value with what stands in a recipe for the calls and resources inside it."""
+    kind = type(value)
+    if kind is Call:
+        return Output(digest(value))
+    if kind is list or kind is tuple:  # of ten thousand calls, it may be
+        return kind([Output(digest(m)) if type(m) is Call else _as_known(m, digest) for m in value])
+    if kind in _ATOMS:
+        return value
+    return substitute(value, lambda c: Output(digest(c)), lambda r: r.identified)
 
 
 def describe(call: Call[Any]) -> str:

@@ -74,6 +74,7 @@ LONG = 255
 """The byte that announces a length of eight bytes."""
 
 _SHORT_LENGTHS = [bytes((n,)) for n in range(LONG)]
+_SHORT_STR = [b"s" + length for length in _SHORT_LENGTHS]
 _NAN = struct.pack(">d", math.nan)
 _DOUBLE = struct.Struct(">d")
 
@@ -96,19 +97,12 @@ def encode_into(value: Any, out: list[bytes]) -> None:
         EncodingError: as `encode`.
     """
     try:
-        _put(value, out)
+        _ENCODERS[type(value)](value, out)
     except RecursionError:
         raise EncodingError(
             f"a value of type {type(value).__name__} cannot be encoded: it contains itself, or is "
             "nested too deeply; flatten it"
         ) from None
-
-
-def _put(value: Any, out: list[bytes]) -> None:
-    encoder = _ENCODERS.get(type(value))
-    if encoder is None:
-        encoder = _ENCODERS[type(value)] = _encoder_of_class(value)
-    encoder(value, out)
 
 
 def _length(n: int) -> bytes:
@@ -135,8 +129,12 @@ def _put_float(value: float, out: list[bytes]) -> None:
 
 
 def _put_str(value: str, out: list[bytes]) -> None:
-    raw = value.encode("utf-8", "surrogatepass")
-    out += (b"s", _length(len(raw)), raw)
+    try:
+        raw = value.encode()
+    except UnicodeEncodeError:
+        raw = value.encode("utf-8", "surrogatepass")
+    n = len(raw)
+    out += (_SHORT_STR[n], raw) if n < LONG else (b"s", _length(n), raw)
 
 
 def _put_bytes(value: bytes, out: list[bytes]) -> None:
@@ -156,7 +154,7 @@ def _put_tuple(value: tuple[Any, ...], out: list[bytes]) -> None:
 def _put_members(value: list[Any] | tuple[Any, ...], out: list[bytes]) -> None:
     for index, member in enumerate(value):
         try:
-            _put(member, out)
+            _ENCODERS[type(member)](member, out)
         except EncodingError as error:
             raise _inside(f"[{index}]", error) from None
 
@@ -171,7 +169,7 @@ def _put_dict(value: dict[Any, Any], out: list[bytes]) -> None:
     for key, member in value.items():
         encoded: list[bytes] = []
         try:
-            _put(member, encoded)
+            _ENCODERS[type(member)](member, encoded)
         except EncodingError as error:
             raise _inside(f"[{key!r:.40}]", error) from None
         items.append((encode(key), encoded))
@@ -194,25 +192,24 @@ def _put_identified(value: Identified, out: list[bytes]) -> None:
     _put_str(value.digest, out)
 
 
-def _encoder_of_class(value: Any) -> _Encoder:
-    """Find how a class without an entry in the table is encoded; asked once a class."""
-    cls = type(value)
+def _encoder_of(cls: type) -> _Encoder | None:
+    """Return how a class without an entry in the table is encoded, or None if it is not."""
     kind: list[bytes] = []
     _put_str(f"{cls.__module__}.{cls.__qualname__}", kind)
     header = b"".join(kind)
 
-    if isinstance(value, Enum):
+    if issubclass(cls, Enum):
 
         def put_enum(member: Enum, out: list[bytes]) -> None:
             out += (b"e", header)
             _put_str(member.name or "", out)  # a combination of flags has no name
-            _put(member.value, out)
+            _ENCODERS[type(member.value)](member.value, out)
 
         return put_enum
 
     names = fields_of(cls)
     if names is None:
-        raise EncodingError(refusal(value))
+        return None
     extra = extra_of(cls, names)
 
     def put_fields(instance: Any, out: list[bytes]) -> None:
@@ -226,7 +223,8 @@ def _encoder_of_class(value: Any) -> _Encoder:
         for name in names:
             _put_str(name, out)
             try:
-                _put(getattr(instance, name), out)
+                member = getattr(instance, name)
+                _ENCODERS[type(member)](member, out)
             except EncodingError as error:
                 raise _inside(f".{name}", error) from None
             except AttributeError:
@@ -242,18 +240,35 @@ def _inside(where: str, error: EncodingError) -> EncodingError:
     )
 
 
-_ENCODERS: dict[type, _Encoder] = {
-    type(None): _put_none,
-    bool: _put_bool,
-    int: _put_int,
-    float: _put_float,
-    str: _put_str,
-    bytes: _put_bytes,
-    list: _put_list,
-    tuple: _put_tuple,
-    set: _put_set,
-    frozenset: _put_set,
-    dict: _put_dict,
-    Output: _put_output,
-    Identified: _put_identified,
-}
+def _refuse(value: Any, _: list[bytes]) -> None:
+    raise EncodingError(refusal(value))
+
+
+class _Encoders(dict[type, _Encoder]):
+    """How each class is encoded; one that is met for the first time is looked into once."""
+
+    def __missing__(self, cls: type) -> _Encoder:
+        encoder = _encoder_of(cls)
+        if encoder is None:
+            return _refuse
+        self[cls] = encoder
+        return encoder
+
+
+_ENCODERS = _Encoders(
+    {
+        type(None): _put_none,
+        bool: _put_bool,
+        int: _put_int,
+        float: _put_float,
+        str: _put_str,
+        bytes: _put_bytes,
+        list: _put_list,
+        tuple: _put_tuple,
+        set: _put_set,
+        frozenset: _put_set,
+        dict: _put_dict,
+        Output: _put_output,
+        Identified: _put_identified,
+    }
+)

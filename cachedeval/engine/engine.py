@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -242,12 +242,11 @@ class Engine:
                 )
         reads = _checked(self.mode if mode is None else mode) in {"use", "offline"}
         known = resolve(calls, self.store.get_many if reads else _find_nothing)
-        for outcome in known.outcomes.values():
-            self._note(outcome, on_outcome)
+        self._note(known.outcomes.values(), on_outcome)
         return known
 
     def _run(self, known: Resolution, mode: CacheMode | None, on_outcome: OnOutcome | None) -> Run:
-        return Run(known, mode or self.mode, lambda outcome: self._note(outcome, on_outcome))
+        return Run(known, mode or self.mode, lambda outcome: self._note((outcome,), on_outcome))
 
     def _started(self) -> "Worker":
         from cachedeval.engine.worker import Worker  # noqa: PLC0415  nothing of this for hits
@@ -257,11 +256,12 @@ class Engine:
                 self._running = Worker(self.store, self.resources)
             return self._running
 
-    def _note(self, outcome: Outcome, on_outcome: OnOutcome | None) -> None:
-        self.stats.note(outcome)
-        self._drift.notice(outcome)
+    def _note(self, outcomes: Collection[Outcome], on_outcome: OnOutcome | None) -> None:
+        self.stats.note(outcomes)
+        self._drift.notice(outcomes)
         if on_outcome is not None:
-            on_outcome(outcome)
+            for outcome in outcomes:
+                on_outcome(outcome)
 
 
 def _checked(mode: CacheMode) -> CacheMode:

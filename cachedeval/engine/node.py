@@ -3,6 +3,7 @@
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 from cachedeval.engine.call import Call
@@ -79,8 +80,6 @@ class Node(Generic[R_co]):
             self._key_version = source_fingerprint((function, *self._helpers))
         else:
             self._key_version = version
-        self._signature: Signature | None = None
-        self._codec: Codec | None = None
         self._heads: dict[bool, RecipeHead] = {}
         self._fingerprints: dict[str, str] | None = None
         self._compared: dict[tuple[str, str], bool] = {}
@@ -92,7 +91,7 @@ class Node(Generic[R_co]):
             TypeError: the inputs do not fit the function.
             InputError: the function closes over what cannot be part of a key.
         """
-        inputs = self.signature.bind(args, kwargs)
+        inputs = self.signature.bind(*args, **kwargs)
         outside = self._outside()
         if outside:
             inputs[OUTSIDE] = outside
@@ -101,19 +100,15 @@ class Node(Generic[R_co]):
     def __repr__(self) -> str:
         return f"<node {self.name} {self.version or 'by source'}>"
 
-    @property
+    @cached_property
     def signature(self) -> Signature:
         """How its inputs are named."""
-        if self._signature is None:
-            self._signature = signature_of(self.function, batch=self.batch)
-        return self._signature
+        return signature_of(self.function, batch=self.batch)
 
-    @property
+    @cached_property
     def codec(self) -> Codec:
         """How its outputs are written and read, by the type that it declares."""
-        if self._codec is None:
-            self._codec = Codec(self.signature.returns)
-        return self._codec
+        return Codec(self.signature.returns)
 
     @property
     def fingerprints(self) -> dict[str, str]:

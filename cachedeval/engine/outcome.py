@@ -43,10 +43,18 @@ class Outcome:
         Raises:
             BaseException: the step's own error, where it failed.
         """
-        if self._value is _UNREAD:
-            if self.record is None:
-                raise self.error or RuntimeError("a call has neither a result nor an error")
-            self._value = self.call.node.codec.load(self.record.payload)
+        return self.read() if self._value is _UNREAD else self._value
+
+    def read(self) -> Any:
+        """Read the output anew.
+
+        Raises:
+            BaseException: as `value`; `EncodingError` where the record does not hold what the
+                node returns.
+        """
+        if self.record is None:
+            raise self.error or RuntimeError("a call has neither a result nor an error")
+        self._value = self.call.node.codec.load(self.record.payload)
         return self._value
 
     def copy(self) -> Any:
@@ -82,7 +90,7 @@ def hit_of(call: Call[Any], recipe: bytes, record: Record | None) -> Outcome | N
         return None
     outcome = Outcome(call, "hit", record)
     try:
-        _ = outcome.value
+        outcome.read()
     except EncodingError:
         return None
     return outcome

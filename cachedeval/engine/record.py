@@ -62,7 +62,7 @@ def unseal(data: bytes) -> Record:
     """
     if not isinstance(data, bytes):
         raise Damaged("not bytes")
-    if data[:_SEAL_AT] != _HEAD:
+    if not data.startswith(_HEAD):
         raise Damaged(
             "of another format" if data.startswith(_MAGIC) else "not a record of this project"
         )

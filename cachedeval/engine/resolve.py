@@ -1,6 +1,6 @@
 """What the cache already knows of a graph: the path of a run that is all hits.
 
-It walks the graph from its leaves, asks the store once for all calls of one depth, and needs no
+It walks the graph from its leaves, asks the store for all calls of one depth together, and needs no
 event loop, no thread and no lease.
 """
 
@@ -14,6 +14,9 @@ from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
 
 __all__ = ["Resolution", "graph_of", "resolve"]
+
+_AT_ONCE = 1000
+"""Calls that are looked up together: what is read is verified while the processor's cache has it."""
 
 Lookup = Callable[[Mapping[bytes, bytes]], dict[bytes, Record]]
 
@@ -62,32 +65,38 @@ def resolve(roots: Iterable[Call[Any]], lookup: Lookup) -> Resolution:
         lookup: returns the records of those recipes, by key, that have one.
     """
     known = Resolution()
-    outcomes = known.outcomes
     for level in graph_of(roots):
-        # Two recipes of one key: the second is not looked up, and is a miss.
-        wanted: dict[bytes, bytes] = {}
-        keyed: list[tuple[Call[Any], tuple[bytes, bytes]]] = []
-        for call in level:
-            if call.upstream and not _ready(call, outcomes):
-                known.open.append(call)
-                continue
-            try:
-                recipe = recipe_of(call, known.digest)
-            except EncodingError as error:
-                outcomes[call] = Outcome(call, "failed", error=error)
-                continue
-            key = key_of(recipe)
-            wanted.setdefault(key, recipe)
-            keyed.append((call, (key, recipe)))
-        records = lookup(wanted) if wanted else {}
-        for call, at in keyed:
-            outcome = hit_of(call, at[1], records.get(at[0]))
-            if outcome is None:
-                known.keys[call] = at
-                known.open.append(call)
-            else:
-                outcomes[call] = outcome
+        for start in range(0, len(level), _AT_ONCE):
+            _resolve(level[start : start + _AT_ONCE], known, lookup)
     return known
+
+
+def _resolve(calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup) -> None:
+    """Find those of some calls of one depth that the cache has."""
+    outcomes = known.outcomes
+    # Two recipes of one key: the second is not looked up, and is a miss.
+    wanted: dict[bytes, bytes] = {}
+    keyed: list[tuple[Call[Any], bytes, bytes]] = []
+    for call in calls:
+        if call.upstream and not _ready(call, outcomes):
+            known.open.append(call)
+            continue
+        try:
+            recipe = recipe_of(call, known.digest)
+        except EncodingError as error:
+            outcomes[call] = Outcome(call, "failed", error=error)
+            continue
+        key = key_of(recipe)
+        wanted.setdefault(key, recipe)
+        keyed.append((call, key, recipe))
+    records = lookup(wanted) if wanted else {}
+    for call, key, recipe in keyed:
+        outcome = hit_of(call, recipe, records.get(key))
+        if outcome is None:
+            known.keys[call] = key, recipe
+            known.open.append(call)
+        else:
+            outcomes[call] = outcome
 
 
 def _ready(call: Call[Any], outcomes: Mapping[Call[Any], Outcome]) -> bool:

@@ -1,6 +1,7 @@
 """What a run did, counted by node."""
 
 import threading
+from collections.abc import Iterable
 
 from cachedeval.engine.outcome import Outcome
 
@@ -46,24 +47,28 @@ class Stats(dict[str, NodeStats]):
         super().__init__()
         self._lock = threading.Lock()
 
-    def note(self, outcome: Outcome) -> None:
-        """Count an outcome."""
-        name, record = outcome.call.node.name, outcome.record
+    def note(self, outcomes: Iterable[Outcome]) -> None:
+        """Count outcomes."""
         with self._lock:
-            node = self.get(name)
-            if node is None:
-                node = self[name] = NodeStats()
-            node.calls += 1
-            if outcome.state == "failed" or record is None:
-                node.failed += 1
-                return
-            if outcome.state == "computed":
-                node.computed += 1
-                node.seconds += record.seconds
-                spent = node.cost
-            else:
-                node.hits += 1
-                spent = node.saved
-                spent["seconds"] = spent.get("seconds", 0.0) + record.seconds
-            for unit, amount in record.cost.items():
-                spent[unit] = spent.get(unit, 0.0) + amount
+            for outcome in outcomes:
+                self._count(outcome)
+
+    def _count(self, outcome: Outcome) -> None:
+        name, record = outcome.call.node.name, outcome.record
+        node = self.get(name)
+        if node is None:
+            node = self[name] = NodeStats()
+        node.calls += 1
+        if record is None:
+            node.failed += 1
+            return
+        if outcome.state == "computed":
+            node.computed += 1
+            node.seconds += record.seconds
+            spent = node.cost
+        else:
+            node.hits += 1
+            spent = node.saved
+            spent["seconds"] = spent.get("seconds", 0.0) + record.seconds
+        for unit, amount in record.cost.items():
+            spent[unit] = spent.get(unit, 0.0) + amount

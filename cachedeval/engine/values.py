@@ -84,12 +84,12 @@ class Codec:
         Raises:
             EncodingError: the payload does not hold a value of the declared type.
         """
-        if payload[:1] == _MESSAGEPACK:
+        if payload.startswith(_MESSAGEPACK):
             try:
                 return self._decode(memoryview(payload)[1:])
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise EncodingError(f"not a {self.declared!r}: {error}") from None
-        if payload[:1] == _CANONICAL:
+        if payload.startswith(_CANONICAL):
             return self._from_canonical(payload[1:])
         raise EncodingError("the payload has no known format")
 

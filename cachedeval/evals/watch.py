@@ -66,7 +66,7 @@ class Watch:
 
     def __call__(self, outcome: Outcome) -> None:
         """Count one outcome."""
-        self._stats.note(outcome)
+        self._stats.note((outcome,))
         if outcome.state == "computed" and outcome.record is not None:
             for name in ("near_ties", "changed"):
                 self._near_ties[name] += outcome.record.provenance.get(name, 0)

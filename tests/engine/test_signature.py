@@ -36,10 +36,10 @@ def test_binds_and_calls_as_python_does(
         bound = inspect.signature(function).bind(*args, **kwargs)
     except TypeError:
         with pytest.raises(TypeError):
-            ours.bind(args, kwargs)
+            ours.bind(*args, **kwargs)
         return
     bound.apply_defaults()
-    inputs = ours.bind(args, kwargs)
+    inputs = ours.bind(*args, **kwargs)
     assert inputs == bound.arguments
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -54,16 +54,16 @@ def test_binds_and_calls_as_python_does(
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
-        ((1, 2, 3), {"c": 1}, "takes 2 positional arguments but 3 were given"),
+        ((1, 2, 3), {"c": 1}, r"takes from 1 to 2 positional arguments but 3 .*given"),
         ((1,), {"c": 1, "z": 1}, "unexpected keyword argument 'z'"),
         ((1,), {"z": 1}, "unexpected keyword argument 'z'"),
         ((1,), {"c": 1, "a": 1}, "multiple values for argument 'a'"),
-        ((), {"b": 1}, "is missing the arguments a, c"),
+        ((), {"b": 1}, "missing 1 required positional argument: 'a'"),
     ],
 )
 def test_what_does_not_fit(args: tuple[Any, ...], kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=f"plain.* {message}"):
-        signature_of(plain, batch=False).bind(args, kwargs)  # type: ignore[arg-type]
+        signature_of(plain, batch=False).bind(*args, **kwargs)  # type: ignore[arg-type]
 
 
 # What a node returns.
@@ -154,14 +154,14 @@ def test_a_batched_node_binds_as_its_items_are_made(
         made = item(*args, **kwargs)
     except TypeError:
         with pytest.raises(TypeError):
-            ours.bind(args, kwargs)
+            ours.bind(*args, **kwargs)
         return
-    assert item(**ours.bind(args, kwargs)) == made
+    assert item(**ours.bind(*args, **kwargs)) == made
 
 
 def test_a_default_that_is_made_is_made_for_each() -> None:
     ours = batch_of(Item)
-    assert ours.bind((1,), {})["b"] is not ours.bind((1,), {})["b"]
+    assert ours.bind(1)["b"] is not ours.bind(1)["b"]
 
 
 @dataclass
