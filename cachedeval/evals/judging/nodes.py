@@ -74,7 +74,7 @@ async def judge_call(
     )
 
 
-@node(version="1", name="judge_parse")
+@node(version="2", name="judge_parse")
 def judge_parse(
     *,
     reply: str,

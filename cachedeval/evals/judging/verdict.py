@@ -4,6 +4,7 @@ A reply either is the verdict that was asked for, or it is none: no score is gue
 left out.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -85,11 +86,11 @@ def parse_verdict(
 
 
 def _read(content: str, criteria: Sequence[Criterion], item: str) -> Verdict:
-    _, thought, said = content.rpartition("</think>")
-    said = said.strip()
+    end = _end_of_reasoning(content)
+    said = content[end:].strip()
     if not said:
         raise ValueError("the reply is empty")
-    if not thought and said.startswith("<think>"):
+    if not end and said.startswith("<think>"):
         raise ValueError("the reply is unfinished reasoning")
     found: list[dict[str, Any]] = []
     for candidate in _objects(said):
@@ -131,6 +132,22 @@ def _score(scores: dict[str, Any], criterion: Criterion) -> float:
     if not (math.isfinite(score) and low <= score <= high):
         raise ValueError(f"{criterion.name} is scored {score!r:.40}, not {low:g} to {high:g}")
     return float(score)
+
+
+def _end_of_reasoning(content: str) -> int:
+    """Where the last ``</think>`` ends; 0 without one. What a verdict quotes is none."""
+    decoder = json.JSONDecoder()
+    at = end = 0
+    if "</think>" not in content:
+        return 0
+    while (found := re.compile(r"\{|</think>").search(content, at)) is not None:
+        at = found.end()
+        if found[0] == "{":
+            with contextlib.suppress(ValueError, RecursionError):
+                _, at = decoder.raw_decode(content, found.start())
+        else:
+            end = at
+    return end
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

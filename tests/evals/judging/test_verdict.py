@@ -90,6 +90,14 @@ def test_anything_else_is_none(content: str, why: str) -> None:
     assert raised.value.reply == content
 
 
+@pytest.mark.parametrize("before", ["", "So: ", "<think>hm {</think>", 'hm {"a": 1} </think>\n'])
+@pytest.mark.parametrize("why", ["</think>", "it says <think>x</think>", '</think>{"scores": {}}'])
+def test_the_end_of_reasoning_that_a_rationale_quotes_is_none(before: str, why: str) -> None:
+    assert parse(before + json.dumps(GOOD | {"rationale": why})) == Verdict(SCORES, why)
+    with pytest.raises(BadVerdict, match="deadbeef"):
+        parse(before + json.dumps({"item_id": "deadbeef", "rationale": why, "scores": SCORES}))
+
+
 def test_a_reply_that_was_cut_off_says_what_to_do() -> None:
     with pytest.raises(BadVerdict, match="max_completion_tokens"):
         parse('{"item_id": "0badcafe", "rationale": "I', "length")
