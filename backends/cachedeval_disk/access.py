@@ -1,7 +1,6 @@
 """Access to the folder for those who write: who is inside the gate, and with which database."""
 
 import contextlib
-import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from cachedeval_disk.writer import Writer
 
 __all__ = ["Access"]
-
-_log = logging.getLogger("cachedeval")
 
 _LOCK_NAME = "lock"
 
@@ -154,7 +151,7 @@ class Access:
         aside = recovery.set_aside(self._folder)
         self._writer = Writer(self._folder, self._folder / _LOCK_NAME)
         kept = recovery.carry_over(aside, self._writer.connection)
-        _log.warning(
+        damage.warn(
             "%s was damaged: it is set aside as %s, and the %d values that can be read are kept",
             self._path,
             aside.name,

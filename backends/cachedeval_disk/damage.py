@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["is_damage", "is_unmade", "read_around", "select_in_parts"]
+__all__ = ["is_damage", "is_unmade", "read_around", "select_in_parts", "warn"]
 
 _Item = TypeVar("_Item")
 
@@ -20,6 +20,13 @@ _LIMIT = 10_000_000
 
 _GIVE_UP = 20
 """Steps without a row that can be read, after which no more is expected."""
+
+
+def warn(message: str, *args: object) -> None:
+    """Tell the logger `cachedeval`; `logging` is slow to import, and hardly ever needed."""
+    import logging  # noqa: PLC0415
+
+    logging.getLogger("cachedeval").warning(message, *args)
 
 
 def is_damage(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ header says what it is, in the two places that SQLite leaves to applications:
 import os
 import sqlite3
 import stat
-import urllib.parse
+import string
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ STAMP = _FORMAT * _REPEATED
 _SHARED_NOTHING = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
 """SQLite's answers where the file that readers and writers share cannot be made: in a folder that
 may not be written to, on a full disk."""
+
+_UNQUOTED = frozenset(map(ord, "/._-" + string.ascii_letters + string.digits))
 
 Identity = tuple[int, int]
 """Device and inode: which file it is, whatever becomes of its name."""
@@ -165,4 +167,5 @@ def _connect(uri: str) -> Connection:
 
 
 def _quoted(path: Path) -> str:
-    return urllib.parse.quote(os.fsencode(path))
+    """Return a path as it stands in a URI: https://www.sqlite.org/uri.html, section 3.1."""
+    return "".join(chr(c) if c in _UNQUOTED else f"%{c:02x}" for c in os.fsencode(path))

@@ -4,7 +4,6 @@ A run that finds all it needs thereby imports no diskcache, takes no write lock,
 bookkeeping of use, and works in a folder that it may not write to.
 """
 
-import logging
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -14,8 +13,6 @@ from typing import Any, NamedTuple
 from cachedeval_disk import blobs, damage, database
 
 __all__ = ["Reader", "Row"]
-
-_log = logging.getLogger("cachedeval")
 
 _CHUNK = 500
 """Keys a select: measured as fast as any number from 100 on, and below every build's limit."""
@@ -168,7 +165,7 @@ class Reader:
                 if lost == start + len(chunk):  # nothing read so far: this is not one bad page
                     raise
         if lost:
-            _log.warning("%s is damaged: %d of %d values are lost", self._path, lost, len(keys))
+            damage.warn("%s is damaged: %d of %d values are lost", self._path, lost, len(keys))
         return rows
 
     def _select_all(self, connection: sqlite3.Connection) -> list[Any]:
@@ -183,7 +180,7 @@ class Reader:
             if damage.is_unmade(error):
                 return []
             self._note_damage(error)
-        _log.warning("%s is damaged: not all of its values can be read", self._path)
+        damage.warn("%s is damaged: not all of its values can be read", self._path)
         return [row for rows in damage.select_in_parts(connection, select) for row in rows]
 
     def _note_damage(self, error: sqlite3.DatabaseError) -> None:

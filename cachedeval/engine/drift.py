@@ -1,15 +1,13 @@
 """Noticing that a node's source is another than when its stored results were made."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cachedeval.engine.log import logger
 from cachedeval.engine.node import Node
 from cachedeval.engine.outcome import Outcome
 
 __all__ = ["Drift"]
-
-_log = logging.getLogger("cachedeval")
 
 
 class Drift:
@@ -34,7 +32,7 @@ class Drift:
     def _compare(self, node: Node[Any], then: Mapping[str, Any]) -> None:
         if node.name not in self._told and node.drifted(then):
             self._told.add(node.name)
-            _log.warning(
+            logger().warning(
                 "the source of %s has changed since results of its version %r were stored, and "
                 "they are still used: raise the version if the results would differ",
                 node.name,

@@ -1,16 +1,14 @@
 """Opening a backend by URL: `SCHEME:REST`, the scheme found among the installed entry points."""
 
-import logging
 from typing import Any
 
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.errors import BackendError, InputError
 from cachedeval.engine.installed import entry_points, load
+from cachedeval.engine.log import logger
 from cachedeval.engine.nothing import NothingBackend
 
 __all__ = ["GROUP", "open_backend", "open_cache"]
-
-_log = logging.getLogger("cachedeval")
 
 GROUP = "cachedeval.backends"
 """The entry-point group. An entry's name is the scheme, its object a function of the URL's rest."""
@@ -61,5 +59,5 @@ def open_cache(cache: str | Backend) -> Backend:
     try:
         return open_backend(cache)
     except BackendError as error:
-        _log.warning("%s; going on without a cache", error)
+        logger().warning("%s; going on without a cache", error)
         return NothingBackend()

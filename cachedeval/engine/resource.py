@@ -5,20 +5,18 @@ keeps what is open, shares it, and frees what was used least recently when a bud
 """
 
 import gc
-import hashlib
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from cachedeval.engine.encoding import Identified, encode
+from cachedeval.engine.log import logger
+from cachedeval.engine.values import payload_digest
 
 __all__ = ["Handle", "Resource", "ResourcePool"]
 
 T = TypeVar("T")
-
-_log = logging.getLogger("cachedeval")
 
 
 class Resource(Generic[T]):
@@ -61,7 +59,7 @@ class Resource(Generic[T]):
     def identified(self) -> Identified:
         """How recipes name it: the label and the sha256 of its identity's encoding."""
         if self._identified is None:
-            digest = "sha256:" + hashlib.sha256(encode(self.identity)).hexdigest()
+            digest = payload_digest(encode(self.identity))
             self._identified = Identified(self.label, digest)
         return self._identified
 
@@ -186,7 +184,7 @@ class ResourcePool:
                 if entry.resource.close is not None:
                     entry.resource.close(entry.value)
             except Exception:  # noqa: BLE001  who set it free did nothing wrong
-                _log.warning("%s could not be closed", entry.resource.label, exc_info=True)
+                logger().warning("%s could not be closed", entry.resource.label, exc_info=True)
             entry.value = None
         if freed:
             # Models hold themselves in cycles; without this their memory comes back at some

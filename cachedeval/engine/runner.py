@@ -6,7 +6,6 @@ nobody waits any more.
 """
 
 import asyncio
-import logging
 import threading
 from contextlib import AbstractContextManager
 from typing import Any
@@ -17,6 +16,7 @@ from cachedeval.engine.claims import Claims
 from cachedeval.engine.compute import Computer, to_record
 from cachedeval.engine.encoding import Identified, encode
 from cachedeval.engine.errors import CachedevalError, EncodingError, InputError, MissingError
+from cachedeval.engine.log import logger
 from cachedeval.engine.outcome import Outcome, State, hit_of
 from cachedeval.engine.recipe import identity_recipe, key_of
 from cachedeval.engine.record import Record
@@ -26,8 +26,6 @@ from cachedeval.engine.store import Store
 from cachedeval.engine.writer import Writer
 
 __all__ = ["CacheMode", "OnOutcome", "Run", "Runner"]
-
-_log = logging.getLogger("cachedeval")
 
 
 class _Flight:
@@ -211,7 +209,7 @@ class Runner:
         where = changed_input(call, recipe, run.known.digest)
         if where is not None and call.node.name not in self._warned:
             self._warned.add(call.node.name)
-            _log.warning(
+            logger().warning(
                 "%s is not kept: %s changed while it ran, so nobody knows what the result is of; "
                 "a step must not change what it reads, nor may another meanwhile",
                 describe(call),

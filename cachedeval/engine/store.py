@@ -4,7 +4,6 @@ It is the edge between the engine and what may go wrong with a disk or a server.
 are misses, counted and reported. A backend that fails is a warning, and the work goes on uncached.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +12,10 @@ from typing import Any
 
 from cachedeval.engine.backend import Backend, Entry
 from cachedeval.engine.errors import BackendError
+from cachedeval.engine.log import logger
 from cachedeval.engine.record import Damaged, Record, seal, unseal
 
 __all__ = ["Store", "StoreCounts"]
-
-_log = logging.getLogger("cachedeval")
 
 _TOUCH_AT = 50_000
 """Hits noted in memory before they are written down, so that a long run does not hoard them."""
@@ -157,7 +155,7 @@ class Store:
             except Exception as error:  # noqa: BLE001
                 # Nothing is lost but the order in which a prune would take the records.
                 self.counts.errors["touch"] = self.counts.errors.get("touch", 0) + 1
-                _log.debug("the last use of %d records was not noted: %s", len(touched), error)
+                logger().debug("the last use of %d records was not noted: %s", len(touched), error)
 
     def close(self) -> None:
         """Write down what was used and close the backend; closing twice is harmless."""
@@ -222,7 +220,7 @@ class Store:
             if kind in self._warned:
                 return
             self._warned.add(kind)
-        _log.warning(message, *args)
+        logger().warning(message, *args)
 
 
 def _nothing() -> None:

@@ -6,7 +6,6 @@ canonical encoding instead, and what neither gives back as it was is refused whe
 not when it is read.
 """
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -27,6 +26,8 @@ def payload_digest(payload: bytes) -> str:
     Cryptographic, unlike a key's, since it stands in other recipes in the output's place, where
     no bytes are left to compare.
     """
+    import hashlib  # noqa: PLC0415  loads OpenSSL, which no hit needs
+
     return "sha256:" + hashlib.sha256(payload).hexdigest()
 
 

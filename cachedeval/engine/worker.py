@@ -4,12 +4,12 @@ Made at the first miss; a run that is all hits has no need of it.
 """
 
 import asyncio
-import logging
 import os
 import threading
 from concurrent.futures import CancelledError
 
 from cachedeval.engine.errors import CachedevalError
+from cachedeval.engine.log import logger
 from cachedeval.engine.loop import LoopThread
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.run import Run
@@ -17,8 +17,6 @@ from cachedeval.engine.runner import Runner
 from cachedeval.engine.store import Store
 
 __all__ = ["Worker"]
-
-_log = logging.getLogger("cachedeval")
 
 _PATIENCE = 5.0
 """Seconds that steps which are called off are given to end."""
@@ -77,7 +75,7 @@ class Worker:
         try:
             self._loop.submit(self._runner.stop()).result(_PATIENCE)
         except TimeoutError:
-            _log.warning("a step does not end; it is left behind")
+            logger().warning("a step does not end; it is left behind")
         self._runner.close()
 
     def close(self) -> None:

@@ -1,0 +1,18 @@
+"""The logger `cachedeval`.
+
+Importing `logging` takes as long as all else of a small run, and most runs have nothing to say.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
+
+__all__ = ["logger"]
+
+
+def logger() -> "logging.Logger":
+    """Return the logger that every part of the package tells things to."""
+    import logging  # noqa: PLC0415  see above
+
+    return logging.getLogger("cachedeval")
