@@ -86,6 +86,6 @@ class _Disk(_AsADictionary):
 
 
 TestMemory = _Memory.TestCase
-TestMemory.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
+TestMemory.settings = settings(stateful_step_count=20)
 TestDisk = _Disk.TestCase
-TestDisk.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestDisk.settings = settings(stateful_step_count=20)

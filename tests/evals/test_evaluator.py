@@ -303,7 +303,7 @@ def test_neither_a_new_parser_nor_tight_limits_cost_a_call(
         first = evaluate()
         # At one request a minute, six calls would take five minutes: the test's time-out.
         assert evaluate(limits).to_json() == first.to_json()
-        parser = Node[Verdict](judge_parse.function, version="2", name=judge_parse.name)
+        parser = Node[Verdict](judge_parse.function, version="another", name=judge_parse.name)
         monkeypatch.setattr(rubric_judges, "judge_parse", parser)
         again = evaluate(limits)
         assert again.to_json() == first.to_json()

@@ -82,7 +82,7 @@ def test_another_parser_pays_nothing(server: JudgeServer, monkeypatch: pytest.Mo
     with Engine() as engine:
         first = verdict_on("Because.")
         engine.run(first)
-        monkeypatch.setattr(first.node, "_key_version", "2")
+        monkeypatch.setattr(first.node, "_key_version", "another")
         monkeypatch.setattr(first.node, "_heads", {})
         (again,) = engine.settle([verdict_on("Because.")])
     assert again.state == "computed"
