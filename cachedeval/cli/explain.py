@@ -1,11 +1,14 @@
 """`cachedeval explain`: why each step that is not in the cache is not."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cachedeval.cli.options import evaluation_options, evaluator_of
+
+if TYPE_CHECKING:
+    from cachedeval.engine.reasons import Reason
 
 __all__ = ["command"]
 
@@ -27,12 +30,17 @@ def command(**options: Any) -> None:
             )
         )
     if options["as_json"]:
-        told = [
-            {**reason._asdict(), "changed": [field._asdict() for field in reason.changed]}
-            for reason in reasons
-        ]
-        click.echo(json.dumps({"reasons": told}, indent=2, allow_nan=False))
+        told = {"reasons": list(map(_as_json, reasons))}
+        click.echo(json.dumps(told, indent=2, allow_nan=False))
     elif not reasons:
         click.echo("everything is in the cache")
     else:
         click.echo("\n".join(map(str, reasons)))
+
+
+def _as_json(reason: "Reason") -> dict[str, Any]:
+    return {
+        **reason._asdict(),
+        "changed": [field._asdict() for field in reason.changed],
+        "because": list(map(_as_json, reason.because)),
+    }

@@ -1,5 +1,6 @@
 """How two values of plain data differ, field by field."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ from cachedeval.engine.errors import EncodingError
 __all__ = ["ABSENT", "Difference", "differences", "short"]
 
 _WIDTH = 60
+
+_DIGEST = re.compile(r"\w+:[0-9a-f]+…?", re.ASCII)
 
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "(absent)"})()
 """Stands where one of two values has a field that the other lacks."""
@@ -88,7 +91,8 @@ def _text(value: Any) -> str:
         return f"{value.kind.rpartition('.')[2]}.{value.name}"
     if isinstance(value, Typed):
         return f"{value.kind.rpartition('.')[2]}({', '.join(value.fields)})"
-    return value if isinstance(value, str) and ":" in value[:8] else repr(value)
+    # Any other text may hold what a terminal would obey.
+    return value if isinstance(value, str) and _DIGEST.fullmatch(value) else repr(value)
 
 
 def _cut(text: str, start: int) -> str:

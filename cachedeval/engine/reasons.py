@@ -34,10 +34,13 @@ class Reason(NamedTuple):
 
     node: str
     calls: int
-    state: Literal["new", "changed", "waits", "failed"]
+    state: Literal["hit", "new", "changed", "waits", "failed"]
+    """`hit`: of calls that are in the cache, and have another output than was there before."""
     changed: list[Changed]
     waits_for: dict[str, int]
     """Of `waits`: the nodes waited for, and how many of these calls wait for each."""
+    because: "list[Reason]"
+    """Of `changed` and `hit`: why the outputs that these calls are given are others."""
 
     @property
     def reason(self) -> str:
@@ -52,9 +55,15 @@ class Reason(NamedTuple):
             case "changed":
                 told = "; ".join(map(str, self.changed))
                 return told or "the nearest record cannot be read"
+            case "hit":
+                return f"another output: {'; '.join(map(str, self.changed))}"
 
     def __str__(self) -> str:
-        return f"{self.calls} {self.node}: {self.reason}"
+        lines = [f"{self.calls} {self.node}: {self.reason}"]
+        for cause in self.because:
+            first, *rest = str(cause).splitlines()
+            lines += [f"  because of {first}", *(f"  {line}" for line in rest)]
+        return "\n".join(lines)
 
 
 def reasons_of(explanations: Iterable[Explanation]) -> list[Reason]:
@@ -71,10 +80,15 @@ def reasons_of(explanations: Iterable[Explanation]) -> list[Reason]:
             if each.state == "hit":
                 continue
             depths[each.node] = max(depth, depths.get(each.node, 0))
-            fields = sorted({difference.where for difference in each.differences})
-            groups.setdefault((each.node, each.state, *fields), []).append(each)
+            groups.setdefault(_kind(each), []).append(each)
     found = [_reason(group) for group in groups.values()]
     return sorted(found, key=lambda reason: (depths[reason.node], reason.node, -reason.calls))
+
+
+def _kind(explanation: Explanation) -> tuple[str, ...]:
+    """Return what explanations that are told together have in common."""
+    fields = sorted({difference.where for difference in explanation.differences})
+    return explanation.node, explanation.state, *fields
 
 
 def _all(explanation: Explanation, seen: dict[int, int]) -> Iterator[tuple[Explanation, int]]:
@@ -94,19 +108,30 @@ def _all(explanation: Explanation, seen: dict[int, int]) -> Iterator[tuple[Expla
 
 def _reason(group: list[Explanation]) -> Reason:
     first = group[0]
-    state = first.state
-    assert state != "hit"  # noqa: S101  for the type checker: hits are left out
     return Reason(
         first.node,
         len(group),
-        state,
+        first.state,
         [_changed(where, group) for where in _fields(first)],
         dict(Counter(name for each in group for name in _waits_for(each))),
+        _because(group),
     )
+
+
+def _because(group: list[Explanation]) -> list[Reason]:
+    if group[0].state not in ("changed", "hit"):
+        return []
+    causes: dict[tuple[str, ...], list[Explanation]] = {}
+    for above in (above for each in group for above in each.upstream):
+        if above.state == "hit" and above.differences:
+            causes.setdefault(_kind(above), []).append(above)
+    return sorted(map(_reason, causes.values()), key=lambda cause: (cause.node, -cause.calls))
 
 
 def _waits_for(explanation: Explanation) -> list[str]:
     """Return the nodes that a call waits for; those that they wait for themselves go unsaid."""
+    if explanation.state != "waits":
+        return []
     above = {each.node: each for each in explanation.upstream}
     indirect = {further.node for each in above.values() for further in each.upstream}
     return [name for name in above if name not in indirect]

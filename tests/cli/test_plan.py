@@ -120,7 +120,33 @@ def test_a_retrained_adapter_is_named_by_its_file(judged: Evaluation, tmp_path: 
         "state": "waits",
         "changed": [],
         "waits_for": {"generation": 6},
+        "because": [],
     }
+
+
+def test_a_judge_that_has_not_met_the_new_answers_is_explained_through_them(
+    judged: Evaluation, tmp_path: Path
+) -> None:
+    adapter = make_tiny_adapter(judged.place.model, tmp_path / "adapter", seed=9, scale=10.0)
+    assert judged("run", judge="exact", adapter=adapter).status == 0
+    lines = explained(judged, judge=JUDGE, adapter=adapter)
+    assert [line.partition(":")[0] for line in lines] == [
+        "6 judge",
+        "  because of 6 generation",
+        "6 judge_parse",
+    ]
+    assert lines[0].startswith("6 judge: response (output of generation) / text: ")
+    assert lines[1].startswith(
+        "  because of 6 generation: another output: adapter / files / adapters.safetensors: xxh3:"
+    )
+    assert lines[1].endswith("…; adapter / settings / scale: 20.0 → 10.0")
+    told = judged("explain", "--json", judge=JUDGE, adapter=adapter).json["reasons"]
+    (cause,) = told[0]["because"]
+    assert (cause["node"], cause["calls"]) == ("generation", 6)
+    assert [field["where"] for field in cause["changed"]] == [
+        "adapter / files / adapters.safetensors",
+        "adapter / settings / scale",
+    ]
 
 
 def test_a_changed_criterion_reaches_no_generation(judged: Evaluation, tmp_path: Path) -> None:

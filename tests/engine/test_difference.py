@@ -41,6 +41,7 @@ def test_two_values_differ_if_there_is_a_difference(one: Any, other: Any) -> Non
             ["f / w.safetensors: xxh3:1f → xxh3:9c", "scale: 20 → 10"],
         ),
         ({"a": "x"}, {"a": 1}, ["a: 'x' → 1"]),
+        ({"a": "So:\x1b[2J"}, {"a": "So:\n"}, ["a: 'So:\\x1b[2J' → 'So:\\n'"]),
         ({"o": Output("sha256:0123456789")}, {"o": 1}, ["o: sha256:01234567… → 1"]),
         (
             {"o": Identified("m", "sha256:0123456789")},

@@ -1,6 +1,7 @@
 """Explanations of many calls, told together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,21 @@ from cachedeval.engine.resource import Handle, Resource
 def answer(model: Handle[int], question: str, words: int) -> str:
     with model as size:
         return f"{question} {size} {words}"
+
+
+@node(version="1", name="said")
+def said(model: Handle[int], question: str) -> str:
+    return f"{question} {model.resource.identity['scale']:.0f}"
+
+
+@node(version="1", name="loud")
+def loud(text: str) -> str:
+    return text.upper()
+
+
+@node(version="1", name="shout")
+def shout(text: str) -> str:
+    return text + "!"
 
 
 @node(version="1", name="judge")
@@ -35,7 +51,7 @@ def engine() -> Iterator[Engine]:
         yield engine
 
 
-def reasons(engine: Engine, wanted: list[Call[int]]) -> list[Reason]:
+def reasons(engine: Engine, wanted: Sequence[Call[Any]]) -> list[Reason]:
     return reasons_of(engine.explain_many(wanted))
 
 
@@ -64,6 +80,28 @@ def test_one_cause_is_one_line_with_its_fields_and_short_digests(engine: Engine)
 def test_what_changed_downstream_alone_is_told_alone(engine: Engine) -> None:
     engine.run(calls())
     assert list(map(str, reasons(engine, calls(strict=False)))) == ["4 judge: strict: True → False"]
+
+
+def test_through_the_graph_another_output_is_told_with_its_cause(engine: Engine) -> None:
+    def graph(weights: str) -> tuple[list[Call[str]], list[Call[str]]]:
+        answers = [said(model(weights, float(weights)), str(n) * 9) for n in range(4)]
+        return answers, [shout(loud(answer)) for answer in answers]
+
+    engine.run(graph("1")[1])
+    answers, shouts = graph("2")
+    engine.run([loud(answer) for answer in answers])
+    (told,) = reasons(engine, shouts)
+    first, second, third = str(told).splitlines()
+    change = "'000000000 1' → '000000000 2' (and 3 other changes)"
+    assert first == f"4 shout: text (output of loud): {change}"
+    assert second == f"  because of 4 loud: another output: text (output of said): {change}"
+    assert third == (
+        "    because of 4 said: another output: model / scale: 1.0 → 2.0; "
+        "model / weights: xxh3:00000000… → xxh3:00000000…"
+    )
+    (cause,) = told.because
+    assert (cause.node, cause.calls, cause.state, cause.waits_for) == ("loud", 4, "hit", {})
+    assert told.waits_for == {}
 
 
 def test_a_field_that_differs_from_call_to_call_is_told_once(engine: Engine) -> None:
