@@ -22,13 +22,13 @@ def said(model: Handle[int], question: str) -> str:
 
 
 @node(version="1", name="loud")
-def loud(text: str) -> str:
-    return text.upper()
+def loud(number: int, text: str) -> str:
+    return text + "!" * (number < 0)
 
 
 @node(version="1", name="shout")
-def shout(text: str) -> str:
-    return text + "!"
+def shout(number: int, text: str) -> str:
+    return f"{number}: {text}"
 
 
 @node(version="1", name="judge")
@@ -84,15 +84,15 @@ def test_what_changed_downstream_alone_is_told_alone(engine: Engine) -> None:
 
 def test_through_the_graph_another_output_is_told_with_its_cause(engine: Engine) -> None:
     def graph(weights: str) -> tuple[list[Call[str]], list[Call[str]]]:
-        answers = [said(model(weights, float(weights)), str(n) * 9) for n in range(4)]
-        return answers, [shout(loud(answer)) for answer in answers]
+        answers = [said(model(weights, float(weights)), f"q{n}") for n in range(4)]
+        return answers, [shout(n, loud(n, answer)) for n, answer in enumerate(answers)]
 
     engine.run(graph("1")[1])
     answers, shouts = graph("2")
-    engine.run([loud(answer) for answer in answers])
+    engine.run([loud(n, answer) for n, answer in enumerate(answers)])
     (told,) = reasons(engine, shouts)
     first, second, third = str(told).splitlines()
-    change = "'000000000 1' → '000000000 2' (and 3 other changes)"
+    change = "'q0 1' → 'q0 2' (and 3 other changes)"
     assert first == f"4 shout: text (output of loud): {change}"
     assert second == f"  because of 4 loud: another output: text (output of said): {change}"
     assert third == (
