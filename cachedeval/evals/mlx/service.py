@@ -9,10 +9,14 @@ from cachedeval.engine.node import Computed
 from cachedeval.evals.generation import Generation, Prompt
 from cachedeval.evals.judging.nodes import JudgedItem
 from cachedeval.evals.judging.verdict import Verdict
+from cachedeval.evals.mlx.cores import Cores
 from cachedeval.evals.mlx.decoding import decode
 from cachedeval.evals.mlx.loading import load_model
 from cachedeval.evals.mlx.requests import DecodeRequest, render_prompt
+from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.verdicts import verdicts
+
+from mlx_lm.generate import generation_stream  # isort: skip - after the runtime (BLAS)
 
 __all__ = ["ModelService"]
 
@@ -30,6 +34,7 @@ class ModelService:
     """
 
     def __init__(self, path: Path, *, batch_size: int | None, memory_budget: int | None) -> None:
+        self._cores = Cores(_settle)
         self._loaded = load_model(path)
         self._batch_size = batch_size
         self._budget = None if memory_budget is None else max(memory_budget - self.nbytes, 1)
@@ -77,6 +82,7 @@ class ModelService:
             for event in decode(
                 self._loaded, requests, batch_size=self._batch_size, memory_budget=self._budget
             ):
+                self._cores.share()
                 if event is None:
                     yield None
                     continue
@@ -103,7 +109,9 @@ class ModelService:
         yield from self._wait()
         with self._take():
             self._loaded.use_adapter(None)
-            yield from verdicts(self._loaded, items)
+            for event in verdicts(self._loaded, items):
+                self._cores.share()
+                yield event
 
     def close(self) -> None:
         """Give the memory back."""
@@ -121,3 +129,9 @@ class ModelService:
             yield
         finally:
             self._taken = False
+
+
+def _settle() -> None:
+    """Wait until nothing is computed."""
+    mx.synchronize()
+    mx.synchronize(generation_stream)
