@@ -13,10 +13,11 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-__all__ = ["entry_points", "load", "version"]
+__all__ = ["entry_points", "load", "version", "versions"]
 
 _INFO = ".dist-info"
 _ODD = (".egg", ".egg-info", ".egg-link")
@@ -61,16 +62,22 @@ def load(reference: str) -> Any:
 
 def version(package: str) -> str | None:
     """Return the version of an installed package, or None."""
-    packages = _packages()
-    if packages is None:
-        from importlib import metadata  # noqa: PLC0415
+    return versions(package).get(package)
 
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return None
-    folder = packages.get(_normal(package))
-    return None if folder is None else os.path.basename(folder)[: -len(_INFO)].partition("-")[2]
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of those of the packages that are installed."""
+    there = _packages()
+    found: dict[str, str] = {}
+    for package in packages:
+        if there is None:
+            from importlib import metadata  # noqa: PLC0415
+
+            with suppress(metadata.PackageNotFoundError):
+                found[package] = metadata.version(package)
+        elif (folder := there.get(_normal(package))) is not None:
+            found[package] = os.path.basename(folder)[: -len(_INFO)].partition("-")[2]
+    return found
 
 
 def _packages() -> dict[str, str] | None:

@@ -9,14 +9,15 @@ What is read (mlx_lm 0.32, transformers 5), and therefore counts:
   vocabulary and special tokens, where they are present. Which of the latter are opened depends on
   the tokenizer's class, which only transformers knows; the others count too. That can make a
   needless miss where one of them is added to a folder, and no wrong hit.
-- Where a configuration names code of the model's own (`model_file`, `auto_map`), every `*.py`.
+- Where a configuration names code of the model's own (`model_file`, `auto_map`), that file,
+  wherever it is, and every `*.py`.
 
 The folder's place and name and the files' times do not count.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ VOCABULARIES = (
 )
 """What the tokenizers of transformers call their vocabularies."""
 
+_PART = re.compile(r"model-\d+-of-(\d+)\.safetensors", re.ASCII)
+
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -102,6 +105,10 @@ def resolve_model(name_or_path: str, *, fetch: bool = False) -> Path:
 def model_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
     """Return what the model is: `{"files": {name: digest}}` of the files that are read.
 
+    mlx_lm reads the weights in the order in which their folder lists them, and of two weights of
+    one name the later one counts. So where there are others than the parts of one model, as a copy
+    that somebody keeps beside it, the `order` of the files is part of it.
+
     Args:
         folder: as `resolve_model` returns it.
         memo: where the files' digests are remembered.
@@ -113,7 +120,10 @@ def model_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
     for entry in entries:
         if entry.size == 0 and fnmatchcase(entry.path, _WEIGHTS):
             raise InputError(f"model {shown(folder)}: {entry.path} is empty; download it again")
-    return {"files": {entry.path: entry.digest for entry in entries}}
+    identity: dict[str, Any] = {"files": {entry.path: entry.digest for entry in entries}}
+    if not _are_parts([entry.path for entry in entries if fnmatchcase(entry.path, _WEIGHTS)]):
+        identity["order"] = [p.name for p in folder.iterdir() if fnmatchcase(p.name, _WEIGHTS)]
+    return identity
 
 
 def model_files(folder: Path) -> list[str]:
@@ -165,11 +175,22 @@ def _at_times(folder: Path, config: dict[str, Any], present: list[str]) -> Itera
         yield from {"hf_quant_config.json"}.intersection(present)
     if _any_fits(present, "tokenizer.*.json"):
         yield from _listed(_tokenizer_config(folder, present).get("fast_tokenizer_files"), present)
+    code = config.get("model_file")
+    if isinstance(code, str) and (folder / code).is_file():
+        yield code
     if _has_code(folder, config, present):
         for path in folder.rglob("*.py"):
             relative = path.relative_to(folder)
             if not any(part.startswith(".") for part in relative.parts):
                 yield relative.as_posix()
+
+
+def _are_parts(weights: Sequence[str]) -> bool:
+    """Tell whether these files are a whole, or the parts that it was saved in."""
+    if len(weights) == 1:
+        return True
+    found = [_PART.fullmatch(name) for name in weights]
+    return len({part and part[1] for part in found}) == 1 and None not in found
 
 
 def _has_code(folder: Path, config: dict[str, Any], present: list[str]) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cachedeval.engine.errors import InputError
-from cachedeval.engine.installed import version
+from cachedeval.engine.installed import versions
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.statmemo import Memo
 from cachedeval.evals.adapters import adapter_identity, resolve_adapter
@@ -17,6 +17,9 @@ from cachedeval.evals.models import model_identity, read_json_object, resolve_mo
 __all__ = ["LocalModel", "adapter_resource", "model_of", "model_resource", "runtime"]
 
 _CUDA = ("mlx-cuda", "mlx-cuda-12", "mlx-cuda-13")
+
+_DECIDING = ("mlx", "mlx-lm", "tokenizers", "transformers")
+"""Packages that make tokens of a prompt, and a text of them."""
 
 
 class LocalModel(Resource[Any]):
@@ -116,13 +119,14 @@ def adapter_resource(name: str | os.PathLike[str], memo: Memo) -> AdapterResourc
 
 
 def runtime() -> dict[str, str]:
-    """Return what besides the model decides the text: mlx's versions and the kind of device.
+    """Return what besides the model decides the text: packages' versions and the kind of device.
 
     Nothing is imported to find out. mlx computes on the GPU on macOS, and elsewhere with one of
     its packages for CUDA; else on the CPU.
     """
-    on_gpu = sys.platform == "darwin" or any(version(package) for package in _CUDA)
-    found = {"device": "gpu" if on_gpu else "cpu"}
-    for package in ("mlx", "mlx-lm"):
-        found[package] = version(package) or "none"
-    return found
+    installed = versions(*_CUDA, *_DECIDING)
+    on_gpu = sys.platform == "darwin" or not installed.keys().isdisjoint(_CUDA)
+    return {
+        "device": "gpu" if on_gpu else "cpu",
+        **{package: installed.get(package, "none") for package in _DECIDING},
+    }

@@ -107,6 +107,14 @@ CHANGES: dict[str, Callable[[Path], object]] = {
         model / "model.safetensors", model / "model-extra.safetensors"
     ),
     "special tokens": lambda model: (model / "special_tokens_map.json").write_text("{}"),
+    "added tokens": lambda model: (model / "added_tokens.json").write_text("{}"),
+    "another tokenizer's class": lambda model: edit(
+        model / "tokenizer_config.json", tokenizer_class="Qwen2Tokenizer"
+    ),
+    "a template in the configuration": lambda model: edit(
+        model / "tokenizer_config.json", chat_template="{{ messages }}"
+    ),
+    "a vocabulary": lambda model: (model / "vocab.json").write_text("{}"),
 }
 
 
@@ -136,6 +144,56 @@ def test_own_code_counts_where_it_is_named(model: Path) -> None:
         python = [name for name in model_files(model) if name.endswith(".py")]
         assert python == ["modeling_own.py", "parts/layer.py"]
         (model / config).write_text(before)
+
+
+@pytest.mark.parametrize("place", ["arch.py", ".own/arch.py", "../arch.py", "arch.pyc"])
+def test_the_code_that_is_named_counts_wherever_it_is(model: Path, place: str) -> None:
+    edit(model / "config.json", model_file=place)
+    without = model_identity(model)
+    (model / place).parent.mkdir(exist_ok=True)
+    (model / place).write_text("x = 1")
+    identity = model_identity(model)
+    assert place in identity["files"]
+    assert identity != without
+    (model / place).write_text("x = 2")
+    assert model_identity(model) != identity
+
+
+def test_parts_of_a_model_are_the_same_in_any_order_and_all_count(
+    model: Path, tmp_path: Path
+) -> None:
+    names = [f"model-{number:05}-of-00003.safetensors" for number in (1, 2, 3)]
+    data = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").unlink()
+    for folder, order in ((model, names), (tmp_path / "copy", names[::-1])):
+        if folder != model:
+            shutil.copytree(model, folder, ignore=lambda *_: names)
+        for name in order:
+            (folder / name).write_bytes(data + name.encode())
+    identity = model_identity(model)
+    assert list(identity) == ["files"]
+    assert model_identity(tmp_path / "copy") == identity
+    (model / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    assert model_identity(model) == identity
+    for name in names:
+        flip_a_bit(tmp_path / "copy" / name)
+        assert model_identity(tmp_path / "copy") != identity
+        flip_a_bit(tmp_path / "copy" / name)
+    (model / names[1]).unlink()
+    assert model_identity(model) != identity
+
+
+def test_of_weights_that_are_there_twice_the_order_counts(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(model / "model.safetensors", model / "model_old.safetensors")
+    identity = model_identity(model)
+    assert sorted(identity["order"]) == ["model.safetensors", "model_old.safetensors"]
+    listed = list(model.iterdir())
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(listed[::-1]))
+    again = model_identity(model)
+    assert again["files"] == identity["files"]
+    assert again["order"] == identity["order"][::-1]
 
 
 def write_text(name: str, text: str) -> Callable[[Path], object]:

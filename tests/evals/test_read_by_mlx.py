@@ -55,6 +55,15 @@ def templates(folder: Path) -> None:
     (folder / "additional_chat_templates" / "tools.jinja").write_text(text)
 
 
+def hidden_code(folder: Path) -> None:
+    (folder / ".own").mkdir()
+    edit(folder / "config.json", model_file=".own/arch.py")
+    (folder / ".own" / "arch.py").write_text(
+        "from mlx_lm.models.llama import Model, ModelArgs\n", "utf-8"
+    )
+    (folder / "modeling_custom.py").unlink()
+
+
 def shards(folder: Path) -> None:
     weights = mx.load(str(folder / "model.safetensors"))
     assert isinstance(weights, dict)
@@ -101,6 +110,7 @@ EXACT: list[Change] = [
     versions,
     separate_quantization,
     own_code,
+    hidden_code,
 ]
 """Folders of which everything that counts is read, and nothing else."""
 
@@ -156,7 +166,7 @@ def read(folders: dict[str, Path]) -> dict[str, set[str]]:
     for name, folder in folders.items():
         adapter = str(folder) if name.startswith("adapter-") else None
         model = folders["plain"] if adapter else folder
-        trust = name == own_code.__name__
+        trust = name in (own_code.__name__, hidden_code.__name__)
         loads[name] = {"model": str(model), "adapter": adapter, "trust": trust}
     return dict(zip(loads, read_by_mlx(list(loads.values())), strict=True))
 

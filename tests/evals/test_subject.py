@@ -112,12 +112,18 @@ def test_an_adapter_is_its_content_and_opens_to_its_folder(tmp_path: Path) -> No
 
 def test_the_runtime_is_told_by_versions_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
     found = runtime()
-    assert found["mlx"] == version("mlx")
-    assert found["mlx-lm"] == version("mlx-lm")
-    installed = {"mlx": "1.0"}
-    monkeypatch.setattr(subject, "version", installed.get)
+    assert list(found) == ["device", "mlx", "mlx-lm", "tokenizers", "transformers"]
+    assert all(found[package] == version(package) for package in list(found)[1:])
+    installed = {"mlx": "1.0", "tokenizers": "2.0"}
+    monkeypatch.setattr(subject, "versions", lambda *_: installed)
     monkeypatch.setattr(sys, "platform", "linux")
-    assert runtime() == {"device": "cpu", "mlx": "1.0", "mlx-lm": "none"}
+    assert runtime() == {
+        "device": "cpu",
+        "mlx": "1.0",
+        "mlx-lm": "none",
+        "tokenizers": "2.0",
+        "transformers": "none",
+    }
     installed["mlx-cuda-13"] = "1.0"
     assert runtime()["device"] == "gpu"
     del installed["mlx-cuda-13"]
