@@ -53,7 +53,7 @@ class DiskBackend:
         _backends.add(self)
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return the values of those keys that are held and can be read.
+        """Return the values of those keys that are held; no bytes for one that cannot be read.
 
         Raises:
             BackendError: the database was replaced by one that is not ours.

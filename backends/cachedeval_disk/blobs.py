@@ -22,23 +22,28 @@ def is_name(name: object) -> bool:
 
 
 def read(folder: Path, name: str, size: int) -> bytes | None:
-    """Return the file's bytes, or None if it is not there, not whole or not a regular file."""
+    """Return the file's bytes; none of them if it is not whole or no such file can be read.
+
+    None if it is not there, as after a delete by another process.
+    """
     if not is_name(name):
-        return None
+        return b""
     path = folder / name
     try:
         if path.parent.resolve() != path.parent:  # a link leads elsewhere
-            return None
+            return b""
         # Opened so that neither a link is followed nor a FIFO waited for.
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(fd, "rb") as file:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode) or found.st_size != size:
-                return None
+                return b""
             data = file.read(size)
-    except OSError:
+    except FileNotFoundError:
         return None
-    return data if len(data) == size else None
+    except OSError:
+        return b""
+    return data if len(data) == size else b""
 
 
 def write(folder: Path, name: str, data: bytes) -> None:

@@ -50,7 +50,10 @@ class Reader:
         """The database that was found damaged, for whoever writes next to replace."""
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return the values of those keys that are held and can be read.
+        """Return the values of those keys that are held.
+
+        One that is there and cannot be read, because it says that it is no bytes or its file is not
+        whole, is returned as no bytes at all: so whoever verifies values meets it and can count it.
 
         Raises:
             BackendError: the database is not ours to read.
@@ -61,8 +64,9 @@ class Reader:
             rows = [] if connection is None else self._select(connection, list(dict.fromkeys(keys)))
         values = {}
         for key, mode, value, filename, size in rows:
-            data = value if mode == _IN_ROW else self._read_file(mode, filename, size)
-            if type(data) is bytes:
+            if mode == _IN_ROW:
+                values[key] = value if type(value) is bytes else b""
+            elif (data := self._read_file(mode, filename, size)) is not None:
                 values[key] = data
         return values
 
@@ -190,5 +194,5 @@ class Reader:
 
     def _read_file(self, mode: Any, filename: Any, size: Any) -> bytes | None:
         if mode != _IN_FILE or type(filename) is not bytearray or type(size) is not int:
-            return None
+            return b""
         return blobs.read(self._folder, filename.decode("latin-1"), size)

@@ -32,9 +32,12 @@ def bytes_of(text: str) -> int:
         click.BadParameter: it is no size.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
-    if found is None:
-        raise click.BadParameter(f"{text!r} is no size; give one like 2GB or 500MB")
-    return int(float(found[1]) * _SIZES[found[2]])
+    try:
+        if found is not None:
+            return int(float(found[1]) * _SIZES[found[2]])
+    except OverflowError:
+        pass
+    raise click.BadParameter(f"{text!r} is no size; give one like 2GB or 500MB")
 
 
 def duration_of(text: str) -> timedelta:

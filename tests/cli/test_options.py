@@ -113,3 +113,9 @@ def test_what_is_no_choice_is_refused(arguments: tuple[str, str]) -> None:
     found, said = parsed(*arguments)
     assert not found
     assert arguments[0] in said
+
+
+@pytest.mark.parametrize("size", ["9" * 400, "9" * 400 + "GB", "1e3", "-1", "", "nan"])
+def test_a_size_that_is_none_is_told(size: str) -> None:
+    _, said = parsed("--memory-budget", size)
+    assert "is no size; give one like 2GB or 500MB" in " ".join(said.split())

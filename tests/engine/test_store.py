@@ -1,11 +1,14 @@
+import contextlib
 import logging
 import pickle
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.faulty import FaultyBackend
 
+from cachedeval import Engine, node
 from cachedeval.engine.errors import BackendError
 from cachedeval.engine.record import Damaged, Record, seal
 from cachedeval.engine.store import Store
@@ -174,3 +177,37 @@ def test_a_value_of_another_project_stays_where_it_is() -> None:
     assert backend.get_many([key]) == {key: b"foreign"}
     store.put_many({key: record(recipes[key])})
     assert backend.get_many([key]) == {key: seal(record(recipes[key]))}
+
+
+@pytest.mark.parametrize(
+    ("damage", "count"),
+    [
+        ("UPDATE Cache SET mode = 4, value = x'80054b012e'", 3),
+        ("UPDATE Cache SET mode = 3 WHERE mode = 2", 1),
+        ("UPDATE Cache SET value = 'text' WHERE mode = 1", 2),
+        ("UPDATE Cache SET size = size - 1 WHERE mode = 2", 1),
+        ("UPDATE Cache SET filename = '../x' WHERE mode = 2", 1),
+    ],
+)
+def test_what_a_database_says_is_no_bytes_is_counted_computed_again_and_healed(
+    tmp_path: Path, damage: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    @node(version="1", name="repeat")
+    def repeat(times: int) -> str:
+        return "x" * times
+
+    calls = [repeat(10), repeat(20), repeat(100_000)]
+    with Engine(f"disk:{tmp_path}") as engine:
+        values = engine.run(calls)
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache.db")) as database, database:
+        database.execute(damage)
+    with Engine(f"disk:{tmp_path}") as engine:
+        assert engine.run(calls) == values
+        assert engine.store.counts.damaged == count
+        assert engine.stats["repeat"].computed == count
+    assert [record.getMessage()[:34] for record in caplog.records] == [
+        "the cache holds a damaged record ("
+    ]
+    with Engine(f"disk:{tmp_path}") as engine:
+        assert engine.run(calls) == values
+        assert engine.store.counts.damaged == engine.stats["repeat"].computed == 0
