@@ -198,6 +198,9 @@ class AdapterEvaluator:
         settled = self.engine.settle(calls, mode=mode, on_outcome=watch)
         outcomes = dict(zip(calls, settled, strict=True))
         self._raise_what_ends_it(settled)
+        unusable = [subject.unusable(outcomes) for subject in subjects]
+        if unusable[0] is not None and all(unusable):
+            raise unusable[0]
         if mode in {"use", "refresh"}:
             # What no parser can read is asked for again next time.
             self.engine.forget(self._judge.unreadable(settled))

@@ -1,6 +1,7 @@
 """Answering questions: the step from model, adapter, chat and sampling parameters to a text."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,9 @@ from cachedeval.engine.resource import Handle, Resource
 
 __all__ = [
     "LANE",
+    "AdapterError",
     "AdapterResource",
+    "Answered",
     "Generation",
     "GenerationInputs",
     "Generator",
@@ -44,12 +47,20 @@ class Prompt(msgspec.Struct, frozen=True):
     """None at temperature 0, where it plays no part."""
 
 
+Answered = tuple[int, Computed[Generation] | Exception]
+"""The place of a call or prompt among those that were given, and its answer."""
+
+
+class AdapterError(InputError):
+    """An adapter cannot be used with its model; what others answer is not touched by that."""
+
+
 class Generator(Protocol):
     """A loaded model that answers prompts."""
 
     def generate(
         self, adapter: Path | None, prompts: Sequence[Prompt]
-    ) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
+    ) -> Iterator[Answered | None]:
         """Yield each prompt's index and answer as soon as it is there; None between steps."""
         ...
 
@@ -113,40 +124,54 @@ class GenerationInputs:
 
 
 @node(version="1", name="generation", batch=True, lane=LANE)
-def generation(
-    batch: Sequence[GenerationInputs],
-) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
+def generation(batch: Sequence[GenerationInputs]) -> Iterator[Answered | None]:
     """Answer questions, one adapter after the other, each with all its questions together."""
-    groups: dict[tuple[str, str], list[int]] = {}
+    models: dict[str, dict[str, list[int]]] = {}
     for index, inputs in enumerate(batch):
         adapter = inputs.adapter.resource.identified.digest if inputs.adapter else ""
         model = inputs.model.resource.identified.digest
-        groups.setdefault((model, adapter), []).append(index)
-    for indexes in groups.values():
-        first = batch[indexes[0]]
+        models.setdefault(model, {}).setdefault(adapter, []).append(index)
+    for adapters in models.values():
+        yield from _sweep(batch, list(adapters.values()))
+
+
+def _sweep(
+    batch: Sequence[GenerationInputs], groups: Sequence[list[int]]
+) -> Iterator[Answered | None]:
+    """Answer with one model, which is held from the first adapter to the last."""
+    with ExitStack() as held:
         try:
-            yield from _answer(first, indexes, [batch[index].prompt() for index in indexes])
+            generator = held.enter_context(batch[groups[0][0]].model)
         except InputError as error:
-            # A model that cannot be loaded, an adapter that does not fit it: as bad as any other
-            # input, and told as soon as it is known.
+            # As bad as any other input, and told as soon as it is known.
             error.fatal = True
             raise
+        for indexes in groups:
+            left = set(indexes)
+            try:
+                for answered in _answer(generator, batch, indexes):
+                    yield answered
+                    if answered is not None:
+                        left.discard(answered[0])
+            except Exception as error:  # noqa: BLE001  it belongs to this adapter and to no other
+                told = AdapterError(str(error)) if isinstance(error, InputError) else error
+                yield from ((index, told) for index in indexes if index in left)
 
 
 def _answer(
-    first: GenerationInputs, indexes: Sequence[int], prompts: Sequence[Prompt]
-) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
+    generator: Generator, batch: Sequence[GenerationInputs], indexes: Sequence[int]
+) -> Iterator[Answered | None]:
+    first = batch[indexes[0]]
     adapter = None if first.adapter is None else first.adapter.resource
     # Each adapter's own folder, not that of an equal one that was opened before: the other may
     # have been retrained since.
     folder = None if adapter is None else adapter.open()
     check = adapter.check if isinstance(adapter, AdapterResource) else None
-    with first.model as generator:
-        for result in generator.generate(folder, prompts):
-            if result is None:
-                yield None
-                continue
-            if check is not None:  # with the first answer, the adapter has been loaded
-                check()
-                check = None
-            yield indexes[result[0]], result[1]
+    for result in generator.generate(folder, [batch[index].prompt() for index in indexes]):
+        if result is None:
+            yield None
+            continue
+        if check is not None:  # with the first answer, the adapter has been loaded
+            check()
+            check = None
+        yield indexes[result[0]], result[1]

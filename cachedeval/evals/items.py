@@ -8,7 +8,7 @@ from cachedeval.engine.node import Call
 from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.resource import Resource
 from cachedeval.evals.dataset import Question
-from cachedeval.evals.generation import Generation, generation
+from cachedeval.evals.generation import AdapterError, Generation, generation
 from cachedeval.evals.judging.judge import Bench, Judge
 from cachedeval.evals.report import Item
 
@@ -72,6 +72,12 @@ class Subject(NamedTuple):
         for bound in self.bound:
             yield bound.answer
             yield from bound.verdicts
+
+    def unusable(self, outcomes: Mapping[Call[Any], Outcome]) -> AdapterError | None:
+        """Return why the adapter could answer nothing at all, if that is so."""
+        errors = [outcomes[bound.answer].error for bound in self.bound]
+        refused = [error for error in errors if isinstance(error, AdapterError)]
+        return refused[0] if refused and len(refused) == len(errors) else None
 
 
 def read_item(bound: Bound, outcomes: Mapping[Call[Any], Outcome], judge: Judge) -> Item:

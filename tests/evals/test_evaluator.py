@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 from support.judge_http import Answer, error_body
 from support.judge_server import JudgeServer
-from support.tiny_model import make_tiny_model
+from support.tiny_model import make_tiny_adapter, make_tiny_model
 from support.workplace import Workplace
 
 from cachedeval import AdapterEvaluator, InputError, OptimizedAdapterEvaluator
@@ -311,6 +311,26 @@ def test_neither_a_new_parser_nor_tight_limits_cost_a_call(
         assert server.calls == 6
 
 
+def test_an_adapter_that_does_not_fit_harms_no_other(
+    place: Workplace, data: Path, tmp_path: Path
+) -> None:
+    wide = make_tiny_adapter(
+        make_tiny_model(tmp_path / "wide-model", hidden=96), tmp_path / "wide", seed=3
+    )
+    with evaluator(place, tmp_path) as one:
+        for _ in range(2):  # computed, and then from the cache
+            first, misfit, last = one.evaluate_adapters(
+                [place.changing, wide, place.other], data, 3
+            )
+            assert (misfit["scored"], misfit["failed"], misfit["score"]) == (0, 3, None)
+            assert all("does not fit" in item["error"] for item in misfit["items"])
+        with pytest.raises(InputError, match="wide does not fit"):
+            one.evaluate_adapter(wide, data, 3)
+    with AdapterEvaluator(place.model, "f1", "memory:", max_tokens=8) as fresh:
+        assert fresh.evaluate_adapter(place.changing, data, 3).to_json() == first.to_json()
+        assert fresh.evaluate_adapter(place.other, data, 3).to_json() == last.to_json()
+
+
 def test_an_adapter_retrained_between_its_key_and_its_loading_is_refused(
     place: Workplace, data: Path, tmp_path: Path
 ) -> None:
@@ -320,8 +340,8 @@ def test_an_adapter_retrained_between_its_key_and_its_loading_is_refused(
         (subject,) = one.subjects([mine], data, 3)
         retrained = (place.other / "adapters.safetensors").read_bytes()
         (mine / "adapters.safetensors").write_bytes(retrained)
-        with pytest.raises(InputError, match="mine was changed"):
-            one.engine.settle(list(subject.calls()))
+        refused = one.engine.settle([bound.answer for bound in subject.bound])
+        assert all("mine was changed" in str(outcome.error) for outcome in refused)
         again = one.evaluate_adapter(mine, data, 3)
         assert again.run["nodes"]["generation"]["computed"] == 3
         # A copy of what it was before is answered by its own weights, whatever the first is now.

@@ -10,7 +10,7 @@ from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Call, Computed
 from cachedeval.engine.resource import Resource
-from cachedeval.evals.generation import Generation, Prompt, generation
+from cachedeval.evals.generation import AdapterError, Answered, Generation, Prompt, generation
 
 
 class Model:
@@ -24,7 +24,7 @@ class Model:
 
     def generate(
         self, adapter: Path | None, prompts: Sequence[Prompt]
-    ) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
+    ) -> Iterator[Answered | None]:
         name = "" if adapter is None else adapter.name
         if name and name == self.unfit:
             raise InputError(f"adapter {name}: does not fit the model")
@@ -98,16 +98,42 @@ def test_one_question_that_fails_fails_alone() -> None:
     assert states == ["computed", "failed", "computed"]
 
 
-def test_an_adapter_that_does_not_fit_ends_the_run() -> None:
+def test_an_adapter_that_does_not_fit_fails_alone() -> None:
     model = Model(unfit="y")
     one = resource(model)
     with Engine() as engine:
-        with pytest.raises(InputError, match="adapter y: does not fit") as raised:
-            engine.settle([call(one, text, name) for name in ("x", "y", "z") for text in "ab"])
-        assert raised.value.fatal
-        assert ("z", ["a", "b"]) not in model.groups
-        # What was done by then is kept.
-        assert engine.plan([call(one, "a", "x")])["generation"].hits == 1
+        outcomes = engine.settle(
+            [call(one, text, name) for name in ("x", "y", "z") for text in "ab"]
+        )
+    assert [o.state for o in outcomes] == ["computed"] * 2 + ["failed"] * 2 + ["computed"] * 2
+    errors = [o.error for o in outcomes[2:4]]
+    assert all(isinstance(error, AdapterError) and not error.fatal for error in errors)
+    assert "adapter y: does not fit" in str(errors[0])
+
+
+def test_an_adapter_that_breaks_off_keeps_what_it_answered() -> None:
+    class Torn(Model):
+        def generate(self, adapter: Path | None, prompts: Sequence[Prompt]) -> Any:
+            for result in super().generate(adapter, prompts):
+                yield result
+                if result is not None and adapter == Path("y"):
+                    raise MemoryError("no room")
+
+    one = resource(Torn())
+    with Engine() as engine:
+        outcomes = engine.settle([call(one, text, name) for name in "xyz" for text in "ab"])
+    assert [o.state for o in outcomes] == ["computed"] * 2 + ["failed", "computed"] + [
+        "computed"
+    ] * 2
+    assert isinstance(outcomes[2].error, MemoryError)
+
+
+def test_a_small_budget_does_not_load_a_model_for_each_adapter() -> None:
+    model = Model()
+    one: Resource[Any] = Resource("model", "big", lambda: model, size=lambda _: 10**9)
+    with Engine(memory_budget=1) as engine:
+        engine.run([call(one, "a", name) for name in "xyz"])
+        assert engine.resources.loads == 1
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Computed
-from cachedeval.evals.generation import Generation, Prompt
+from cachedeval.evals.generation import Answered, Generation, Prompt
 from cachedeval.evals.judging.nodes import JudgedItem
 from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.mlx.cores import Cores
@@ -52,7 +52,7 @@ class ModelService:
 
     def generate(
         self, adapter: Path | None, prompts: Sequence[Prompt]
-    ) -> Iterator[tuple[int, Computed[Generation] | Exception] | None]:
+    ) -> Iterator[Answered | None]:
         """Answer prompts; see `cachedeval.evals.generation.Generator`.
 
         Raises:
