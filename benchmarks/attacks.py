@@ -93,13 +93,14 @@ def kills(root: Path, count: int, by: random.Random) -> dict[str, float]:
     All on one cache, so that each run meets what all the kills before it left behind.
     """
     root.mkdir()
+    lasts = _duration(root)
     found: Counter[str] = Counter({"runs killed": count})
     for number in range(count):
         log, name = root / f"{number}.log", f"round {number}".replace(" ", "-")
         process = _start(root / "cache", log, name, _COUNT)
         if by.random() < 0.9:  # noqa: PLR2004  the others die while they start
             _wait(log, "begins")
-        time.sleep(by.random() * 0.3)
+        time.sleep(by.random() * 1.2 * lasts)
         process.kill()
         process.communicate()
         lines = _read(log)
@@ -108,6 +109,18 @@ def kills(root: Path, count: int, by: random.Random) -> dict[str, float]:
         found["results told before the kill"] += len(told)
         found.update(_after(root / "cache", log, name, told))
     return dict(found)
+
+
+def _duration(root: Path) -> float:
+    """Return how many seconds a run lasts that nobody kills."""
+    log = root / "whole.log"
+    process = _start(root / "cache", log, "whole", _COUNT)
+    _wait(log, "begins")
+    begun = time.perf_counter()
+    _wait(log, "ends")
+    lasted = time.perf_counter() - begun
+    process.communicate()
+    return lasted
 
 
 def _after(folder: Path, log: Path, name: str, told: set[str]) -> Counter[str]:
