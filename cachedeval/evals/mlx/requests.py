@@ -1,13 +1,21 @@
 """What is asked of the decoder, and what it answers."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from cachedeval.engine.errors import InputError
 
-__all__ = ["DecodeRequest", "DecodeStats", "Decoded", "render_prompt"]
+__all__ = ["TODAY", "DecodeRequest", "DecodeStats", "Decoded", "render_prompt"]
+
+TODAY = datetime(2024, 7, 26, tzinfo=UTC)
+"""The day that it is for chat templates: the one that Llama 3's writes where it is told none."""
+
+_DATE = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+_UNREAD_DATE = re.compile(r"strftime_now(?!\s+is\b)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,8 @@ def render_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[in
     """Return the tokens of a chat, ready to be answered.
 
     The tokenizer's chat template writes them, with its mark for the answer. A tokenizer that has
-    none gets the contents, with an empty line after each, as plain text.
+    none gets the contents, with an empty line after each, as plain text. A template that asks for
+    today's date (Llama 3, gpt-oss) is told `TODAY`: an answer must not depend on when it was given.
 
     Args:
         tokenizer: mlx_lm's wrapper (`LoadedModel.tokenizer`).
@@ -120,8 +129,22 @@ def render_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[in
         text = "".join(f"{message['content']}\n\n" for message in messages)
         return [int(token) for token in tokenizer.encode(text)]
     try:
-        tokens = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True)
+        tokens = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, **_dated_template(tokenizer)
+        )
     except Exception as error:  # a template is a program, and fails as it likes
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"the model's chat template refuses the messages: {reason}") from error
     return [int(token) for token in tokens]
+
+
+def _dated_template(tokenizer: Any) -> dict[str, str]:
+    """Return the chat template with the date as a text, where it asks for that; else nothing."""
+    if "strftime_now" not in str(tokenizer.chat_template):
+        return {}
+    template = _DATE.sub(
+        lambda asked: repr(TODAY.strftime(asked[2])), tokenizer.get_chat_template()
+    )
+    if _UNREAD_DATE.search(template):
+        raise ValueError("it asks for the date in a way that is not understood")
+    return {"chat_template": template}
