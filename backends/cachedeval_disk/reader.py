@@ -21,6 +21,10 @@ _IN_ROW, _IN_FILE = 1, 2
 """diskcache's modes for bytes; it has others, for text and pickles, and they are not read."""
 
 
+_FOREVER = 1e12
+"""Seconds since the epoch that no clock tells."""
+
+
 class Row(NamedTuple):
     """What the database tells of a value without its bytes."""
 
@@ -91,7 +95,7 @@ class Reader:
                 found[key] = Row(
                     number,
                     key,
-                    created if type(created) is float else 0.0,
+                    created if type(created) is float and abs(created) < _FOREVER else 0.0,
                     max(size, 0) if type(size) is int else 0,
                     bool(in_file),
                 )

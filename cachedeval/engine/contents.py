@@ -1,5 +1,6 @@
 """What a cache holds: its records by step, and what their hits have saved."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,8 +124,9 @@ def contents_of(store: Store, on_record: OnRecord | None = None) -> Contents:
         node.bytes += entry.size
         node.hits += entry.hits
         for unit, amount in (("seconds", record.seconds), *record.cost.items()):
-            if entry.hits and amount:
-                node.saved[unit] = node.saved.get(unit, 0.0) + entry.hits * amount
+            total = node.saved.get(unit, 0.0) + entry.hits * amount
+            if entry.hits and amount and math.isfinite(total):  # whoever made it may tell anything
+                node.saved[unit] = total
         if on_record is not None:
             on_record(entry, name, record)
     return found

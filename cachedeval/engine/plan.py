@@ -1,5 +1,6 @@
 """What a run would compute, and about what it would cost."""
 
+import math
 from collections.abc import Mapping
 
 from cachedeval.engine.errors import BackendError, EncodingError
@@ -108,8 +109,10 @@ def _estimate(plan: NodePlan, records: list[Record]) -> None:
     plan.basis = len(records)
     if not records or not todo:
         return
-    plan.seconds = todo * sum(record.seconds for record in records) / len(records)
+    seconds = todo * sum(record.seconds for record in records) / len(records)
+    plan.seconds = seconds if math.isfinite(seconds) else None
     units = {unit for record in records for unit in record.cost}
     for unit in sorted(units):
         total = sum(record.cost.get(unit, 0.0) for record in records)
-        plan.cost[unit] = todo * total / len(records)
+        if math.isfinite(total):  # whoever made a record may tell anything
+            plan.cost[unit] = todo * total / len(records)

@@ -1,5 +1,6 @@
 """What a cache holds, told by step."""
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,3 +137,19 @@ def test_the_folder_of_a_disk_cache_is_known_and_nothing_is_made(tmp_path: Path)
     assert disk_folder("memory:") is None
     assert disk_folder("disk:") is None
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cost", [math.inf, -math.inf, math.nan, 1e308])
+def test_a_cost_without_end_is_left_out(engine: Engine, cost: float) -> None:
+    @node(version="1", name="costly")
+    def costly(x: int) -> Computed[int]:
+        return Computed(x, cost={"tokens": cost if x else 10.0})
+
+    for _ in range(12):
+        engine.run([costly(0), costly(1)])
+    engine.store.flush()
+    found = contents_of(engine.store).saved
+    assert all(map(math.isfinite, found.values()))
+    assert found["tokens"] >= 10 * 11
+    plan = engine.plan([costly(2)])["costly"]
+    assert all(map(math.isfinite, plan.cost.values()))
