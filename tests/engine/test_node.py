@@ -375,5 +375,7 @@ def batched(batch: Sequence[Item]) -> Iterator[tuple[int, str] | None]:
 def test_a_batched_node_is_called_like_its_items_are_made() -> None:
     with Engine() as engine:
         assert engine.run([batched(1, ["a"]), batched(x=2, tags=[])]) == ["1['a']", "2[]"]
-        with pytest.raises(TypeError, match=r"batched\(\) missing 1 required positional argument: 'tags'"):
+        with pytest.raises(
+            TypeError, match=r"batched\(\) missing 1 required positional argument: 'tags'"
+        ):
             batched(1)
