@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
 
+from cachedeval.engine.log import logger
 from cachedeval.engine.record import Record
 from cachedeval.engine.store import Store
 
@@ -18,6 +19,9 @@ __all__ = ["Claim", "Claims"]
 _FIRST_POLL = 0.02
 _LAST_POLL = 0.2
 """Seconds between two looks at what others compute; they grow from first to last."""
+
+_PATIENCE = 60.0
+"""Seconds without a result of the others' after which whoever waits is told that it does."""
 
 _AT_ONCE = 2000
 """How many are looked at together."""
@@ -98,7 +102,8 @@ class Claims:
             self._spawn(self._poll())
 
     async def _poll(self) -> None:
-        pause = _FIRST_POLL
+        now = asyncio.get_running_loop().time
+        pause, since, told = _FIRST_POLL, now(), False
         while self._busy:
             await asyncio.sleep(pause)
             # In turns, so that ten thousand which wait keep neither a processor nor a disk busy.
@@ -110,6 +115,15 @@ class Claims:
                 await self._settle(waiting)
             progress = any(recipe not in self._busy for recipe in turn)
             pause = _FIRST_POLL if progress else min(pause * 1.5, _LAST_POLL)
+            if progress:
+                since = now()
+            elif not told and now() - since > _PATIENCE:
+                told = True  # a process that was stopped, as by Ctrl-Z, would be waited for unseen
+                logger().warning(
+                    "waiting for another process that computes %d results which are wanted here "
+                    "too; if it was stopped, let it go on, or end it and they are computed here",
+                    len(self._busy),
+                )
         self._polling = False
 
     def _claim(self, wanted: dict[bytes, _Wanted]) -> dict[bytes, Claim]:

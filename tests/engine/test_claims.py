@@ -76,6 +76,24 @@ async def test_what_another_holds_is_waited_for() -> None:
     claims.close()
 
 
+async def test_a_wait_without_end_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cachedeval.engine.claims._PATIENCE", 0.1)
+    backend = FaultyBackend()
+    store = Store(backend)
+    claims = Claims(store)
+    with backend.lease(key(1)), backend.lease(key(2)):
+        tasks = [asyncio.create_task(claim(claims, n)) for n in (1, 2)]
+        await asyncio.sleep(1.5)
+        store.put_many({key(n): record(n) for n in (1, 2)})
+        found = await asyncio.wait_for(asyncio.gather(*tasks), 2)
+    assert [each.record for each in found] == [record(1), record(2)]
+    (told,) = caplog.records
+    assert "waiting for another process that computes 2 results" in told.getMessage()
+    claims.close()
+
+
 async def test_many_are_waited_for_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cachedeval.engine.claims._AT_ONCE", 10)
     backend = FaultyBackend()
