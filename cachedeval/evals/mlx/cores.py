@@ -8,6 +8,7 @@ follows what others use. The results are the same, to the last bit, with every n
 """
 
 import ctypes
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -46,8 +47,7 @@ class Cores:
     def __init__(self, settle: Callable[[], object]) -> None:
         self._settle = settle
         self._library: Any = None if any(os.environ.get(name) for name in _TOLD) else _openblas()
-        self._most = int(self._library.openblas_get_num_threads()) if self._library else 1
-        self._taken = self._most
+        self._most = _most_threads() if self._library else 1
         self._before = used_so_far() if self._most > 1 else None
 
     def share(self) -> None:
@@ -57,10 +57,9 @@ class Cores:
         now = used_so_far()
         if now is not None:
             wanted = min(self._most, threads_beside(self._before, now, os.cpu_count() or 1))
-            if wanted != self._taken:
+            if wanted != self._library.openblas_get_num_threads():
                 self._settle()
                 self._library.openblas_set_num_threads(wanted)
-                self._taken = wanted
         self._before = now
 
 
@@ -90,6 +89,12 @@ def used_so_far() -> Used | None:
         return None
     machine = (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
     return Used(time.monotonic(), machine, time.process_time())
+
+
+@functools.cache
+def _most_threads() -> int:
+    """Return how many threads OpenBLAS had before any were taken from it."""
+    return int(_openblas().openblas_get_num_threads())
 
 
 def _openblas() -> Any:

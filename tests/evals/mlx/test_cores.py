@@ -57,7 +57,9 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     before = LIBRARY.openblas_get_num_threads()
     LIBRARY.openblas_set_num_threads(2)
+    cores._most_threads.cache_clear()
     yield
+    cores._most_threads.cache_clear()
     LIBRARY.openblas_set_num_threads(before)
 
 
@@ -81,6 +83,15 @@ def test_threads_follow_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
         found.append(LIBRARY.openblas_get_num_threads())
     assert found == [2, 1, 1, 2]
     assert settled == [2, 1], "what runs is waited for, and only where something changes"
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_next_model_gets_back_what_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    tell(monkeypatch, 1, 1, 0)
+    Cores(lambda: None).share()
+    assert LIBRARY.openblas_get_num_threads() == 1
+    Cores(lambda: None).share()
+    assert LIBRARY.openblas_get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("two_threads")
