@@ -178,10 +178,9 @@ class Writer:
                     names = self._delete(f"key IN ({marks})", chunk)
                     if len(names) < len(chunk):
                         # Gone by now, or listed with a key made of one of another type.
+                        other = "(key IS NULL OR key < x'')"  # in the index, all before the blobs
                         key = "CAST(coalesce(key, '') AS BLOB)"
-                        names += self._delete(
-                            f"typeof(key) != 'blob' AND {key} IN ({marks})", chunk
-                        )
+                        names += self._delete(f"{other} AND {key} IN ({marks})", chunk)
             except diskcache.Timeout as error:
                 raise _cause(error) from None
             deleted += len(names)
