@@ -114,7 +114,8 @@ def sweep(bench: Bench) -> Iterator[str]:
         answers = [_answers(report) for report in told["reports"]]
         ratios.append((seconds - once) / decode)
         yield (
-            f"{seconds:.2f} s with {told['run']['loads']} load, against {count} times decoding "
+            f"{seconds:.2f} s with {told['run']['loads']} load and "
+            f"{told['run']['near_ties']['met']} near ties, against {count} times decoding "
             f"= {decode:.2f} s, and import and load once = {once:.2f} s"
         )
     yield f"sweep, less import and load: {_told(ratios)}; wanted: at most {SWEEP}"
