@@ -17,9 +17,14 @@ __all__ = ["Reader", "Row"]
 _CHUNK = 500
 """Keys a select: measured as fast as any number from 100 on, and below every build's limit."""
 
-_IN_ROW, _IN_FILE = 1, 2
-"""diskcache's modes for bytes; it has others, for text and pickles, and they are not read."""
-
+# diskcache's modes for bytes are 1, in the row, and 2, in a file; it has others, for text and
+# pickles, and they are not read.
+_IN_ROWS = (
+    "SELECT key, CASE WHEN mode = 1 AND typeof(value) = 'blob' THEN value END "
+    "FROM Cache WHERE raw = 1 AND key IN"
+)
+_IN_FILES = "SELECT key, mode, filename, size FROM Cache WHERE raw = 1 AND key IN"
+_IN_FILE = 2
 
 _FOREVER = 1e12
 """Seconds since the epoch that no clock tells."""
@@ -65,12 +70,16 @@ class Reader:
         """
         with self._lock:
             connection = self._connect()
-            rows = [] if connection is None else self._select(connection, list(dict.fromkeys(keys)))
-        values = {}
-        for key, mode, value, filename, size in rows:
-            if mode == _IN_ROW:
-                values[key] = value if type(value) is bytes else b""
-            elif (data := self._read_file(mode, filename, size)) is not None:
+            if connection is None:
+                return {}
+            values = dict(self._select(connection, _IN_ROWS, list(dict.fromkeys(keys))))
+            beside = [key for key, value in values.items() if value is None]
+            rows = self._select(connection, _IN_FILES, beside) if beside else []
+        for key, *told in rows:
+            data = self._read_file(*told)
+            if data is None:
+                del values[key]
+            else:
                 values[key] = data
         return values
 
@@ -148,14 +157,12 @@ class Reader:
             self._connection.close()
         self._connection = self._identity = None
 
-    def _select(self, connection: sqlite3.Connection, keys: list[bytes]) -> list[Any]:
+    def _select(
+        self, connection: sqlite3.Connection, query: str, keys: list[bytes]
+    ) -> list[tuple[Any, ...]]:
         def select(chunk: Sequence[bytes]) -> list[Any]:
             marks = ",".join("?" * len(chunk))
-            query = (
-                "SELECT key, mode, value, filename, size FROM Cache "  # noqa: S608  only `?`s
-                f"WHERE raw = 1 AND key IN ({marks})"
-            )
-            return connection.execute(query, chunk).fetchall()
+            return connection.execute(f"{query} ({marks})", chunk).fetchall()
 
         rows: list[Any] = []
         lost = 0
