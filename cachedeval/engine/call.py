@@ -114,12 +114,12 @@ def recipe_of(call: Call[Any], digest: Callable[[Call[Any]], str]) -> bytes:
     Raises:
         EncodingError: an input has no canonical encoding.
     """
-    if call.plain:
-        return call.node.recipe(call.inputs)
-    inputs = call.inputs.copy()
-    for name, value in call.inputs.items():
-        if type(value) not in _ATOMS:
-            inputs[name] = _as_known(value, digest)
+    inputs = call.inputs
+    if not call.plain:
+        inputs = {
+            name: value if type(value) in _ATOMS else _as_known(value, digest)
+            for name, value in inputs.items()
+        }
     return call.node.recipe(inputs)
 
 

@@ -12,7 +12,7 @@ from cachedeval.engine.batch import Job, Post, run_batch
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.lane import Lane
 from cachedeval.engine.node import Computed, Node
-from cachedeval.engine.record import Damaged, Record, seal, unseal
+from cachedeval.engine.record import Damaged, Record, seal, unseal, write_notes
 from cachedeval.engine.threads import Threads
 from cachedeval.engine.values import payload_digest
 
@@ -183,20 +183,20 @@ def to_record(node: Node[Any], recipe: bytes, value: Any, seconds: float) -> Rec
     """
     computed = value if isinstance(value, Computed) else Computed(value)
     payload = node.codec.dump(computed.value)
-    record = Record(
-        recipe=recipe,
-        payload=payload,
-        digest=payload_digest(payload),
-        created=time.time(),
-        seconds=seconds,
-        cost=computed.cost,
-        provenance={**node.fingerprints, **computed.provenance},
-    )
-    if computed.cost or computed.provenance:
-        try:
+    try:
+        record = Record(
+            recipe=recipe,
+            payload=payload,
+            digest=payload_digest(payload),
+            created=time.time(),
+            seconds=seconds,
+            cost=computed.cost,
+            notes=write_notes({**node.fingerprints, **computed.provenance}),
+        )
+        if computed.cost:
             unseal(seal(record))
-        except (Damaged, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise EncodingError(
-                f"{node.name}: its cost or provenance is not plain data: {error}"
-            ) from None
+    except (Damaged, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise EncodingError(
+            f"{node.name}: its cost or provenance is not plain data: {error}"
+        ) from None
     return record

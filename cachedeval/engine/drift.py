@@ -14,23 +14,23 @@ class Drift:
     """Warns once a node, where a hit was made by another source under the same version."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[Node[Any], object, object]] = set()
+        self._last: dict[Node[Any], bytes] = {}
+        """The notes that were looked at last: most results of a node have the same."""
         self._told: set[str] = set()
 
     def notice(self, outcomes: Iterable[Outcome]) -> None:
         """Look at outcomes."""
         for outcome in outcomes:
-            node, record = outcome.call.node, outcome.record
-            if outcome.state != "hit" or record is None or node.version is None:
-                continue
-            then = record.provenance
-            sources = node, then.get("code"), then.get("source")
-            if sources not in self._seen:
-                self._seen.add(sources)
-                self._compare(node, then)
+            if outcome.state == "hit" and outcome.record is not None:
+                node, notes = outcome.call.node, outcome.record.notes
+                if self._last.get(node) != notes:
+                    self._last[node] = notes
+                    self._compare(node, outcome.record.provenance)
 
     def _compare(self, node: Node[Any], then: Mapping[str, Any]) -> None:
-        if node.name not in self._told and node.drifted(then):
+        if node.version is None or node.name in self._told:
+            return
+        if node.drifted(then):
             self._told.add(node.name)
             logger().warning(
                 "the source of %s has changed since results of its version %r were stored, and "

@@ -25,17 +25,19 @@ module and qualified name. Anything else raises `EncodingError`: never `repr`, `
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
+
+import msgspec
 
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.fields import extra_of, fields_of, refusal
 
-__all__ = ["LONG", "Identified", "Member", "Output", "Typed", "encode", "encode_into"]
+__all__ = ["ENCODERS", "LONG", "Identified", "Member", "Output", "Typed", "encode", "too_deep"]
 
 
-class Output(NamedTuple):
+class Output(msgspec.Struct, frozen=True):
     """Stands in a recipe for the output of an upstream call."""
 
     digest: str
@@ -86,23 +88,19 @@ def encode(value: Any) -> bytes:
         EncodingError: the value, or something inside it, has none; the message says where.
     """
     out: list[bytes] = []
-    encode_into(value, out)
+    try:
+        ENCODERS[type(value)](value, out)
+    except RecursionError:
+        raise too_deep(value) from None
     return b"".join(out)
 
 
-def encode_into(value: Any, out: list[bytes]) -> None:
-    """Append the parts of a value's canonical encoding.
-
-    Raises:
-        EncodingError: as `encode`.
-    """
-    try:
-        _ENCODERS[type(value)](value, out)
-    except RecursionError:
-        raise EncodingError(
-            f"a value of type {type(value).__name__} cannot be encoded: it contains itself, or is "
-            "nested too deeply; flatten it"
-        ) from None
+def too_deep(value: Any) -> EncodingError:
+    """Return the error for a value whose encoding met a `RecursionError`."""
+    return EncodingError(
+        f"a value of type {type(value).__name__} cannot be encoded: it contains itself, or is "
+        "nested too deeply; flatten it"
+    )
 
 
 def _length(n: int) -> bytes:
@@ -154,7 +152,7 @@ def _put_tuple(value: tuple[Any, ...], out: list[bytes]) -> None:
 def _put_members(value: list[Any] | tuple[Any, ...], out: list[bytes]) -> None:
     for index, member in enumerate(value):
         try:
-            _ENCODERS[type(member)](member, out)
+            ENCODERS[type(member)](member, out)
         except EncodingError as error:
             raise _inside(f"[{index}]", error) from None
 
@@ -169,7 +167,7 @@ def _put_dict(value: dict[Any, Any], out: list[bytes]) -> None:
     for key, member in value.items():
         encoded: list[bytes] = []
         try:
-            _ENCODERS[type(member)](member, encoded)
+            ENCODERS[type(member)](member, encoded)
         except EncodingError as error:
             raise _inside(f"[{key!r:.40}]", error) from None
         items.append((encode(key), encoded))
@@ -203,7 +201,7 @@ def _encoder_of(cls: type) -> _Encoder | None:
         def put_enum(member: Enum, out: list[bytes]) -> None:
             out += (b"e", header)
             _put_str(member.name or "", out)  # a combination of flags has no name
-            _ENCODERS[type(member.value)](member.value, out)
+            ENCODERS[type(member.value)](member.value, out)
 
         return put_enum
 
@@ -224,7 +222,7 @@ def _encoder_of(cls: type) -> _Encoder | None:
             _put_str(name, out)
             try:
                 member = getattr(instance, name)
-                _ENCODERS[type(member)](member, out)
+                ENCODERS[type(member)](member, out)
             except EncodingError as error:
                 raise _inside(f".{name}", error) from None
             except AttributeError:
@@ -255,7 +253,7 @@ class _Encoders(dict[type, _Encoder]):
         return encoder
 
 
-_ENCODERS = _Encoders(
+ENCODERS: Mapping[type, _Encoder] = _Encoders(
     {
         type(None): _put_none,
         bool: _put_bool,
@@ -272,3 +270,5 @@ _ENCODERS = _Encoders(
         Identified: _put_identified,
     }
 )
+"""By class, the function that appends the parts of a value's encoding; it may raise `EncodingError`
+and, for a value that contains itself, `RecursionError`."""

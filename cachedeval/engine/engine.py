@@ -3,18 +3,14 @@
 import threading
 import weakref
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.call import Call
 from cachedeval.engine.drift import Drift
 from cachedeval.engine.errors import CachedevalError, InputError
-from cachedeval.engine.explain import Explainer, Explanation
 from cachedeval.engine.open import open_cache
 from cachedeval.engine.outcome import Outcome
-from cachedeval.engine.plan import Plan, plan_of
-from cachedeval.engine.prune import PruneReport, prune
 from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import Resolution, resolve
@@ -24,6 +20,11 @@ from cachedeval.engine.stats import Stats
 from cachedeval.engine.store import Store
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from cachedeval.engine.explain import Explanation
+    from cachedeval.engine.plan import Plan
+    from cachedeval.engine.prune import PruneReport
     from cachedeval.engine.worker import Worker
 
 __all__ = ["Engine"]
@@ -160,25 +161,29 @@ class Engine:
             await self._started().asettle(self._run(known, mode, on_outcome))
         return [known.outcomes[call] for call in calls]
 
-    def plan(self, calls: Sequence[Call[Any]]) -> Plan:
+    def plan(self, calls: Sequence[Call[Any]]) -> "Plan":
         """Say what a run would compute, and about what that costs; nothing runs or opens."""
+        from cachedeval.engine.plan import plan_of  # noqa: PLC0415  not to run
+
         return plan_of(resolve(list(calls), self.store.peek_many), self.store)
 
-    def explain(self, call: Call[Any]) -> Explanation:
+    def explain(self, call: Call[Any]) -> "Explanation":
         """Say why a call is not in the cache: how it differs from the nearest record."""
         return self.explain_many([call])[0]
 
-    def explain_many(self, calls: Sequence[Call[Any]]) -> list[Explanation]:
+    def explain_many(self, calls: Sequence[Call[Any]]) -> "list[Explanation]":
         """Do the same as `explain` for many calls, reading the cache once."""
+        from cachedeval.engine.explain import Explainer  # noqa: PLC0415  not to run
+
         return Explainer(self.store).explain(list(calls))
 
     def prune(
         self,
-        older_than: timedelta | None = None,
+        older_than: "timedelta | None" = None,
         max_bytes: int | None = None,
         *,
         dry_run: bool = False,
-    ) -> PruneReport:
+    ) -> "PruneReport":
         """Delete records that were not used for so long, and then the least recently used ones.
 
         Args:
@@ -190,6 +195,8 @@ class Engine:
             InputError: neither bound is given, or one is negative.
             BackendError: the cache cannot be read or written.
         """
+        from cachedeval.engine.prune import prune  # noqa: PLC0415  not to run
+
         self.store.flush()
         return prune(
             self.store.backend, older_than=older_than, max_bytes=max_bytes, dry_run=dry_run
@@ -241,7 +248,8 @@ class Engine:
                     "returns when it is called"
                 )
         reads = _checked(self.mode if mode is None else mode) in {"use", "offline"}
-        known = resolve(calls, self.store.get_many if reads else _find_nothing)
+        lookup = self.store.get_many if reads else _find_nothing
+        known = resolve(calls, lookup, read_all=on_outcome is not None)
         self._note(known.outcomes.values(), on_outcome)
         return known
 

@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+import msgspec
+
 from cachedeval.engine.call import Call
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.record import Record
@@ -11,30 +13,21 @@ __all__ = ["Outcome", "State", "hit_of"]
 State = Literal["hit", "computed", "failed"]
 
 
-class Outcome:
-    """What became of a call.
+_UNREAD: Any = object()
 
-    Attributes:
-        call: the call.
-        state: whether it was answered from the cache, computed, or failed.
-        record: the result with its cost and provenance; None where it failed.
-        error: why it failed; None where it did not.
-    """
 
-    __slots__ = ("_value", "call", "error", "record", "state")
+class Outcome(msgspec.Struct, eq=False):
+    """What became of a call."""
 
-    def __init__(
-        self,
-        call: Call[Any],
-        state: State,
-        record: Record | None = None,
-        error: BaseException | None = None,
-    ) -> None:
-        self.call = call
-        self.state: State = state
-        self.record = record
-        self.error = error
-        self._value: Any = _UNREAD
+    call: Call[Any]
+    """The call."""
+    state: State
+    """Whether it was answered from the cache, computed, or failed."""
+    record: Record | None = None
+    """The result with its cost and provenance; None where it failed."""
+    error: BaseException | None = None
+    """Why it failed; None where it did not."""
+    _value: Any = _UNREAD
 
     @property
     def value(self) -> Any:
@@ -43,19 +36,20 @@ class Outcome:
         Raises:
             BaseException: the step's own error, where it failed.
         """
-        return self.read() if self._value is _UNREAD else self._value
-
-    def read(self) -> Any:
-        """Read the output anew.
-
-        Raises:
-            BaseException: as `value`; `EncodingError` where the record does not hold what the
-                node returns.
-        """
-        if self.record is None:
-            raise self.error or RuntimeError("a call has neither a result nor an error")
-        self._value = self.call.node.codec.load(self.record.payload)
+        if self._value is _UNREAD:
+            if self.record is None:
+                raise self.error or RuntimeError("a call has neither a result nor an error")
+            self._value = self.call.node.codec.load(self.record.payload)
         return self._value
+
+    def is_readable(self) -> bool:
+        """Say whether the record, if there is one, holds what the node returns now."""
+        if self.record is not None:
+            try:
+                _ = self.value
+            except EncodingError:
+                return False
+        return True
 
     def copy(self) -> Any:
         """Return the output for one more step, which may change it without harm to any other.
@@ -76,7 +70,6 @@ class Outcome:
         return self.record.digest
 
 
-_UNREAD: Any = object()
 _UNCHANGING = {str, bytes, int, float, bool, type(None)}
 
 
@@ -89,8 +82,4 @@ def hit_of(call: Call[Any], recipe: bytes, record: Record | None) -> Outcome | N
     if record is None or record.recipe != recipe:
         return None
     outcome = Outcome(call, "hit", record)
-    try:
-        outcome.read()
-    except EncodingError:
-        return None
-    return outcome
+    return outcome if outcome.is_readable() else None

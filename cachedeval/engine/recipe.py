@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import xxhash
 
 from cachedeval.engine.decoding import decode
-from cachedeval.engine.encoding import LONG, Identified, encode, encode_into
+from cachedeval.engine.encoding import ENCODERS, LONG, Identified, encode, too_deep
 from cachedeval.engine.errors import EncodingError
 
 __all__ = ["OUTSIDE", "Recipe", "RecipeHead", "identity_recipe", "key_of", "node_of", "read_recipe"]
@@ -69,10 +69,13 @@ class RecipeHead:
         parts = [self._head]
         for encoded, name in self._names:
             parts.append(encoded)
+            value = inputs[name]
             try:
-                encode_into(inputs[name], parts)
+                ENCODERS[type(value)](value, parts)
             except EncodingError as error:
                 raise EncodingError(f"input {name!r}: {error}") from None
+            except RecursionError:
+                raise EncodingError(f"input {name!r}: {too_deep(value)}") from None
         return b"".join(parts)
 
 

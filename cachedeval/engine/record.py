@@ -7,12 +7,13 @@ record. The body is an array, so that fields may be added at its end and older v
 what they know.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import xxhash
 
-__all__ = ["Damaged", "Record", "seal", "unseal"]
+__all__ = ["Damaged", "Record", "seal", "unseal", "write_notes"]
 
 _MAGIC = b"ceR\x00"
 _FORMAT = 1
@@ -36,16 +37,36 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """How long the step took to compute."""
     cost: dict[str, float] = {}
     """What it cost in the node's own units: tokens, money."""
-    provenance: dict[str, Any] = {}
-    """What is worth knowing and is no part of the output: versions, the source's fingerprint."""
+    notes: bytes = b""
+    """The provenance, as `write_notes` gives it: read when it is asked for, which a hit does not."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What is worth knowing and is no part of the output: versions, the source's fingerprint."""
+        try:
+            return _read_notes(self.notes) if self.notes else {}
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, MemoryError):
+            return {}  # whoever can write a record can seal it
 
 
 class Damaged(Exception):  # noqa: N818  it is a finding, not a fault of the program
     """The bytes are no sealed record of this format; the text says why."""
 
 
+_read_notes = msgspec.msgpack.Decoder(dict[str, Any]).decode
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode = msgspec.msgpack.Decoder(Record).decode
+
+
+def write_notes(provenance: Mapping[str, Any]) -> bytes:
+    """Return provenance as bytes, the same for equal ones.
+
+    Raises:
+        TypeError, ValueError, OverflowError, RecursionError: it is not plain data.
+    """
+    notes = _encode(provenance)
+    _read_notes(notes)
+    return notes
 
 
 def seal(record: Record) -> bytes:
@@ -66,7 +87,7 @@ def unseal(data: bytes) -> Record:
         raise Damaged(
             "of another format" if data.startswith(_MAGIC) else "not a record of this project"
         )
-    body = memoryview(data)[_BODY_AT:]
+    body = data[_BODY_AT:]
     if xxhash.xxh3_128_digest(body) != data[_SEAL_AT:_BODY_AT]:
         raise Damaged("its digest does not match its content")
     try:

@@ -4,12 +4,12 @@ It walks the graph from its leaves, asks the store for all calls of one depth to
 event loop, no thread and no lease.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cachedeval.engine.call import Call, recipe_of
 from cachedeval.engine.errors import EncodingError
-from cachedeval.engine.outcome import Outcome, hit_of
+from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
 
@@ -19,6 +19,10 @@ _AT_ONCE = 1000
 """Calls that are looked up together: what is read is verified while the processor's cache has it."""
 
 Lookup = Callable[[Mapping[bytes, bytes]], dict[bytes, Record]]
+
+
+class _NotReadyError(Exception):
+    """A call waits for another, whose output is not known."""
 
 
 class Resolution:
@@ -53,36 +57,67 @@ def graph_of(roots: Iterable[Call[Any]]) -> list[list[Call[Any]]]:
         while len(levels) <= call.depth:
             levels.append([])
         levels[call.depth].append(call)
-        stack.extend(call.upstream[::-1])
+        if call.upstream:
+            stack.extend(call.upstream[::-1])
     return levels
 
 
-def resolve(roots: Iterable[Call[Any]], lookup: Lookup) -> Resolution:
+def resolve(roots: Sequence[Call[Any]], lookup: Lookup, *, read_all: bool = False) -> Resolution:
     """Find what is in the cache.
+
+    A record whose value cannot be read as what the node returns now is none. But a value that
+    nobody asks for, because all that depends on it is there too, is not even read.
 
     Args:
         roots: the calls that are wanted.
         lookup: returns the records of those recipes, by key, that have one.
+        read_all: read the values of all calls, and not just of those that are wanted.
     """
-    known = Resolution()
-    for level in graph_of(roots):
-        for start in range(0, len(level), _AT_ONCE):
-            _resolve(level[start : start + _AT_ONCE], known, lookup)
-    return known
+    unreadable: set[Call[Any]] = set()
+    while True:
+        known = Resolution()
+        for level in graph_of(roots):
+            for start in range(0, len(level), _AT_ONCE):
+                _resolve(level[start : start + _AT_ONCE], known, lookup, unreadable)
+        read = known.outcomes if read_all else _needed(roots, known.open)
+        found = [
+            call
+            for call in read
+            if call in known.outcomes and not known.outcomes[call].is_readable()
+        ]
+        if not found:
+            return known
+        unreadable.update(found)
 
 
-def _resolve(calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup) -> None:
+def _needed(roots: Sequence[Call[Any]], missing: Sequence[Call[Any]]) -> Iterator[Call[Any]]:
+    """Yield the calls whose values are asked for: what is wanted, and inputs of what is missing."""
+    yield from roots
+    for call in missing:
+        yield from call.upstream
+
+
+def _resolve(
+    calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup, unreadable: set[Call[Any]]
+) -> None:
     """Find those of some calls of one depth that the cache has."""
     outcomes = known.outcomes
+
+    def digest(call: Call[Any]) -> str:
+        outcome = outcomes.get(call)
+        if outcome is None or outcome.record is None:
+            raise _NotReadyError
+        return outcome.record.digest
+
     # Two recipes of one key: the second is not looked up, and is a miss.
     wanted: dict[bytes, bytes] = {}
     keyed: list[tuple[Call[Any], bytes, bytes]] = []
     for call in calls:
-        if call.upstream and not _ready(call, outcomes):
+        try:
+            recipe = recipe_of(call, digest)
+        except _NotReadyError:
             known.open.append(call)
             continue
-        try:
-            recipe = recipe_of(call, known.digest)
         except EncodingError as error:
             outcomes[call] = Outcome(call, "failed", error=error)
             continue
@@ -91,17 +126,9 @@ def _resolve(calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup) -> N
         keyed.append((call, key, recipe))
     records = lookup(wanted) if wanted else {}
     for call, key, recipe in keyed:
-        outcome = hit_of(call, recipe, records.get(key))
-        if outcome is None:
+        record = records.get(key)
+        if record is None or record.recipe != recipe or call in unreadable:
             known.keys[call] = key, recipe
             known.open.append(call)
         else:
-            outcomes[call] = outcome
-
-
-def _ready(call: Call[Any], outcomes: Mapping[Call[Any], Outcome]) -> bool:
-    for upstream in call.upstream:
-        outcome = outcomes.get(upstream)
-        if outcome is None or outcome.record is None:
-            return False
-    return True
+            outcomes[call] = Outcome(call, "hit", record)

@@ -1,9 +1,10 @@
 """What a run did, counted by node."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.outcome import Outcome, State
+from cachedeval.engine.record import Record
 
 __all__ = ["NodeStats", "Stats"]
 
@@ -11,10 +12,9 @@ __all__ = ["NodeStats", "Stats"]
 class NodeStats:
     """What was asked of one node: `calls` is the sum of `hits`, `computed` and `failed`."""
 
-    __slots__ = ("calls", "computed", "cost", "failed", "hits", "saved", "seconds")
+    __slots__ = ("computed", "cost", "failed", "hits", "saved", "seconds")
 
     def __init__(self) -> None:
-        self.calls = 0
         self.hits = 0
         self.computed = 0
         self.failed = 0
@@ -24,6 +24,11 @@ class NodeStats:
         """What was spent, in the node's own units."""
         self.saved: dict[str, float] = {}
         """What the hits would have cost, `seconds` among it."""
+
+    @property
+    def calls(self) -> int:
+        """How many there were."""
+        return self.hits + self.computed + self.failed
 
     def as_dict(self) -> dict[str, int]:
         """Return the four counts."""
@@ -49,26 +54,34 @@ class Stats(dict[str, NodeStats]):
 
     def note(self, outcomes: Iterable[Outcome]) -> None:
         """Count outcomes."""
+        alike: dict[tuple[str, State], list[Record]] = {}
         with self._lock:
             for outcome in outcomes:
-                self._count(outcome)
+                name, record = outcome.call.node.name, outcome.record
+                if record is None:
+                    self._of(name).failed += 1
+                else:
+                    alike.setdefault((name, outcome.state), []).append(record)
+            for (name, state), records in alike.items():
+                self._add(self._of(name), state, records)
 
-    def _count(self, outcome: Outcome) -> None:
-        name, record = outcome.call.node.name, outcome.record
+    def _of(self, name: str) -> NodeStats:
         node = self.get(name)
         if node is None:
             node = self[name] = NodeStats()
-        node.calls += 1
-        if record is None:
-            node.failed += 1
-            return
-        if outcome.state == "computed":
-            node.computed += 1
-            node.seconds += record.seconds
+        return node
+
+    def _add(self, node: NodeStats, state: State, records: Sequence[Record]) -> None:
+        seconds = sum([record.seconds for record in records])
+        if state == "computed":
+            node.computed += len(records)
+            node.seconds += seconds
             spent = node.cost
         else:
-            node.hits += 1
+            node.hits += len(records)
             spent = node.saved
-            spent["seconds"] = spent.get("seconds", 0.0) + record.seconds
-        for unit, amount in record.cost.items():
-            spent[unit] = spent.get(unit, 0.0) + amount
+            spent["seconds"] = spent.get("seconds", 0.0) + seconds
+        for record in records:
+            if record.cost:
+                for unit, amount in record.cost.items():
+                    spent[unit] = spent.get(unit, 0.0) + amount

@@ -6,6 +6,7 @@ are misses, counted and reported. A backend that fails is a warning, and the wor
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -45,7 +46,7 @@ class Store:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.counts = StoreCounts()
-        self._touched: dict[bytes, int] = {}
+        self._touched: Counter[bytes] = Counter()
         self._noticed: set[bytes] = set()
         """Keys of what was counted as damaged or as a collision, until they are written anew."""
         self._lock = threading.Lock()
@@ -61,10 +62,8 @@ class Store:
         records = self.peek_many(recipes)
         if records:
             with self._lock:
-                touched = self._touched
-                for key in records:
-                    touched[key] = touched.get(key, 0) + 1
-            if len(touched) > _TOUCH_AT:
+                self._touched.update(records.keys())
+            if len(self._touched) > _TOUCH_AT:
                 self.flush()
         return records
 
@@ -148,7 +147,7 @@ class Store:
     def flush(self) -> None:
         """Write down which records were used, and when."""
         with self._lock:
-            touched, self._touched = self._touched, {}
+            touched, self._touched = self._touched, Counter()
         if touched:
             try:
                 self.backend.touch_many(touched, time.time())

@@ -87,7 +87,7 @@ class Codec:
         """
         if payload.startswith(_MESSAGEPACK):
             try:
-                return self._decode(memoryview(payload)[1:])
+                return self._decode(payload[1:])
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise EncodingError(f"not a {self.declared!r}: {error}") from None
         if payload.startswith(_CANONICAL):

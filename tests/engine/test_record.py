@@ -6,7 +6,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachedeval.engine.record import Damaged, Record, seal, unseal
+from cachedeval.engine.record import Damaged, Record, seal, unseal, write_notes
 
 JSON = st.recursive(
     st.none()
@@ -25,9 +25,11 @@ RECORDS = st.builds(
     created=st.floats(allow_nan=False),
     seconds=st.floats(allow_nan=False),
     cost=st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False), max_size=3),
-    provenance=st.dictionaries(st.text(max_size=5), JSON, max_size=3),
+    notes=st.dictionaries(st.text(max_size=5), JSON, max_size=3).map(write_notes),
 )
-RECORD = Record(b"recipe", b"payload" * 5, "sha256:0", 1.0, 2.0, {"usd": 3.0}, {"code": "x"})
+RECORD = Record(
+    b"recipe", b"payload" * 5, "sha256:0", 1.0, 2.0, {"usd": 3.0}, write_notes({"code": "x"})
+)
 
 
 @given(RECORDS)
@@ -36,9 +38,20 @@ def test_what_is_sealed_is_unsealed(record: Record) -> None:
 
 
 def test_equal_records_have_equal_bytes() -> None:
-    one = Record(b"", b"", "", 0.0, 0.0, {"a": 1.0, "b": 2.0}, {"x": {"y": 1, "z": 2}})
-    other = Record(b"", b"", "", 0.0, 0.0, {"b": 2.0, "a": 1.0}, {"x": {"z": 2, "y": 1}})
+    one = Record(b"", b"", "", 0.0, 0.0, {"a": 1.0, "b": 2.0}, write_notes({"x": {"y": 1, "z": 2}}))
+    other = Record(
+        b"", b"", "", 0.0, 0.0, {"b": 2.0, "a": 1.0}, write_notes({"x": {"z": 2, "y": 1}})
+    )
     assert seal(one) == seal(other)
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [b"\x93", b"\x01", b"\x81\x01\x02", b"\x81\xa1\xff\x01", b"\x81\xa1k" + b"\x91" * 100_000],
+)
+def test_notes_that_cannot_be_read_are_none(notes: bytes) -> None:
+    record = Record(b"", b"", "", 0.0, 0.0, {}, notes)
+    assert unseal(seal(record)).provenance == {}
 
 
 def test_every_damage_of_one_byte_is_noticed() -> None:
@@ -96,7 +109,7 @@ def test_a_sealed_body_that_is_no_record(body: bytes) -> None:
 
 def test_what_a_later_version_adds_at_the_end_is_skipped() -> None:
     body = b"\x96" + HEAD + b"\x80"
-    assert unseal(forged(body)) == unseal(forged(b"\x98" + body[1:] + b"\x80\xa5later"))
+    assert unseal(forged(body)) == unseal(forged(b"\x98" + body[1:] + b"\xc4\x00\xa5later"))
 
 
 def test_the_reason_is_told() -> None:

@@ -1,6 +1,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import structs
+
 from cachedeval import Call, Resource, node
 from cachedeval.engine.call import describe, recipe_of, substitute
 from cachedeval.engine.compute import to_record
@@ -104,3 +106,49 @@ def test_a_call_in_short() -> None:
         return a + b + c + d
 
     assert describe(many(1, 2, 3, 4)) == "many(a=1, b=2, c=3, …)"
+
+
+class Unreadable:
+    """A store in which the records of some numbers hold what `double` does not return."""
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = numbers
+        self.lacks_totals = False
+
+    def __call__(self, recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
+        found = {}
+        for key, recipe in recipes.items():
+            told = read_recipe(recipe)
+            if told.node == "total" and self.lacks_totals:
+                continue
+            record = to_record(double, recipe, 4, 0.0)
+            if told.inputs.get("x") in self._numbers:
+                record = structs.replace(record, payload=b"m\xa4four")
+            found[key] = record
+        return found
+
+
+def test_a_value_that_nobody_asks_for_is_not_read() -> None:
+    inner = double(1)
+    outer = total([inner])
+    known = resolve([outer], Unreadable(1))
+    assert not known.open
+    assert known.outcomes[outer].value == 4
+    for roots, read_all in (([outer, inner], False), ([outer], True)):
+        known = resolve(roots, Unreadable(1), read_all=read_all)
+        assert known.open == [inner, outer]
+        assert outer not in known.keys
+
+
+def test_a_value_that_cannot_be_read_is_missing_where_it_is_an_input() -> None:
+    store = Unreadable(1, 2)
+    store.lacks_totals = True
+    # The second look finds that an input of the first unreadable one is unreadable, too.
+    deepest = double(2)
+    inner = double(1, deepest)
+    good = double(3)
+    outer = total([inner, good])
+    known = resolve([outer], store)
+    assert known.open == [deepest, inner, outer]
+    assert known.keys.keys() == {deepest}
+    assert known.outcomes.keys() == {good}

@@ -6,7 +6,7 @@ from support.bound import answer_to, asked, bench_of, judge_of
 from cachedeval.engine.engine import Engine
 from cachedeval.engine.node import Call, Computed, node
 from cachedeval.engine.outcome import Outcome
-from cachedeval.engine.record import Record
+from cachedeval.engine.record import Record, write_notes
 from cachedeval.evals.subject import LocalModel
 from cachedeval.evals.watch import Progress, Watch
 
@@ -62,7 +62,7 @@ def outcome(call: Call[Any], state: Any, computed: Computed[Any]) -> Outcome:
     if state == "failed":
         return Outcome(call, state, error=ValueError("failed"))
     cost, provenance = computed.cost, computed.provenance
-    return Outcome(call, state, Record(b"", b"", "", 0.0, 2.0, cost=cost, provenance=provenance))
+    return Outcome(call, state, Record(b"", b"", "", 0.0, 2.0, cost, write_notes(provenance)))
 
 
 def watched(judge: str = "cerebras:gpt-oss-120b") -> Watch:

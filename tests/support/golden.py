@@ -17,7 +17,7 @@ from cachedeval.engine.call import recipe_of
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.node import Call, node
 from cachedeval.engine.recipe import key_of
-from cachedeval.engine.record import Record, seal
+from cachedeval.engine.record import Record, seal, write_notes
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.values import Codec, payload_digest
 
@@ -114,7 +114,7 @@ def golden() -> dict[str, str]:
         if name != "classes":
             declared = Struct if name == "struct" else Any
             found[f"output {name}"] = payload_digest(Codec(declared).dump(value))
-    record = Record(b"recipe", b"payload", "sha256:0", 1.5, 0.25, {"tokens": 3.0}, {"b": 1, "a": 2})
+    record = Record(b"recipe", b"payload", "sha256:0", 1.5, 0.25, {"tokens": 3.0}, write_notes({"b": 1, "a": 2}))
     found["record"] = seal(record).hex()
     return found
 

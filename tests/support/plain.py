@@ -147,8 +147,10 @@ def alike(value: Any) -> Any:  # noqa: C901, PLR0911  a case a kind
             return ("member", value.kind, value.name, alike(value.value))
         case Typed():
             return ("class", value.kind, tuple((k, alike(v)) for k, v in value.fields.items()))
-        case Output() | Identified():
-            return (type(value).__name__, *value)
+        case Output():
+            return ("Output", value.digest)
+        case Identified():
+            return ("Identified", *value)
         case Point() | Slim() | Pair() | Old() | Struct():
             return ("class", _kind(value), (("x", alike(value.x)), ("y", alike(value.y))))
         case float():
