@@ -55,9 +55,9 @@ class Connection(sqlite3.Connection):
     immutable = False
     """Whether it looks out for no writers, because there can be none while it is used."""
 
-    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+    def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
         try:
-            return super().execute(*arguments)
+            return sqlite3.Connection.execute(self, sql, parameters)
         except UnicodeDecodeError as error:  # SQLite's complaint quotes the broken file
             damage = sqlite3.DatabaseError("malformed database schema")
             damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT

@@ -6,7 +6,9 @@ bookkeeping of use, and works in a folder that it may not write to.
 
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,10 @@ _IN_ROWS = (
 )
 _IN_FILES = "SELECT key, mode, filename, size FROM Cache WHERE raw = 1 AND key IN"
 _IN_FILE = 2
+
+_TRUSTED_S = 0.01
+"""Seconds for which the database that is open is taken for the one that its name means: to ask
+takes a sixth as long as to read a value. What it holds is right even if it no longer is."""
 
 _FOREVER = 1e12
 """Seconds since the epoch that no clock tells."""
@@ -55,6 +61,7 @@ class Reader:
         self._lock = threading.Lock()
         self._connection: database.Connection | None = None
         self._identity: database.Identity | None = None
+        self._trusted_until = 0.0
         self.damaged: database.Identity | None = None
         """The database that was found damaged, for whoever writes next to replace."""
 
@@ -69,12 +76,16 @@ class Reader:
             sqlite3.Error: it cannot be read, or nothing that was asked for can.
         """
         with self._lock:
-            connection = self._connect()
+            connection: sqlite3.Connection | None = self._connection
+            if time.monotonic() > self._trusted_until or self._identity == self.damaged:
+                connection = self._connect()
             if connection is None:
                 return {}
-            values = dict(self._select(connection, _IN_ROWS, list(dict.fromkeys(keys))))
+            values = dict(self._select(connection, _IN_ROWS, keys))
+            if None not in values.values():
+                return values
             beside = [key for key, value in values.items() if value is None]
-            rows = self._select(connection, _IN_FILES, beside) if beside else []
+            rows = self._select(connection, _IN_FILES, beside)
         for key, *told in rows:
             data = self._read_file(*told)
             if data is None:
@@ -128,6 +139,7 @@ class Reader:
     def abandon(self) -> object:
         """After a fork: forget the parent's connection, and return it, as it must not be closed."""
         connection, self._connection, self._identity = self._connection, None, None
+        self._trusted_until = 0.0
         self._lock = threading.Lock()
         return connection
 
@@ -150,30 +162,30 @@ class Reader:
             # Opening has found the files that belong to it by their names. If meanwhile another
             # database took the name, they are that one's.
             self._identity, found = found, database.find(self._path)
+        if not self._connection.immutable:
+            self._trusted_until = time.monotonic() + _TRUSTED_S
         return self._connection
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
         self._connection = self._identity = None
+        self._trusted_until = 0.0
 
     def _select(
-        self, connection: sqlite3.Connection, query: str, keys: list[bytes]
+        self, connection: sqlite3.Connection, query: str, keys: Sequence[bytes]
     ) -> list[tuple[Any, ...]]:
-        def select(chunk: Sequence[bytes]) -> list[Any]:
-            marks = ",".join("?" * len(chunk))
-            return connection.execute(f"{query} ({marks})", chunk).fetchall()
-
         rows: list[Any] = []
         lost = 0
         for start in range(0, len(keys), _CHUNK):
             chunk = keys[start : start + _CHUNK]
             try:
-                rows += select(chunk)
+                rows += _select(connection, query, chunk)
             except sqlite3.DatabaseError as error:
                 if damage.is_unmade(error):
                     return []
                 self._note_damage(error)
+                select = partial(_select, connection, query)
                 found, unread = damage.read_around(chunk, select)
                 rows += found
                 lost += unread
@@ -207,3 +219,12 @@ class Reader:
         if mode != _IN_FILE or type(filename) is not bytearray or type(size) is not int:
             return b""
         return blobs.read(self._folder, filename.decode("latin-1"), size)
+
+
+def _select(connection: sqlite3.Connection, query: str, keys: Sequence[bytes]) -> list[Any]:
+    return connection.execute(_statement(query, len(keys)), keys).fetchall()
+
+
+@cache
+def _statement(query: str, keys: int) -> str:
+    return f"{query} ({','.join('?' * keys)})"

@@ -116,10 +116,32 @@ def _put_bool(value: bool, out: list[bytes]) -> None:  # noqa: FBT001  the value
 
 
 def _put_int(value: int, out: list[bytes]) -> None:
+    if 0 <= value < _MANY:
+        out.append(_NUMBERS[value])
+    else:
+        _put_any_int(value, out)
+
+
+def _put_any_int(value: int, out: list[bytes]) -> None:
     # One bit more than the magnitude needs is the sign's; ~ makes -128 as short as 127.
     magnitude = value if value >= 0 else ~value
     raw = value.to_bytes(magnitude.bit_length() // 8 + 1, "big", signed=True)
     out += (b"i", _length(len(raw)), raw)
+
+
+_MANY = 1024
+"""Ints from 0 on whose encodings are kept: most that steps are given are small."""
+
+
+class _Numbers(dict[int, bytes]):
+    def __missing__(self, value: int) -> bytes:
+        out: list[bytes] = []
+        _put_any_int(value, out)
+        self[value] = encoded = b"".join(out)
+        return encoded
+
+
+_NUMBERS = _Numbers()
 
 
 def _put_float(value: float, out: list[bytes]) -> None:

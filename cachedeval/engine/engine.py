@@ -13,7 +13,7 @@ from cachedeval.engine.open import open_cache
 from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
-from cachedeval.engine.resolve import Resolution, resolve
+from cachedeval.engine.resolve import Resolution, resolve, resolve_alone
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.run import MODES, CacheMode, OnOutcome, Run
 from cachedeval.engine.stats import Stats
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 R = TypeVar("R")
+
+_READING = {"use", "offline"}
+"""The modes in which the cache is read."""
 
 
 class Engine:
@@ -112,7 +115,7 @@ class Engine:
             Exception: the first error of a step, once all others are done and kept.
         """
         if isinstance(calls, Call):
-            return self.settle([calls], mode=mode, on_outcome=on_outcome)[0].value
+            return self._settled([calls], mode, on_outcome)[calls].value
         return [o.value for o in self.settle(calls, mode=mode, on_outcome=on_outcome)]
 
     async def arun(
@@ -140,10 +143,8 @@ class Engine:
             CachedevalError: a fatal error of a step, after which no other call can succeed.
         """
         calls = list(calls)
-        known = self._resolve(calls, mode, on_outcome)
-        if known.open:
-            self._started().settle(self._run(known, mode, on_outcome))
-        return [known.outcomes[call] for call in calls]
+        outcomes = self._settled(calls, mode, on_outcome)
+        return [outcomes[call] for call in calls]
 
     async def asettle(
         self,
@@ -233,6 +234,14 @@ class Engine:
         else:
             self.store.flush()
 
+    def _settled(
+        self, calls: Sequence[Call[Any]], mode: CacheMode | None, on_outcome: OnOutcome | None
+    ) -> dict[Call[Any], Outcome]:
+        known = self._resolve(calls, mode, on_outcome)
+        if known.open:
+            self._started().settle(self._run(known, mode, on_outcome))
+        return known.outcomes
+
     def _resolve(
         self,
         calls: Sequence[Call[Any]],
@@ -247,9 +256,12 @@ class Engine:
                     f"a {type(call).__name__} is no call: run(f(x)) takes what a @node function "
                     "returns when it is called"
                 )
-        reads = _checked(self.mode if mode is None else mode) in {"use", "offline"}
+        reads = _checked(self.mode if mode is None else mode) in _READING
         lookup = self.store.get_many if reads else _find_nothing
-        known = resolve(calls, lookup, read_all=on_outcome is not None)
+        if len(calls) == 1 and not calls[0].upstream:
+            known = resolve_alone(calls[0], lookup)
+        else:
+            known = resolve(calls, lookup, read_all=on_outcome is not None)
         self._note(known.outcomes.values(), on_outcome)
         return known
 

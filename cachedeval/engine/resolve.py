@@ -9,11 +9,11 @@ from typing import Any
 
 from cachedeval.engine.call import Call, recipe_of
 from cachedeval.engine.errors import EncodingError
-from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.outcome import Outcome, hit_of
 from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
 
-__all__ = ["Resolution", "graph_of", "resolve"]
+__all__ = ["Resolution", "graph_of", "resolve", "resolve_alone"]
 
 _AT_ONCE = 1000
 """Calls that are looked up together: what is read is verified while the processor's cache has it."""
@@ -88,6 +88,24 @@ def resolve(roots: Sequence[Call[Any]], lookup: Lookup, *, read_all: bool = Fals
         if not found:
             return known
         unreadable.update(found)
+
+
+def resolve_alone(call: Call[Any], lookup: Lookup) -> Resolution:
+    """Do the same for one call that waits for no other, at half the cost."""
+    known = Resolution()
+    try:
+        recipe = recipe_of(call, known.digest)
+    except EncodingError as error:
+        known.outcomes[call] = Outcome(call, "failed", error=error)
+        return known
+    key = key_of(recipe)
+    outcome = hit_of(call, recipe, lookup({key: recipe}).get(key))
+    if outcome is None:
+        known.keys[call] = key, recipe
+        known.open.append(call)
+    else:
+        known.outcomes[call] = outcome
+    return known
 
 
 def _needed(roots: Sequence[Call[Any]], missing: Sequence[Call[Any]]) -> Iterator[Call[Any]]:

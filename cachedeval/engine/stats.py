@@ -1,10 +1,9 @@
 """What a run did, counted by node."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from cachedeval.engine.outcome import Outcome, State
-from cachedeval.engine.record import Record
+from cachedeval.engine.outcome import Outcome
 
 __all__ = ["NodeStats", "Stats"]
 
@@ -54,34 +53,23 @@ class Stats(dict[str, NodeStats]):
 
     def note(self, outcomes: Iterable[Outcome]) -> None:
         """Count outcomes."""
-        alike: dict[tuple[str, State], list[Record]] = {}
         with self._lock:
             for outcome in outcomes:
                 name, record = outcome.call.node.name, outcome.record
+                node = self.get(name)
+                if node is None:
+                    node = self[name] = NodeStats()
                 if record is None:
-                    self._of(name).failed += 1
+                    node.failed += 1
+                    continue
+                if outcome.state == "computed":
+                    node.computed += 1
+                    node.seconds += record.seconds
+                    spent = node.cost
                 else:
-                    alike.setdefault((name, outcome.state), []).append(record)
-            for (name, state), records in alike.items():
-                self._add(self._of(name), state, records)
-
-    def _of(self, name: str) -> NodeStats:
-        node = self.get(name)
-        if node is None:
-            node = self[name] = NodeStats()
-        return node
-
-    def _add(self, node: NodeStats, state: State, records: Sequence[Record]) -> None:
-        seconds = sum([record.seconds for record in records])
-        if state == "computed":
-            node.computed += len(records)
-            node.seconds += seconds
-            spent = node.cost
-        else:
-            node.hits += len(records)
-            spent = node.saved
-            spent["seconds"] = spent.get("seconds", 0.0) + seconds
-        for record in records:
-            if record.cost:
-                for unit, amount in record.cost.items():
-                    spent[unit] = spent.get(unit, 0.0) + amount
+                    node.hits += 1
+                    spent = node.saved
+                    spent["seconds"] = spent.get("seconds", 0.0) + record.seconds
+                if record.cost:
+                    for unit, amount in record.cost.items():
+                        spent[unit] = spent.get(unit, 0.0) + amount

@@ -6,7 +6,6 @@ are misses, counted and reported. A backend that fails is a warning, and the wor
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -46,7 +45,7 @@ class Store:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.counts = StoreCounts()
-        self._touched: Counter[bytes] = Counter()
+        self._touched: dict[bytes, int] = {}
         self._noticed: set[bytes] = set()
         """Keys of what was counted as damaged or as a collision, until they are written anew."""
         self._lock = threading.Lock()
@@ -62,15 +61,22 @@ class Store:
         records = self.peek_many(recipes)
         if records:
             with self._lock:
-                self._touched.update(records.keys())
-            if len(self._touched) > _TOUCH_AT:
+                touched = self._touched
+                for key in records:
+                    touched[key] = touched.get(key, 0) + 1
+            if len(touched) > _TOUCH_AT:
                 self.flush()
         return records
 
     def peek_many(self, recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
         """Return the same as `get_many`, but count no hits."""
         found: dict[bytes, Record] = {}
-        for key, data in self._read(list(recipes)).items():
+        try:
+            values = self.backend.get_many(list(recipes))
+        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
+            self._failed("get", error)
+            return found
+        for key, data in values.items():
             try:
                 record = unseal(data)
             except Damaged as damage:
@@ -147,7 +153,7 @@ class Store:
     def flush(self) -> None:
         """Write down which records were used, and when."""
         with self._lock:
-            touched, self._touched = self._touched, Counter()
+            touched, self._touched = self._touched, {}
         if touched:
             try:
                 self.backend.touch_many(touched, time.time())
@@ -178,13 +184,6 @@ class Store:
                 yield entry, unseal(data)
             except Damaged as damage:
                 yield entry, damage
-
-    def _read(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        try:
-            return self.backend.get_many(keys)
-        except Exception as error:  # noqa: BLE001
-            self._failed("get", error)
-            return {}
 
     def _found_damaged(self, key: bytes, damage: Damaged) -> None:
         if self._is_new(key):

@@ -160,6 +160,7 @@ def test_a_removed_folder_is_made_again_whole(tmp_path: Path) -> None:
             backend.touch_many({ONE: 1}, 2e9)
             assert len(backend.get_many([ONE, TWO])) == 2
             shutil.rmtree(folder)
+            time.sleep(0.02)  # so long, what is read need not be looked for anew
             assert backend.get_many([ONE, TWO]) == {}
             assert list(backend.scan()) == []
             assert backend.delete_many([ONE]) == 0
