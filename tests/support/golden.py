@@ -114,7 +114,9 @@ def golden() -> dict[str, str]:
         if name != "classes":
             declared = Struct if name == "struct" else Any
             found[f"output {name}"] = payload_digest(Codec(declared).dump(value))
-    record = Record(b"recipe", b"payload", "sha256:0", 1.5, 0.25, {"tokens": 3.0}, write_notes({"b": 1, "a": 2}))
+    record = Record(
+        b"recipe", b"payload", "sha256:0", 1.5, 0.25, {"tokens": 3.0}, write_notes({"b": 1, "a": 2})
+    )
     found["record"] = seal(record).hex()
     return found
 
