@@ -50,7 +50,7 @@ def main() -> None:
         start = time.perf_counter()
         asked = _PROMPT.format(question=row["question"], reference=row["answer"], response=answer)
         reply: Any = client.chat.completions.create(
-            model="judge", messages=[{"role": "user", "content": asked}], temperature=0
+            model="judge", messages=[{"role": "user", "content": asked}], temperature=0.3
         )
         judging.append(time.perf_counter() - start)
         verdict = json.loads(str(reply.choices[0].message.content))["scores"].values()
