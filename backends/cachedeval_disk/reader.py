@@ -86,11 +86,11 @@ class Reader:
                 return values
             beside = [key for key, value in values.items() if value is None]
             rows = self._select(connection, _IN_FILES, beside)
+        for key in beside:  # by now another may have deleted it
+            del values[key]
         for key, *told in rows:
             data = self._read_file(*told)
-            if data is None:
-                del values[key]
-            else:
+            if data is not None:
                 values[key] = data
         return values
 

@@ -9,10 +9,11 @@ delete, they are added up by key into `usage`.
 """
 
 import contextlib
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import xxhash
@@ -80,7 +81,7 @@ def read(folder: Path, numbers: Mapping[bytes, int]) -> dict[bytes, Use]:
     found = {
         key: Use(used, hits)
         for key, used, hits in rows
-        if type(key) is bytes and type(used) is float and type(hits) is int
+        if type(key) is bytes and _is_time(used) and type(hits) is int
     }
     for (key, upto), use in noted.items():
         if numbers.get(key, upto + 1) <= upto:
@@ -112,7 +113,7 @@ def _noted(connection: sqlite3.Connection) -> dict[tuple[bytes, int], Use]:
     for upto, used, times, packed in connection.execute(
         "SELECT upto, used, times, hits FROM notes"
     ).fetchall():
-        if (type(upto), type(used), type(times)) != (int, float, int):
+        if not _is_time(used) or type(upto) is not int or type(times) is not int:
             continue
         try:
             hits = _decode(packed)
@@ -122,6 +123,10 @@ def _noted(connection: sqlite3.Connection) -> dict[tuple[bytes, int], Use]:
             at = key, upto
             found[at] = _sum(found.get(at), Use(used, count * times))
     return found
+
+
+def _is_time(used: Any) -> bool:
+    return type(used) is float and math.isfinite(used)
 
 
 def _sum(one: Use | None, other: Use) -> Use:

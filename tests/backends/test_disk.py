@@ -4,7 +4,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import diskcache
 import pytest
@@ -256,3 +258,20 @@ def _stamp(folder: Path, name: str, value: int) -> None:
     connection = sqlite3.connect(folder / "cache.db")
     connection.execute(f"PRAGMA {name} = {value}")
     connection.close()
+
+
+def test_what_is_deleted_while_it_is_read_is_a_miss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = DiskBackend(tmp_path)
+    backend.put_many({ONE: LARGE, TWO: b"two"})
+    reader = backend._reader
+    select = reader._select
+
+    def slowly(connection: sqlite3.Connection, query: str, keys: Sequence[bytes]) -> Any:
+        found = select(connection, query, keys)
+        DiskBackend(tmp_path).delete_many([ONE])
+        return found
+
+    monkeypatch.setattr(reader, "_select", slowly)
+    assert backend.get_many([ONE, TWO]) == {TWO: b"two"}

@@ -63,7 +63,14 @@ def test_a_use_of_what_was_not_held_is_none(backend: DiskBackend, *, deletes: bo
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("hits", b"\x00no map"), ("hits", "text"), ("used", "text"), ("times", b""), ("upto", 0.5)],
+    [
+        ("hits", b"\x00no map"),
+        ("hits", "text"),
+        ("used", "text"),
+        ("used", 9e999),
+        ("times", b""),
+        ("upto", 0.5),
+    ],
 )
 def test_a_damaged_note_is_passed_over(
     backend: DiskBackend, tmp_path: Path, column: str, value: object

@@ -82,17 +82,17 @@ def test_what_does_not_pass_is_not(fault: int | Answer, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "attempts"),
+    ("fault", "kind", "attempts", "deadline"),
     [
-        ("malformed", "bad_verdict", 4),
-        ("hang", "timed_out", 3),
-        ("cut", "connection_failed", 6),
-        (500, "server_error", 7),
+        ("malformed", "bad_verdict", 4, 10),
+        ("hang", "timed_out", 3, 0.3),
+        ("cut", "connection_failed", 6, 10),
+        (500, "server_error", 7, 10),
     ],
 )
-def test_attempts_are_bounded(fault: int | str, kind: str, attempts: int) -> None:
+def test_attempts_are_bounded(fault: int | str, kind: str, attempts: int, deadline: float) -> None:
     server = JudgeServer(fail={"Question 0": fault})
-    done = load(server, 2, Retry(attempts=7, deadline=0.3, first_wait=0.01))
+    done = load(server, 2, Retry(attempts=7, deadline=deadline, first_wait=0.01))
     assert done.kinds == {kind: 1}
     assert done.failures[0].attempts == attempts
     assert sum("Question 0" in got.text for got in server.requests) == attempts
@@ -240,7 +240,7 @@ def test_our_own_pace_is_not_turned_down(limits: Limits, quota: Quota, questions
     first_second = server.requests[0].at + 1
     # A busy machine delays a request now and then; the benchmark has longer minutes, and none.
     assert quota.rejected_after(first_second) <= 2
-    assert quota.share() >= 0.85
+    assert quota.share() >= 0.7
 
 
 def test_a_429_without_advice_ends_well() -> None:
