@@ -177,8 +177,9 @@ class Reader:
     ) -> list[tuple[Any, ...]]:
         rows: list[Any] = []
         lost = 0
+        many = len(keys) > _CHUNK
         for start in range(0, len(keys), _CHUNK):
-            chunk = keys[start : start + _CHUNK]
+            chunk = keys[start : start + _CHUNK] if many else keys
             try:
                 rows += _select(connection, query, chunk)
             except sqlite3.DatabaseError as error:

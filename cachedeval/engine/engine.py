@@ -257,10 +257,10 @@ class Engine:
                     "returns when it is called"
                 )
         reads = _checked(self.mode if mode is None else mode) in _READING
-        lookup = self.store.get_many if reads else _find_nothing
         if len(calls) == 1 and not calls[0].upstream:
-            known = resolve_alone(calls[0], lookup)
+            known = resolve_alone(calls[0], self.store.get if reads else _find_none)
         else:
+            lookup = self.store.get_many if reads else _find_nothing
             known = resolve(calls, lookup, read_all=on_outcome is not None)
         self._note(known.outcomes.values(), on_outcome)
         return known
@@ -292,3 +292,7 @@ def _checked(mode: CacheMode) -> CacheMode:
 
 def _find_nothing(_: Mapping[bytes, bytes]) -> dict[bytes, Record]:
     return {}
+
+
+def _find_none(_: bytes, __: bytes) -> None:
+    return None

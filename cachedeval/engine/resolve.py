@@ -90,7 +90,7 @@ def resolve(roots: Sequence[Call[Any]], lookup: Lookup, *, read_all: bool = Fals
         unreadable.update(found)
 
 
-def resolve_alone(call: Call[Any], lookup: Lookup) -> Resolution:
+def resolve_alone(call: Call[Any], lookup: Callable[[bytes, bytes], Record | None]) -> Resolution:
     """Do the same for one call that waits for no other, at half the cost."""
     known = Resolution()
     try:
@@ -99,7 +99,7 @@ def resolve_alone(call: Call[Any], lookup: Lookup) -> Resolution:
         known.outcomes[call] = Outcome(call, "failed", error=error)
         return known
     key = key_of(recipe)
-    outcome = hit_of(call, recipe, lookup({key: recipe}).get(key))
+    outcome = hit_of(call, recipe, lookup(key, recipe))
     if outcome is None:
         known.keys[call] = key, recipe
         known.open.append(call)

@@ -70,23 +70,32 @@ class Store:
 
     def peek_many(self, recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
         """Return the same as `get_many`, but count no hits."""
-        found: dict[bytes, Record] = {}
         try:
-            values = self.backend.get_many(list(recipes))
+            values = self.backend.get_many([*recipes])
         except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
             self._failed("get", error)
-            return found
+            return {}
+        found: dict[bytes, Record] = {}
         for key, data in values.items():
-            try:
-                record = unseal(data)
-            except Damaged as damage:
-                self._found_damaged(key, damage)
-                continue
-            if record.recipe == recipes.get(key):
+            record = self._verify(key, data, recipes.get(key))
+            if record is not None:
                 found[key] = record
-            elif self._is_new(key):
-                self.counts.collisions += 1
         return found
+
+    def get(self, key: bytes, recipe: bytes) -> Record | None:
+        """Return the verified record of one recipe, if it has one; a hit."""
+        try:
+            data = self.backend.get_many((key,)).get(key)
+        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
+            self._failed("get", error)
+            return None
+        if data is None:
+            return None
+        record = self._verify(key, data, recipe)
+        if record is not None:
+            with self._lock:
+                self._touched[key] = self._touched.get(key, 0) + 1
+        return record
 
     def put_many(self, records: Mapping[bytes, Record]) -> bool:
         """Keep the records; when it returns True they outlive the process."""
@@ -184,6 +193,18 @@ class Store:
                 yield entry, unseal(data)
             except Damaged as damage:
                 yield entry, damage
+
+    def _verify(self, key: bytes, data: bytes, recipe: bytes | None) -> Record | None:
+        try:
+            record = unseal(data)
+        except Damaged as damage:
+            self._found_damaged(key, damage)
+            return None
+        if record.recipe == recipe:
+            return record
+        if self._is_new(key):
+            self.counts.collisions += 1
+        return None
 
     def _found_damaged(self, key: bytes, damage: Damaged) -> None:
         if self._is_new(key):
