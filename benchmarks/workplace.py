@@ -54,7 +54,7 @@ class Profile:
     part: int
     latency: float = 1.0
     wanted: int = 7
-    budget_s: float = 40
+    budget_s: float = 30
     terse: bool = False
 
 

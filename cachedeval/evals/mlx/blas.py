@@ -5,10 +5,12 @@ GFLOP/s. A library that was opened with ``RTLD_GLOBAL`` earlier wins when the dy
 up mlx's ``cblas_sgemm``, so an OpenBLAS opened first takes its place: no preload, no root.
 """
 
+import atexit
 import ctypes
 import functools
 import importlib.util
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -23,6 +25,11 @@ _PACKAGE = "ngsolve_openblas"
 _SYSTEM_LIBRARY = "libopenblas.so.0"
 _FORTRAN = "libgfortran.so.5"
 _SYMBOL = "cblas_sgemm"
+
+_PATIENCE = 60.0
+"""Seconds that products which are under way are given when the process ends."""
+_GLANCE = 0.01
+"""Seconds in which other threads compute, or do not."""
 
 
 @functools.cache
@@ -117,7 +124,26 @@ def _open(library: str) -> bool:
     except OSError as error:
         _log.debug("cannot open %s: %s", library, error)
         return False
+    atexit.register(_wait_for_products)
     return True
+
+
+def _wait_for_products() -> None:
+    """Let the process end only when nothing is multiplied any more.
+
+    mlx computes on threads of its own, and something may still be under way: what was begun ahead,
+    or a step that was interrupted. When the process ends, OpenBLAS tells its threads to stop and
+    waits for them. One that is busy then misses that, and the process would never end.
+    """
+    ends = time.monotonic() + _PATIENCE
+    try:
+        while time.monotonic() < ends:
+            before = time.process_time() - time.thread_time()
+            time.sleep(_GLANCE)
+            if time.process_time() - time.thread_time() - before < _GLANCE / 4:
+                return
+    except KeyboardInterrupt:
+        os._exit(130)  # as a shell tells an interrupt; there is no other way out
 
 
 def _open_with_fortran(library: Path) -> bool:

@@ -90,3 +90,15 @@ def test_a_product_is_measured() -> None:
         "print(measure_blas(size=64, repeats=1) > 0)"
     )
     assert result.stdout == "True\n"
+
+
+@linux_only
+def test_a_process_ends_while_products_are_under_way() -> None:
+    result = run_python(
+        "from cachedeval.evals.mlx.runtime import mx\n"
+        "product = mx.random.normal((1500, 1500))\n"
+        "mx.eval(product)\n"
+        "for _ in range(10): product = product @ product\n"
+        "mx.async_eval(product)\n"
+    )
+    assert result.stderr == ""
