@@ -7,6 +7,7 @@ waited for with one poll for all of them.
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -22,6 +23,9 @@ _LAST_POLL = 0.2
 
 _PATIENCE = 60.0
 """Seconds without a result of the others' after which whoever waits is told that it does."""
+
+_MOST_HELD = 4000
+"""Rights to compute that are held at a time: one takes the longer to get the more there are."""
 
 _AT_ONCE = 2000
 """How many are looked at together."""
@@ -51,6 +55,9 @@ class Claims:
         self._busy: dict[bytes, _Wanted] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._polling = False
+        self._scheduled = False
+        self._held = 0
+        """How many rights are held or asked for."""
 
     async def claim(self, key: bytes, recipe: bytes, usable: Callable[[Record], bool]) -> Claim:
         """Return the record of a recipe, or the right to compute it, once nobody else has it.
@@ -60,12 +67,10 @@ class Claims:
             recipe: no two claims of one recipe may wait at the same time.
             usable: says whether a record under the key answers the recipe; called off the loop.
         """
-        loop = asyncio.get_running_loop()
-        if not self._fresh:
-            # Two turns of the loop let all calls that became ready together go as one batch.
-            loop.call_soon(loop.call_soon, self._flush)
-        wanted = self._fresh[recipe] = _Wanted(key, usable, loop.create_future())
-        return await wanted.future
+        future: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
+        self._fresh[recipe] = _Wanted(key, usable, future)
+        self._schedule()
+        return await future
 
     async def drain(self) -> None:
         """Wait until all claims that nobody waits for any more are given back."""
@@ -76,9 +81,29 @@ class Claims:
         """End the reading thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _schedule(self) -> None:
+        if self._fresh and not self._scheduled:
+            self._scheduled = True
+            # Two turns of the loop let all calls that became ready together go as one batch.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._flush)
+
     def _flush(self) -> None:
-        fresh, self._fresh = self._fresh, {}
-        self._spawn(self._settle(fresh))
+        self._scheduled = False
+        room = _MOST_HELD - self._held
+        # Not one by one as they are given back: what is claimed together is computed together.
+        if room < min(len(self._fresh), _MOST_HELD // 2):
+            return
+        turn = dict(islice(self._fresh.items(), room))
+        for recipe in turn:
+            del self._fresh[recipe]
+        self._spawn(self._settle(turn))
+        self._schedule()
+
+    def _give_back(self, release: Callable[[], None]) -> None:
+        release()
+        self._held -= 1
+        self._schedule()
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -86,10 +111,15 @@ class Claims:
         task.add_done_callback(self._tasks.discard)
 
     async def _settle(self, wanted: dict[bytes, _Wanted]) -> None:
+        self._held += len(wanted)
         loop = asyncio.get_running_loop()
         claims = await loop.run_in_executor(self._thread, self._claim, wanted)
         for recipe, want in wanted.items():
             claim = claims.get(recipe)
+            if claim is None or claim.release is None:
+                self._held -= 1
+            else:
+                claim = Claim(None, partial(self._give_back, claim.release))
             if want.future.done():  # cancelled in the meantime
                 if claim is not None and claim.release is not None:
                     claim.release()
@@ -97,6 +127,7 @@ class Claims:
                 self._busy[recipe] = want
             else:
                 want.future.set_result(claim)
+        self._schedule()
         if self._busy and not self._polling:
             self._polling = True
             self._spawn(self._poll())

@@ -162,3 +162,29 @@ async def test_a_store_that_fails_lets_nobody_wait() -> None:
     await asyncio.wait_for(writer.put(key(1), record(1)), 1)
     await asyncio.wait_for(writer.drain(), 1)
     writer.close()
+
+
+async def test_only_so_many_rights_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cachedeval.engine.claims._MOST_HELD", 10)
+    backend = FaultyBackend()
+    store = Store(backend)
+    store.put_many({key(n): record(n) for n in range(0, 95, 5)})
+    claims = Claims(store)
+    most = 0
+
+    async def compute(n: int) -> None:
+        nonlocal most
+        claimed = await claim(claims, n)
+        assert (claimed.record is None) == (n % 5 > 0)
+        if claimed.release is not None:
+            most = max(most, len(backend._leased))
+            await asyncio.sleep(0.01 + n % 3 * 0.01)
+            claimed.release()
+
+    await asyncio.wait_for(asyncio.gather(*(compute(n) for n in range(95))), 10)
+    assert 5 <= most <= 10
+    # They are not claimed one by one: at least half of what may be held at a time.
+    assert backend.counts["get"] <= 2 * 95 / 10
+    assert not backend._leased
+    await claims.drain()
+    claims.close()
