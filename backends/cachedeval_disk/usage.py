@@ -75,17 +75,14 @@ def read(folder: Path, numbers: Mapping[bytes, int]) -> dict[bytes, Use]:
     try:
         with contextlib.closing(database.connect_to_read(path)) as connection:
             rows = connection.execute("SELECT key, used, hits FROM usage").fetchall()
-            noted = _noted(connection)
+            found = {
+                key: Use(used, hits)
+                for key, used, hits in rows
+                if type(key) is bytes and _is_time(used) and type(hits) is int
+            }
+            _take_notes(connection, numbers, found)
     except sqlite3.Error:
         return {}
-    found = {
-        key: Use(used, hits)
-        for key, used, hits in rows
-        if type(key) is bytes and _is_time(used) and type(hits) is int
-    }
-    for (key, upto), use in noted.items():
-        if numbers.get(key, upto + 1) <= upto:
-            found[key] = _sum(found.get(key), use)
     return found
 
 
@@ -107,12 +104,13 @@ def discard(folder: Path) -> None:
         (folder / (_NAME + rest)).unlink(missing_ok=True)
 
 
-def _noted(connection: sqlite3.Connection) -> dict[tuple[bytes, int], Use]:
-    """Return what the notes say by key, and by the number up to which a row was there."""
-    found: dict[tuple[bytes, int], Use] = {}
+def _take_notes(
+    connection: sqlite3.Connection, numbers: Mapping[bytes, int], found: dict[bytes, Use]
+) -> None:
+    """Add what was noted of the rows that were there by then to the use of each key."""
     for upto, used, times, packed in connection.execute(
         "SELECT upto, used, times, hits FROM notes"
-    ).fetchall():
+    ):
         if not _is_time(used) or type(upto) is not int or type(times) is not int:
             continue
         try:
@@ -120,27 +118,32 @@ def _noted(connection: sqlite3.Connection) -> dict[tuple[bytes, int], Use]:
         except (msgspec.MsgspecError, TypeError):
             continue
         for key, count in hits.items():
-            at = key, upto
-            found[at] = _sum(found.get(at), Use(used, count * times))
-    return found
+            if numbers.get(key, upto + 1) <= upto:
+                before = found.get(key)
+                found[key] = (
+                    Use(used, count * times)
+                    if before is None
+                    else Use(max(before.used, used), before.hits + count * times)
+                )
 
 
 def _is_time(used: Any) -> bool:
     return type(used) is float and math.isfinite(used)
 
 
-def _sum(one: Use | None, other: Use) -> Use:
-    return other if one is None else Use(max(one.used, other.used), one.hits + other.hits)
-
-
 def _add_up(connection: sqlite3.Connection) -> None:
     """Move what was noted into the table of keys."""
+    numbers = dict(
+        connection.execute(
+            "SELECT key, rowid FROM held.Cache WHERE raw = 1 AND typeof(key) = 'blob'"
+        )
+    )
+    found: dict[bytes, Use] = {}
+    _take_notes(connection, numbers, found)
     connection.executemany(
-        "INSERT INTO main.usage "
-        "SELECT key, ?, ? FROM held.Cache WHERE key = ? AND raw = 1 AND rowid <= ? "
-        "ON CONFLICT (key) DO UPDATE "
+        "INSERT INTO main.usage VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
         "SET used = max(used, excluded.used), hits = hits + excluded.hits",
-        [(use.used, use.hits, key, upto) for (key, upto), use in _noted(connection).items()],
+        [(key, *found[key]) for key in sorted(found)],
     )
     connection.execute("DELETE FROM main.notes")
 
