@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import pictures, results, tables
+from benchmarks import check, pictures, results, tables
 from benchmarks.measure import REPOSITORY
 from benchmarks.results import Results
 
@@ -102,11 +102,20 @@ def page(found: Results) -> str:
         parts.append(tables.markdown(table))
         if heading == "Scale":
             parts.append("![Growth](benchmarks/scale.svg)")
+    parts.append(f"## Targets\n\n{_targets(found)}")
     versions = ", ".join(f"{n} {v}" for n, v in found["machine"]["versions"].items())
     parts.append(f"## Versions\n\nPython {found['machine']['python']}, {versions}.")
     if "rivals" in found:
         parts.append("Peers: " + ", ".join(found["rivals"]["pins"]) + ".")
     return "\n\n".join(parts) + "\n"
+
+
+def _targets(found: Results) -> str:
+    short = check.shortfalls(found, check.load_targets(check.TARGETS))
+    if not short:
+        return "All of `benchmarks/targets.toml` are met."
+    missed = "\n".join(f"- {line}" for line in short)
+    return f"Of `benchmarks/targets.toml`, these are missed, and all others met:\n\n{missed}"
 
 
 def readme_table(found: Results) -> str:
