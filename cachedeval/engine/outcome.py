@@ -46,7 +46,7 @@ class Outcome(msgspec.Struct, eq=False):
         """Say whether the record, if there is one, holds what the node returns now."""
         if self.record is not None:
             try:
-                self._value = self.call.node.codec.load(self.record.payload)
+                _ = self.value
             except EncodingError:
                 return False
         return True

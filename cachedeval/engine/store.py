@@ -6,7 +6,7 @@ are misses, counted and reported. A backend that fails is a warning, and the wor
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -60,12 +60,7 @@ class Store:
         """
         records = self.peek_many(recipes)
         if records:
-            with self._lock:
-                touched = self._touched
-                for key in records:
-                    touched[key] = touched.get(key, 0) + 1
-            if len(touched) > _TOUCH_AT:
-                self.flush()
+            self._touch(records)
         return records
 
     def peek_many(self, recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
@@ -93,8 +88,7 @@ class Store:
             return None
         record = self._verify(key, data, recipe)
         if record is not None:
-            with self._lock:
-                self._touched[key] = self._touched.get(key, 0) + 1
+            self._touch((key,))
         return record
 
     def put_many(self, records: Mapping[bytes, Record]) -> bool:
@@ -193,6 +187,14 @@ class Store:
                 yield entry, unseal(data)
             except Damaged as damage:
                 yield entry, damage
+
+    def _touch(self, keys: Iterable[bytes]) -> None:
+        with self._lock:
+            touched = self._touched
+            for key in keys:
+                touched[key] = touched.get(key, 0) + 1
+        if len(touched) > _TOUCH_AT:
+            self.flush()
 
     def _verify(self, key: bytes, data: bytes, recipe: bytes | None) -> Record | None:
         try:

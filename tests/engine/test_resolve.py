@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from msgspec import structs
 
 from cachedeval import Call, Resource, node
@@ -10,6 +11,7 @@ from cachedeval.engine.encoding import Identified, Output
 from cachedeval.engine.recipe import key_of, read_recipe
 from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import graph_of, resolve
+from cachedeval.engine.values import Codec
 
 
 @node(version="1", name="double")
@@ -152,3 +154,20 @@ def test_a_value_that_cannot_be_read_is_missing_where_it_is_an_input() -> None:
     assert known.open == [deepest, inner, outer]
     assert known.keys.keys() == {deepest}
     assert known.outcomes.keys() == {good}
+
+
+def test_a_value_that_many_wait_for_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[bytes] = []
+    load = Codec.load
+
+    def counted(codec: Codec, payload: bytes) -> object:
+        reads.append(payload)
+        return load(codec, payload)
+
+    monkeypatch.setattr(Codec, "load", counted)
+    store = Unreadable()
+    store.lacks_totals = True
+    inner = double(1)
+    known = resolve([total([inner], by=n) for n in range(20)], store)
+    assert len(known.open) == 20
+    assert len(reads) == 1

@@ -128,6 +128,16 @@ def test_hits_are_noted_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.counts["touch"] == 2
 
 
+def test_hits_looked_up_alone_are_noted_in_one_go_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, store, recipes = filled()
+    monkeypatch.setattr("cachedeval.engine.store._TOUCH_AT", len(recipes) - 1)
+    for key, recipe in recipes.items():
+        assert backend.counts["touch"] == 0
+        assert store.get(key, recipe) is not None
+    assert backend.counts["touch"] == 1
+    assert {entry.hits for entry in backend.scan()} == {1}
+
+
 def test_a_touch_that_fails_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     backend, store, recipes = filled()
     backend.broken = {"touch"}
