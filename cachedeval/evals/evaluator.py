@@ -198,8 +198,8 @@ class AdapterEvaluator:
         settled = self.engine.settle(calls, mode=mode, on_outcome=watch)
         outcomes = dict(zip(calls, settled, strict=True))
         self._raise_what_ends_it(settled)
-        unusable = [subject.unusable(outcomes) for subject in subjects]
-        if unusable[0] is not None and all(unusable):
+        unusable = [error for subject in subjects if (error := subject.unusable(outcomes))]
+        if unusable and len(unusable) == len(subjects):
             raise unusable[0]
         if mode in {"use", "refresh"}:
             # What no parser can read is asked for again next time.

@@ -92,6 +92,11 @@ def test_the_adapter_names_its_model(place: Workplace, data: Path, tmp_path: Pat
         assert told.evaluate_adapter(adapter, data, 2).scored == 2
 
 
+def test_no_adapter_at_all_is_no_report(place: Workplace, data: Path) -> None:
+    with AdapterEvaluator(model=place.model, judge="f1", cache="memory:") as bare:
+        assert bare.evaluate_adapters([], data) == []
+
+
 def test_use_cache_false_neither_reads_nor_writes(
     place: Workplace, data: Path, tmp_path: Path
 ) -> None:
