@@ -3,15 +3,16 @@
 import json
 from pathlib import Path
 
+from benchmarks.measure import REPOSITORY
+
 __all__ = ["questions", "write_questions"]
 
-ROOT = Path(__file__).parents[1]
-MT_BENCH = ROOT.parent / "shared" / "data" / "mt_bench_question.jsonl"
+MT_BENCH = REPOSITORY.parent / "shared" / "data" / "mt_bench_question.jsonl"
 
 
 def questions(count: int) -> list[str]:
     """Return real questions: MT-Bench's where it lies beside the repository, else the examples'."""
-    path = MT_BENCH if MT_BENCH.exists() else ROOT / "examples" / "demo.jsonl"
+    path = MT_BENCH if MT_BENCH.exists() else REPOSITORY / "examples" / "demo.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     found = [row["turns"][0] if "turns" in row else row["question"] for row in rows]
     return (found * (count // len(found) + 1))[:count]
