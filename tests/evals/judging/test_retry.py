@@ -240,7 +240,7 @@ def test_our_own_pace_is_not_turned_down(limits: Limits, quota: Quota, questions
     first_second = server.requests[0].at + 1
     # A busy machine delays a request now and then; the benchmark has longer minutes, and none.
     assert quota.rejected_after(first_second) <= 2
-    assert quota.share() >= 0.7
+    assert quota.share() >= 0.85
 
 
 def test_a_429_without_advice_ends_well() -> None:
