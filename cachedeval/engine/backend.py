@@ -60,7 +60,7 @@ class Backend(ABC):
     """
 
     @classmethod
-    def __subclasshook__(cls, other: type) -> bool:
+    def __subclasshook__(cls, other: type) -> Any:
         """Accept any class that has the four required methods."""
         if cls is not Backend:
             return NotImplemented

@@ -3,6 +3,8 @@
 import threading
 import weakref
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from cachedeval.engine.backend import Backend
@@ -10,12 +12,11 @@ from cachedeval.engine.call import Call
 from cachedeval.engine.drift import Drift
 from cachedeval.engine.errors import CachedevalError, InputError
 from cachedeval.engine.open import open_cache
-from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.outcome import MODES, CacheMode, OnOutcome, Outcome
 from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import Resolution, resolve, resolve_alone
 from cachedeval.engine.resource import ResourcePool
-from cachedeval.engine.run import MODES, CacheMode, OnOutcome, Run
 from cachedeval.engine.stats import Stats
 from cachedeval.engine.store import Store
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from cachedeval.engine.explain import Explanation
     from cachedeval.engine.plan import Plan
     from cachedeval.engine.prune import PruneReport
-    from cachedeval.engine.worker import Worker
+    from cachedeval.engine.runtime import Runtime
 
 __all__ = ["Engine"]
 
@@ -67,7 +68,7 @@ class Engine:
         self._owns_backend = isinstance(cache, str)
         self.store = Store(open_cache(cache))
         self._lock = threading.Lock()
-        self._running: Worker | None = None
+        self._runtime: Runtime | None = None
         self._closed = False
         self._drift = Drift()
         # For whoever does not close: which records were used, a prune wants to know.
@@ -159,7 +160,7 @@ class Engine:
         calls = list(calls)
         known = await asyncio.to_thread(self._resolve, calls, mode, on_outcome)
         if known.open:
-            await self._started().asettle(self._run(known, mode, on_outcome))
+            await self._await_run(known, mode, on_outcome)
         return [known.outcomes[call] for call in calls]
 
     def plan(self, calls: Sequence[Call[Any]]) -> "Plan":
@@ -219,16 +220,16 @@ class Engine:
         What was computed by then is kept. Calls that are waited for raise `CachedevalError`.
         """
         with self._lock:
-            running, self._running = self._running, None
+            runtime, self._runtime = self._runtime, None
             self._closed = True
-        if running is not None and not running.is_here:
-            running = None
-        if running is not None:
-            running.stop()
-        # While the loop still runs: a client may have connections on it to close.
+        if runtime is not None and not runtime.is_here:
+            runtime = None
+        if runtime is not None:
+            runtime.stop()
+        # While the event loop still runs: a client may have connections on it to close.
         self.resources.close()
-        if running is not None:
-            running.close()
+        if runtime is not None:
+            runtime.close()
         if self._owns_backend:
             self.store.close()
         else:
@@ -239,7 +240,10 @@ class Engine:
     ) -> dict[Call[Any], Outcome]:
         known = self._resolve(calls, mode, on_outcome)
         if known.open:
-            self._started().settle(self._run(known, mode, on_outcome))
+            from cachedeval.engine.scheduler import Run  # noqa: PLC0415  nothing of this for hits
+
+            note = partial(self._note_one, on_outcome)
+            self._started().run(Run(known, mode or self.mode, note))
         return known.outcomes
 
     def _resolve(
@@ -265,16 +269,46 @@ class Engine:
         self._note(known.outcomes.values(), on_outcome)
         return known
 
-    def _run(self, known: Resolution, mode: CacheMode | None, on_outcome: OnOutcome | None) -> Run:
-        return Run(known, mode or self.mode, lambda outcome: self._note((outcome,), on_outcome))
+    async def _await_run(
+        self, known: Resolution, mode: CacheMode | None, on_outcome: OnOutcome | None
+    ) -> None:
+        import asyncio  # noqa: PLC0415  a run of hits has no need of it
 
-    def _started(self) -> "Worker":
-        from cachedeval.engine.worker import Worker  # noqa: PLC0415  nothing of this for hits
+        from cachedeval.engine.scheduler import Run  # noqa: PLC0415
+
+        run = Run(known, mode or self.mode, partial(self._note_one, on_outcome))
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def ended(_: Run) -> None:
+            with suppress(RuntimeError):  # the loop was closed in the meantime
+                loop.call_soon_threadsafe(wake)
+
+        run.on_end = ended
+        runtime = self._started()
+        runtime.start(run)
+        try:
+            await done
+        except asyncio.CancelledError:
+            runtime.cancel(run, CachedevalError("the run was cancelled"))
+            raise
+        if run.error is not None:
+            raise run.error
+
+    def _started(self) -> "Runtime":
+        from cachedeval.engine.runtime import Runtime  # noqa: PLC0415  nothing of this for hits
 
         with self._lock:
-            if self._running is None or not self._running.is_here:
-                self._running = Worker(self.store, self.resources)
-            return self._running
+            if self._runtime is None or not self._runtime.is_here:
+                self._runtime = Runtime(self.store, self.resources)
+            return self._runtime
+
+    def _note_one(self, on_outcome: OnOutcome | None, outcome: Outcome) -> None:
+        self._note((outcome,), on_outcome)
 
     def _note(self, outcomes: Collection[Outcome], on_outcome: OnOutcome | None) -> None:
         self.stats.note(outcomes)

@@ -12,6 +12,7 @@ from cachedeval.engine.computed import Computed
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.recipe import OUTSIDE, RecipeHead
+from cachedeval.engine.record import write_notes
 from cachedeval.engine.signature import Signature, signature_of
 from cachedeval.engine.source import (
     code_fingerprint,
@@ -34,7 +35,8 @@ class Node(Generic[R_co]):
         name: module and qualified name of the function, unless given.
         version: as declared, or None where the source is the version.
         batch: whether it takes its misses together.
-        lane: steps of one lane share one thread and take turns; None is any thread.
+        executor: steps that name the same executor share one thread and take turns; None is any
+            thread.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Node(Generic[R_co]):
         name: str | None = None,
         helpers: Sequence[Callable[..., Any]] = (),
         batch: bool = False,
-        lane: str | None = None,
+        executor: str | None = None,
     ) -> None:
         qualname = getattr(function, "__qualname__", "")
         if not isinstance(function, types.FunctionType):
@@ -63,12 +65,16 @@ class Node(Generic[R_co]):
         self.name = name or f"{function.__module__}.{qualname}"
         self.version = version
         self.batch = batch
-        self.lane = lane or (self.name if batch else None)
+        self.executor = executor or (self.name if batch else None)
         self.is_async = bool(function.__code__.co_flags & 0x80)  # CO_COROUTINE
         if batch and self.is_async:
             raise InputError(f"{qualname}: a batched node is a generator function, not async")
-        if lane and self.is_async:
-            raise InputError(f"{qualname}: an async step runs on the event loop, not on a lane")
+        if executor and self.is_async:
+            raise InputError(
+                f"{qualname}: an async step runs on the event loop; it takes no executor"
+            )
+        self.is_closed = version is not None and not function.__closure__
+        """Whether nothing from around the function is part of its calls' keys."""
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self.__qualname__ = qualname
@@ -92,8 +98,7 @@ class Node(Generic[R_co]):
             InputError: the function closes over what cannot be part of a key.
         """
         inputs = self.signature.bind(*args, **kwargs)
-        outside = self._outside()
-        if outside:
+        if not self.is_closed and (outside := self._outside()):
             inputs[OUTSIDE] = outside
         return Call(self, inputs)
 
@@ -119,6 +124,11 @@ class Node(Generic[R_co]):
                 self._fingerprints["source"] = source_fingerprint((self.function,))
         return self._fingerprints
 
+    @cached_property
+    def notes(self) -> bytes:
+        """The provenance of a result that says nothing about itself."""
+        return write_notes(self.fingerprints)
+
     def drifted(self, provenance: Mapping[str, Any]) -> bool:
         """Say whether its source is another than when a result with this provenance was made."""
         then = str(provenance.get("code", "")), str(provenance.get("source", ""))
@@ -128,6 +138,8 @@ class Node(Generic[R_co]):
 
     def changed_outside(self, inputs: Mapping[str, Any]) -> str | None:
         """Return a name from around the function that changed since a call was made, if any."""
+        if self.is_closed:
+            return None
         then = inputs.get(OUTSIDE, {})
         now = self._outside()
         name: str
@@ -146,8 +158,6 @@ class Node(Generic[R_co]):
         return head.recipe(inputs)
 
     def _outside(self) -> dict[str, Any]:
-        if self.version is not None and not self.function.__closure__:
-            return {}
         return captured(self.function, versioned=self.version is not None)
 
 
@@ -190,7 +200,7 @@ def node(
     version: str | None = None,
     name: str | None = None,
     helpers: Sequence[Callable[..., Any]] = (),
-    lane: str | None = None,
+    executor: str | None = None,
 ) -> Callable[[Callable[..., Iterator[Any]]], Node[Any]]: ...
 
 
@@ -201,7 +211,7 @@ def node(
     name: str | None = None,
     helpers: Sequence[Callable[..., Any]] = (),
     batch: Literal[False] = False,
-    lane: str | None = None,
+    executor: str | None = None,
 ) -> _Decorator: ...
 
 
@@ -213,27 +223,29 @@ def node(
     name: str | None = None,
     helpers: Sequence[Callable[..., Any]] = (),
     batch: bool = False,
-    lane: str | None = None,
+    executor: str | None = None,
 ) -> Any:
     """Make a function a step whose results are kept.
 
     Args:
         function: the step; sync or async. With `batch`, a generator function: it is given a list
             of inputs and yields `(index, value)` for each as soon as it has it, an exception in
-            the value's place where one fails, or None to let others of its lane have a turn.
+            the value's place where one fails, or None to let others of its executor have a turn.
         version: raise it when the results change. Without it, the function's normalised source is
             its version, together with that of the `helpers`; and the functions and plain data of
             its own module that it reads count as inputs.
         name: what it is known by; by default module and qualified name.
         helpers: functions of other modules whose source counts as its own; without `version`.
         batch: whether it takes its misses together.
-        lane: steps of one lane share one thread and take turns.
+        executor: steps that name the same executor share one thread and take turns.
 
     Raises:
         InputError: the function cannot be a node.
     """
 
     def wrap(function: Callable[..., Any]) -> Node[Any]:
-        return Node(function, version=version, name=name, helpers=helpers, batch=batch, lane=lane)
+        return Node(
+            function, version=version, name=name, helpers=helpers, batch=batch, executor=executor
+        )
 
     return wrap if function is None else wrap(function)

@@ -1,5 +1,6 @@
 """Outcomes: what became of a call."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -8,7 +9,12 @@ from cachedeval.engine.call import Call
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.record import Record
 
-__all__ = ["Outcome", "State", "hit_of"]
+__all__ = ["MODES", "CacheMode", "OnOutcome", "Outcome", "State", "hit_of"]
+
+CacheMode = Literal["use", "refresh", "off", "offline"]
+"""`use` reads and writes, `refresh` only writes, `off` does neither, `offline` only reads."""
+
+MODES: tuple[CacheMode, ...] = ("use", "refresh", "off", "offline")
 
 State = Literal["hit", "computed", "failed"]
 
@@ -69,6 +75,9 @@ class Outcome(msgspec.Struct, eq=False):
             raise self.error or RuntimeError("a call has neither a result nor an error")
         return self.record.digest
 
+
+OnOutcome = Callable[[Outcome], None]
+"""Called with each outcome as soon as it is known, from any thread."""
 
 _UNCHANGING = {str, bytes, int, float, bool, type(None)}
 

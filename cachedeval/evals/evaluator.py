@@ -24,7 +24,7 @@ from cachedeval.evals.subject import LocalModel, adapter_resource, model_of, mod
 from cachedeval.evals.watch import OnProgress, Progress, Watch
 
 if TYPE_CHECKING:
-    from cachedeval.engine.runner import CacheMode
+    from cachedeval.engine.outcome import CacheMode
     from cachedeval.evals.judging.judge import Judge
 
 __all__ = ["DEFAULT_JUDGE", "AdapterEvaluator", "OptimizedAdapterEvaluator"]

@@ -13,7 +13,7 @@ from cachedeval.engine.node import Computed, node
 from cachedeval.engine.resource import Handle, Resource
 
 __all__ = [
-    "LANE",
+    "EXECUTOR",
     "AdapterError",
     "AdapterResource",
     "Answered",
@@ -24,7 +24,7 @@ __all__ = [
     "generation",
 ]
 
-LANE = "mlx"
+EXECUTOR = "mlx"
 """The lane of all steps that run a local model: one thread, on which mlx was opened."""
 
 
@@ -123,7 +123,7 @@ class GenerationInputs:
         )
 
 
-@node(version="2", name="generation", batch=True, lane=LANE)
+@node(version="2", name="generation", batch=True, executor=EXECUTOR)
 def generation(batch: Sequence[GenerationInputs]) -> Iterator[Answered | None]:
     """Answer questions, one adapter after the other, each with all its questions together."""
     models: dict[str, dict[str, list[int]]] = {}

@@ -16,7 +16,7 @@ from cachedeval.evals.judging.money import TOKENS, usd
 from cachedeval.evals.subject import LocalModel
 
 if TYPE_CHECKING:
-    from cachedeval.engine.runner import OnOutcome
+    from cachedeval.engine.outcome import OnOutcome
 
 __all__ = ["OnProgress", "Progress", "Watch"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cachedeval.engine.node import Computed, node
 from cachedeval.engine.resource import Handle
-from cachedeval.evals.generation import LANE, Generation
+from cachedeval.evals.generation import EXECUTOR, Generation
 from cachedeval.evals.judging.failures import Failure
 from cachedeval.evals.judging.prompt import item_id
 from cachedeval.evals.judging.rubric import Rubric
@@ -125,7 +125,7 @@ class LocalJudgeInputs:
     response: Generation
 
 
-@node(version="2", name="local_judge", batch=True, lane=LANE)
+@node(version="2", name="local_judge", batch=True, executor=EXECUTOR)
 def local_judge(
     batch: Sequence[LocalJudgeInputs],
 ) -> Iterator[tuple[int, Verdict | Exception] | None]:
