@@ -82,7 +82,7 @@ class Backend(ABC):
     def scan(self) -> Iterator[Entry]:
         """Yield an entry for each key stored at the start of the scan; reads no value."""
 
-    def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
+    def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:  # noqa: B027  a default
         """Record that each key was used so many times, last at `when`; ignore unknown keys.
 
         `when` and `Entry.used` are seconds since the epoch.
@@ -128,7 +128,7 @@ class Backend(ABC):
             if granted:
                 self.release_many((key,))
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  a default
         """Release what is open; closing twice is harmless."""
 
 

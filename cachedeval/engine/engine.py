@@ -292,7 +292,8 @@ class Engine:
         runtime = self._started()
         runtime.start(run)
         try:
-            await done
+            with runtime.waiting():
+                await done
         except asyncio.CancelledError:
             runtime.cancel(run, CachedevalError("the run was cancelled"))
             raise

@@ -56,6 +56,8 @@ class ThreadExecutor:
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
         self._free = 0
+        self._progress = False
+        """Whether a step has ended since `unstick` looked last."""
 
     def submit_many(self, flights: Sequence[InFlight]) -> None:
         """Run the steps as soon as threads are free."""
@@ -79,6 +81,14 @@ class ThreadExecutor:
             yield
         finally:
             self._limit -= 1
+
+    def unstick(self) -> None:
+        """Start one more thread, if steps wait for one and none has ended since the last call."""
+        with self._lock:
+            if self._free < 0 and not self._progress:
+                self._limit += 1
+                self._start_missing()
+            self._progress = False
 
     def close(self, timeout: float) -> bool:
         """End the threads that are free, and the others once they are; waits for none."""
@@ -104,6 +114,7 @@ class ThreadExecutor:
             del flight  # it holds inputs and outputs, and the next may be long in coming
             with self._lock:
                 self._free += 1
+                self._progress = True
 
 
 def _run(flight: InFlight, pool: ResourcePool) -> None:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from cachedeval.engine.call import Call, describe, substitute
@@ -107,15 +107,30 @@ class Runtime:
                 scheduler = self._background[0]
                 scheduler.post(scheduler.cancel, run, error)
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Return the context in which the current thread waits for a run in the background."""
+        return nullcontext() if self._threads is None else self._threads.waiting()
+
+    @property
+    def may_stall(self) -> bool:
+        """Whether all threads may be taken by steps that wait for another run."""
+        return self._threads is not None and (
+            len(self._driven) + (self._background is not None) > 1
+        )
+
+    def unstick(self) -> None:
+        """Give waiting steps one more thread, if none has ended since the last time."""
+        if self._threads is not None:
+            self._threads.unstick()
+
     @contextmanager
     def _driving(self, scheduler: Scheduler) -> Iterator[None]:
         done = threading.Event()
         with self._lock:
             self._refuse_closed()
             self._driven[scheduler] = done
-            threads = self._threads
         try:
-            with threads.waiting() if threads is not None else nullcontext():
+            with self.waiting():
                 yield
         finally:
             done.set()

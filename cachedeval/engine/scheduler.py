@@ -37,6 +37,9 @@ __all__ = ["Run", "Scheduler"]
 _WINDOW = 2000
 """Calls that one scheduler has in flight at a time: leases cost the more the more are held."""
 
+_STALL = 1.0
+"""Seconds without an event after which steps may be waiting for runs that find no thread."""
+
 
 class Run:
     """A graph while it runs.
@@ -225,11 +228,15 @@ class Scheduler:
         if self._events or self._has_room() or any(run.is_over for run in self._runs):
             return
         seconds = self._leases.wait_seconds()
+        if seconds is None or seconds > _STALL:
+            seconds = _STALL if self._runtime.may_stall else -1
         try:
             self._interrupts.allow()
-            self._bell.acquire(timeout=-1 if seconds is None else seconds)
+            rung = self._bell.acquire(timeout=seconds)
         finally:
             self._interrupts.defer()
+        if not rung and seconds == _STALL:
+            self._runtime.unstick()
 
     def _has_room(self) -> bool:
         # Not one by one as they end: what is leased together is computed together.

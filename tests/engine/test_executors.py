@@ -223,3 +223,29 @@ def test_context_variables_reach_steps() -> None:
         user.set("ada")
         assert engine.run([sync(1), sync(2), asynchronous(1)]) == ["ada"] * 3
         assert engine.run(sync(3)) == "ada"
+
+
+def test_steps_that_wait_for_a_run_on_a_thread_or_loop_of_their_own_are_not_stuck(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: -2)  # two threads
+    monkeypatch.setattr("cachedeval.engine.scheduler._STALL", 0.05)
+    engine = Engine()
+
+    @node(version="1")
+    def on_a_loop(x: int) -> int:
+        return sum(asyncio.run(engine.arun([here(x), here(x + 1000)])))
+
+    @node(version="1")
+    def on_a_thread(x: int) -> int:
+        found: list[int] = []
+        thread = threading.Thread(
+            target=lambda: found.extend(engine.run([here(x), here(x + 2000)]))
+        )
+        thread.start()
+        thread.join()
+        return sum(found)
+
+    with engine:
+        assert engine.run([on_a_loop(n) for n in range(8)]) == [2 * n + 1000 for n in range(8)]
+        assert engine.run([on_a_thread(n) for n in range(8)]) == [2 * n + 2000 for n in range(8)]
