@@ -160,7 +160,7 @@ class Engine:
         calls = list(calls)
         known = await asyncio.to_thread(self._resolve, calls, mode, on_outcome)
         if known.open:
-            await self._await_run(known, mode, on_outcome)
+            await self._await_run(calls, known, mode, on_outcome)
         return [known.outcomes[call] for call in calls]
 
     def plan(self, calls: Sequence[Call[Any]]) -> "Plan":
@@ -243,7 +243,7 @@ class Engine:
             from cachedeval.engine.scheduler import Run  # noqa: PLC0415  nothing of this for hits
 
             note = partial(self._note_one, on_outcome)
-            self._started().run(Run(known, mode or self.mode, note))
+            self._started().run(Run(known, mode or self.mode, note, calls))
         return known.outcomes
 
     def _resolve(
@@ -270,13 +270,17 @@ class Engine:
         return known
 
     async def _await_run(
-        self, known: Resolution, mode: CacheMode | None, on_outcome: OnOutcome | None
+        self,
+        calls: Sequence[Call[Any]],
+        known: Resolution,
+        mode: CacheMode | None,
+        on_outcome: OnOutcome | None,
     ) -> None:
         import asyncio  # noqa: PLC0415  a run of hits has no need of it
 
         from cachedeval.engine.scheduler import Run  # noqa: PLC0415
 
-        run = Run(known, mode or self.mode, partial(self._note_one, on_outcome))
+        run = Run(known, mode or self.mode, partial(self._note_one, on_outcome), calls)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 

@@ -43,6 +43,7 @@ class InFlight:
         state: `waiting` for a lease, `queued` at an executor, `running`, `ended`.
         leased: whether its lease is held.
         record: its result.
+        stored: whether the cache holds the result.
         error: why it failed.
         mutated: the input that the step changed while it ran, so that the result is not stored.
         cancelled: whether it ended because it was told to, without a result.
@@ -52,7 +53,7 @@ class InFlight:
 
     __slots__ = (
         *("call", "cancelled", "cancelling", "context", "error", "key", "leased", "mode"),
-        *("mutated", "outcomes", "owner", "recipe", "record", "state", "waiters", "waits_for"),
+        *("mutated", "outcomes", "owner", "recipe", "record", "state", "stored", "waiters", "waits_for"),
     )
 
     def __init__(self, call: Call[Any], key: bytes, recipe: bytes, run: "Run") -> None:
@@ -67,6 +68,7 @@ class InFlight:
         self.state: Literal["waiting", "queued", "running", "ended"] = "waiting"
         self.leased = False
         self.record: Record | None = None
+        self.stored = False
         self.error: Exception | None = None
         self.mutated: str | None = None
         self.cancelled = False

@@ -63,9 +63,11 @@ class Outcome(msgspec.Struct, eq=False):
         Raises:
             BaseException: as `value`.
         """
-        value = self.value
-        if type(value) in _UNCHANGING or self.record is None:
-            return value
+        if self.record is None or self._value is not _UNREAD:
+            value = self.value
+            if type(value) in _UNCHANGING or self.record is None:
+                return value
+        # Not kept: a graph of many steps would otherwise hold all their values.
         return self.call.node.codec.load(self.record.payload)
 
     @property

@@ -239,13 +239,15 @@ class Runtime:
             records[flight.key] = flight.record
             if not flight.call.plain:
                 self._add_identities(flight.call, records)
-        if records:
-            self.store.put_many(records)
+        stored = bool(records) and self.store.put_many(records)
         self._release(flights)
         told: list[tuple[Waiter, State, InFlight]] = []
         with self.table.lock:
             for flight in flights:
                 state: State = "computed" if flight.state == "running" else "hit"
+                flight.stored = state == "hit" or (
+                    stored and flight.mode == "use" and flight.mutated is None
+                )
                 for waiter in flight.waiters:
                     told.append((waiter, state, flight))
                     state = "hit"  # for all but the first

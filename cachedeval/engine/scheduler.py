@@ -13,7 +13,7 @@ The idea is that of dask's `get_async` (dask/local.py) and redun's `_process_eve
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Run", "Scheduler"]
 
 _WINDOW = 2000
-"""Calls that one scheduler has in flight at a time: leases cost the more the more are held."""
+"""Calls that a scheduler has in flight before it begins with further ones: leases and results in
+memory cost the more the more there are. Calls that wait for no others count; those that became
+ready through a result go on at once, up to twice as many."""
 
 _STALL = 1.0
 """Seconds without an event after which steps may be waiting for runs that find no thread."""
@@ -48,6 +50,7 @@ class Run:
         known: what the cache holds of it.
         mode: how the cache is used.
         on_outcome: gets each outcome that is not known yet.
+        roots: the calls whose outcomes are wanted; others go once nothing waits for them.
 
     Attributes:
         outcomes: the outcomes so far, by call.
@@ -58,10 +61,16 @@ class Run:
 
     __slots__ = (
         *("context", "dependents", "error", "keys", "mode", "on_end", "on_outcome", "outcomes"),
-        *("parent", "pending", "ready", "records", "waiting"),
+        *("parent", "pending", "ready", "records", "uses", "waiting"),
     )
 
-    def __init__(self, known: Resolution, mode: CacheMode, on_outcome: OnOutcome) -> None:
+    def __init__(
+        self,
+        known: Resolution,
+        mode: CacheMode,
+        on_outcome: OnOutcome,
+        roots: Iterable[Call[Any]],
+    ) -> None:
         self.outcomes = known.outcomes
         self.keys = known.keys
         self.mode = mode
@@ -73,14 +82,19 @@ class Run:
         self.on_end: Callable[[Run], None] | None = None
         """Called once when the run has ended, however it ended."""
         self.records: dict[bytes, Record] = {}
-        """Results of this run by recipe: none is computed twice, even without a cache."""
+        """Results that are not stored, by recipe: none is computed twice, even without a cache."""
         self.dependents: dict[Call[Any], list[Call[Any]]] = {}
         self.waiting: dict[Call[Any], int] = {}
         """How many upstream calls of a call have no outcome yet."""
+        self.uses: dict[Call[Any], int] = {}
+        """How many calls without an outcome have a call among their inputs."""
         self.ready: list[Call[Any]] = []
+        wanted = set(roots)
         for call in known.open:
             missing = 0
             for upstream in call.upstream:
+                if upstream not in wanted:
+                    self.uses[upstream] = self.uses.get(upstream, 0) + 1
                 if upstream not in self.outcomes:
                     missing += 1
                     self.dependents.setdefault(upstream, []).append(call)
@@ -114,7 +128,10 @@ class Scheduler:
         self._inline = inline
         self._leases = LeaseQueue(runtime.store)
         self._runs: set[Run] = set()
+        self._first: deque[tuple[Run, Call[Any]]] = deque()
+        """Calls that waited for no others from the start."""
         self._ready: deque[tuple[Run, Call[Any]]] = deque()
+        """Calls that became ready through a result: they go first, so that results go soon."""
         self._mine: set[InFlight] = set()
         """Calls in flight that this scheduler owns."""
         self._ended: list[InFlight] = []
@@ -183,7 +200,7 @@ class Scheduler:
     def add(self, run: Run) -> None:
         """Begin to run a graph."""
         self._runs.add(run)
-        self._ready.extend((run, call) for call in run.ready)
+        self._first.extend((run, call) for call in run.ready)
         run.ready = []
 
     def cancel(self, run: Run, error: BaseException) -> None:
@@ -225,7 +242,7 @@ class Scheduler:
 
     def _wait(self) -> None:
         """Wait for an event, or until it is time to ask for leases again."""
-        if self._events or self._has_room() or any(run.is_over for run in self._runs):
+        if self._events or self._room() or any(run.is_over for run in self._runs):
             return
         seconds = self._leases.wait_seconds()
         if seconds is None or seconds > _STALL:
@@ -238,20 +255,24 @@ class Scheduler:
         if not rung and seconds == _STALL:
             self._runtime.unstick()
 
-    def _has_room(self) -> bool:
+    def _room(self) -> int:
+        """Return how many of the calls that are ready may be joined now."""
+        flying = len(self._mine)
+        room = min(len(self._ready), 2 * _WINDOW - flying)
         # Not one by one as they end: what is leased together is computed together.
-        return bool(self._ready) and len(self._mine) <= _WINDOW // 2
+        if flying <= _WINDOW // 2:
+            room += min(len(self._first), _WINDOW - flying)
+        return max(0, room)
 
     def _join_ready(self) -> None:
         """Join ready calls to those in flight; those that none computes are this scheduler's."""
-        if not self._has_room():
-            return
         wanted: list[tuple[Waiter, bytes, bytes]] = []
-        room = _WINDOW - len(self._mine)
-        while self._ready and len(wanted) < room:
-            run, call = self._ready.popleft()
+        for _ in range(self._room()):
+            run, call = (self._ready or self._first).popleft()
             if run.error is None and (keyed := self._keyed(run, call)) is not None:
                 wanted.append((Waiter(self, run, call), *keyed))
+        if not wanted:
+            return
         refused: list[tuple[Waiter, CachedevalError]] = []
         with self._runtime.table.lock:
             for waiter, key, recipe in wanted:
@@ -325,7 +346,7 @@ class Scheduler:
             self._inline
             and not (node.is_async or node.executor)
             and len(self._mine) == 1
-            and not (self._ready or self._foreign or self._ended)
+            and not (self._ready or self._first or self._foreign or self._ended)
             and not _in_event_loop()
         )
 
@@ -377,13 +398,20 @@ class Scheduler:
         if flight.record is None:
             self._fail(run, call, flight.error)
         else:
-            run.records[flight.recipe] = flight.record
+            if not flight.stored:
+                run.records[flight.recipe] = flight.record
             self._settle(run, call, Outcome(call, state, flight.record))
 
     def _settle(self, run: Run, call: Call[Any], outcome: Outcome) -> None:
         """Set the outcome of a call; calls that waited for it alone become ready."""
         run.outcomes[call] = outcome
         run.pending -= 1
+        for upstream in call.upstream:
+            uses = run.uses.get(upstream, 0)
+            if uses == 1:
+                del run.uses[upstream], run.outcomes[upstream]
+            elif uses:
+                run.uses[upstream] = uses - 1
         for dependent in run.dependents.pop(call, ()):
             run.waiting[dependent] -= 1
             if not run.waiting[dependent]:
@@ -406,6 +434,7 @@ class Scheduler:
         self._runs.discard(run)
         if not run.pending:
             return
+        self._first = deque(each for each in self._first if each[0] is not run)
         self._ready = deque(each for each in self._ready if each[0] is not run)
         left = self._runtime.leave(run, self)
         self._leases.discard(left)
