@@ -70,7 +70,16 @@ class Claims:
         future: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
         self._fresh[recipe] = _Wanted(key, usable, future)
         self._schedule()
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # The lease may have been granted after the last chance to cancel the future and before
+            # this task woke up. Then nobody else knows of it.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                release = future.result().release
+                if release is not None:
+                    release()
+            raise
 
     async def drain(self) -> None:
         """Wait until all claims that nobody waits for any more are given back."""
@@ -113,7 +122,15 @@ class Claims:
     async def _settle(self, wanted: dict[bytes, _Wanted]) -> None:
         self._held += len(wanted)
         loop = asyncio.get_running_loop()
-        claims = await loop.run_in_executor(self._thread, self._claim, wanted)
+        try:
+            claims = await loop.run_in_executor(self._thread, self._claim, wanted)
+        except Exception as error:  # noqa: BLE001  those who wait must not wait for ever
+            self._held -= len(wanted)
+            for want in wanted.values():
+                if not want.future.done():
+                    want.future.set_exception(error)
+            self._schedule()
+            return
         for recipe, want in wanted.items():
             claim = claims.get(recipe)
             if claim is None or claim.release is None:
@@ -159,7 +176,21 @@ class Claims:
 
     def _claim(self, wanted: dict[bytes, _Wanted]) -> dict[bytes, Claim]:
         """Claim recipes; one that is missing from the answer is another's for now."""
-        releases = {recipe: self._store.acquire(want.key) for recipe, want in wanted.items()}
+        releases: dict[bytes, Callable[[], None] | None] = {}
+        try:
+            for recipe, want in wanted.items():
+                releases[recipe] = self._store.acquire(want.key)
+            return self._divide(wanted, releases)
+        except BaseException as error:
+            for release in releases.values():
+                if release is not None:
+                    release()
+            # On the event loop, `SystemExit` or `KeyboardInterrupt` would end the loop.
+            raise RuntimeError(f"the cache cannot be asked: {error!r}") from error
+
+    def _divide(
+        self, wanted: dict[bytes, _Wanted], releases: dict[bytes, Callable[[], None] | None]
+    ) -> dict[bytes, Claim]:
         # Looked up after the claim: another may have finished just before it.
         recipes: dict[bytes, bytes] = {}
         for recipe, want in wanted.items():
@@ -169,10 +200,17 @@ class Claims:
         for recipe, release in releases.items():
             want = wanted[recipe]
             record = records.get(want.key)
-            if record is not None and want.usable(record):
+            if record is not None and _is_usable(want, record):
                 if release is not None:
                     release()
                 claims[recipe] = Claim(record, None)
             elif release is not None:
                 claims[recipe] = Claim(None, release)
         return claims
+
+
+def _is_usable(want: _Wanted, record: Record) -> bool:
+    try:
+        return want.usable(record)
+    except BaseException:  # noqa: BLE001  no signal arrives on this thread: it is the record's
+        return False

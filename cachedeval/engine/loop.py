@@ -28,7 +28,11 @@ class LoopThread:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._work, name="cachedeval-loop", daemon=True)
-        self.thread.start()
+        try:
+            self.thread.start()
+        except BaseException:  # Ctrl-C while it waits for the thread to begin
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            raise
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         """Run a coroutine on the loop; cancelling the future cancels it."""
@@ -40,12 +44,11 @@ class LoopThread:
             self.submit(_end()).result(timeout=_PATIENCE)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(timeout=_PATIENCE)
-        if not self.thread.is_alive():
-            self.loop.close()
 
     def _work(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+        self.loop.close()
 
 
 async def _end() -> None:

@@ -7,6 +7,7 @@ nobody waits any more.
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -154,6 +155,12 @@ class Runner:
         flight.waiters += 1
         try:
             state, record = await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if flight.task.cancelled() and this is not None and not this.cancelling():
+                # As it is, it would say that this run was cancelled.
+                raise RuntimeError(f"{call.node.name} cancelled the task that it runs in") from None
+            raise
         finally:
             flight.waiters -= 1
             if not flight.waiters and not flight.task.done():
@@ -183,14 +190,16 @@ class Runner:
             if claim.record is not None:
                 return "hit", claim.record
             release = claim.release
+        commit: asyncio.Future[None] | None = None
         try:
             record = await self._compute(call, recipe, run)
             if run.mode != "off" and not self._changed(call, recipe, run):
                 self._tell_identities(call)
-                await asyncio.shield(self._writer.put(key, record))
+                commit = self._writer.put(key, record)
+                await asyncio.shield(commit)
         finally:
             if release is not None:
-                release()
+                _release_after(commit, release)
         return "computed", record
 
     async def _compute(self, call: Call[Any], recipe: bytes, run: Run) -> Record:
@@ -245,3 +254,11 @@ class Runner:
             payload = b"c" + encode(resource.identity)
             record = Record(recipe, payload, identified.digest, 0.0, 0.0)
             self._writer.put(key_of(recipe), record)
+
+
+def _release_after(commit: "asyncio.Future[None] | None", release: Callable[[], None]) -> None:
+    """End a lease once its record is committed: who takes it next must find the record."""
+    if commit is None or commit.done():
+        release()
+    else:  # the run was cancelled meanwhile
+        commit.add_done_callback(lambda _: release())
