@@ -18,7 +18,7 @@ from cachedeval.engine.compute import Computer, to_record
 from cachedeval.engine.encoding import Identified, encode
 from cachedeval.engine.errors import CachedevalError, EncodingError, InputError, MissingError
 from cachedeval.engine.log import logger
-from cachedeval.engine.outcome import Outcome, State, hit_of
+from cachedeval.engine.outcome import Outcome, State
 from cachedeval.engine.recipe import identity_recipe, key_of
 from cachedeval.engine.record import Record
 from cachedeval.engine.resource import Handle, Resource, ResourcePool
@@ -44,6 +44,7 @@ class Runner:
 
     def __init__(self, store: Store, pool: ResourcePool) -> None:
         self._pool = pool
+        self._store = store
         self._claims = Claims(store)
         self._writer = Writer(store)
         self._computer = Computer()
@@ -185,7 +186,7 @@ class Runner:
         release = None
         if run.mode == "use":
             claim = await self._claims.claim(
-                key, recipe, lambda record: hit_of(call, recipe, record) is not None
+                key, recipe, lambda record: self._is_usable(call, recipe, record)
             )
             if claim.record is not None:
                 return "hit", claim.record
@@ -201,6 +202,14 @@ class Runner:
             if release is not None:
                 _release_after(commit, release)
         return "computed", record
+
+    def _is_usable(self, call: Call[Any], recipe: bytes, record: Record) -> bool:
+        if record.recipe != recipe:
+            return False
+        unreadable = Outcome(call, "hit", record).unreadable()
+        if unreadable is not None:
+            self._store.found_unreadable(*unreadable)
+        return unreadable is None
 
     async def _compute(self, call: Call[Any], recipe: bytes, run: Run) -> Record:
         _ = call.node.codec  # a type that cannot be stored is told before the work, not after
