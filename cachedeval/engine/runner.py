@@ -132,10 +132,13 @@ class Runner:
             keyed = key_of(recipe), recipe
         key, recipe = keyed
         done = run.records.get(recipe)
-        if done is not None:
-            return Outcome(call, "hit", done)
+        if done is not None and (known := Outcome(call, "hit", done)).unreadable() is None:
+            return known
         try:
             state, record = await self._join(call, key, recipe, run)
+            if state == "hit" and Outcome(call, state, record).unreadable() is not None:
+                # Two nodes have one name and version, and return different types.
+                state, record = "computed", await self._compute(call, recipe, run)
         except Exception as error:  # noqa: BLE001  it belongs to the call, which carries it
             return Outcome(call, "failed", error=error)
         run.records[recipe] = record
@@ -220,7 +223,13 @@ class Runner:
                 "call was made: pass it as an argument"
             )
         value, seconds = await self._computer.compute(call.node, self._inputs(call, run))
-        return to_record(call.node, recipe, value, seconds)
+        try:
+            return to_record(call.node, recipe, value, seconds)
+        except Exception:
+            raise
+        except BaseException as error:
+            # No signal: the value's own code raised it. As it is, it could end the event loop.
+            raise RuntimeError(f"{call.node.name}: its value raised {error!r}") from error
 
     def _changed(self, call: Call[Any], recipe: bytes, run: Run) -> bool:
         """Say whether a call's key is out of date, so that its result must not be kept."""

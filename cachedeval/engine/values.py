@@ -51,7 +51,7 @@ class Codec:
     def __init__(self, declared: Any = Any) -> None:
         self.declared = declared
         try:
-            self._decode = msgspec.msgpack.Decoder(declared).decode
+            self._decode = msgspec.msgpack.Decoder(declared, ext_hook=_refuse).decode
         except TypeError as error:
             raise EncodingError(
                 f"values of the declared type {declared!r} cannot be stored: {error}"
@@ -95,6 +95,10 @@ class Codec:
             EncodingError: the payload does not hold a value of the declared type.
         """
         try:
+            return self._load(payload)
+        except RecursionError:
+            pass
+        try:
             return at_any_depth(lambda: self._load(payload))
         except RecursionError as error:
             raise self._refusal(error) from None
@@ -119,6 +123,10 @@ class Codec:
         with suppress(Exception):  # the text of an error is somebody's code, too
             why = f"{why}: {error}"
         return EncodingError(f"not a {self.declared!r}: {why}")
+
+
+def _refuse(code: int, _: memoryview) -> Any:
+    raise EncodingError(f"it holds a MessagePack extension ({code}), which is never written")
 
 
 def _plain(value: Any) -> Any:
