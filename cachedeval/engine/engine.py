@@ -208,6 +208,7 @@ class Engine:
         """Delete the records of these calls, if there are any; return how many there were."""
         known = resolve(calls, self.store.peek_many)
         keys = [key_of(o.record.recipe) for c in calls if (o := known.outcomes.get(c)) and o.record]
+        keys += [known.unreadable[call].key for call in calls if call in known.unreadable]
         return self.store.delete_many(keys)
 
     def cleanup(self) -> None:
@@ -266,6 +267,8 @@ class Engine:
         else:
             lookup = self.store.get_many if reads else _find_nothing
             known = resolve(calls, lookup, read_all=on_outcome is not None)
+        for unreadable in known.unreadable.values():
+            self.store.found_unreadable(*unreadable)
         self._note(known.outcomes.values(), on_outcome)
         return known
 

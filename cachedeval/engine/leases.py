@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cachedeval.engine.inflight import InFlight
 from cachedeval.engine.log import logger
-from cachedeval.engine.outcome import hit_of
+from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.record import Record
 from cachedeval.engine.store import Store
 
@@ -113,7 +113,7 @@ class LeaseQueue:
         done: list[bytes] = []
         for flight in wanted:
             record = records.get(flight.key)
-            if record is not None and hit_of(flight.call, flight.recipe, record) is not None:
+            if record is not None and self._answers(flight, record):
                 wave.found.append((flight, record))
                 if flight.leased:
                     flight.leased = False
@@ -124,6 +124,15 @@ class LeaseQueue:
                 self._busy[flight] = None
         self._store.release_many(done)
         return wave
+
+    def _answers(self, flight: InFlight, record: Record) -> bool:
+        """Say whether a record answers a call; another recipe's, or an unreadable one, does not."""
+        if record.recipe != flight.recipe:
+            return False
+        unreadable = Outcome(flight.call, "hit", record).unreadable()
+        if unreadable is not None:
+            self._store.found_unreadable(*unreadable)
+        return unreadable is None
 
     def _schedule(self, *, progress: bool) -> None:
         now = time.monotonic()

@@ -131,7 +131,9 @@ class Node(Generic[R_co]):
 
     def drifted(self, provenance: Mapping[str, Any]) -> bool:
         """Say whether its source is another than when a result with this provenance was made."""
-        then = str(provenance.get("code", "")), str(provenance.get("source", ""))
+        code, source = provenance.get("code"), provenance.get("source")
+        # Another program may have written the record, with anything in it.
+        then = code if isinstance(code, str) else "", source if isinstance(source, str) else ""
         if then not in self._compared:
             self._compared[then] = drifted(self.function, *then)
         return self._compared[then]

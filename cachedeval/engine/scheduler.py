@@ -307,8 +307,8 @@ class Scheduler:
                 return None
             keyed = key_of(recipe), recipe
         record = run.records.get(keyed[1])
-        if record is not None:
-            self._settle(run, call, Outcome(call, "hit", record))
+        if record is not None and (known := Outcome(call, "hit", record)).unreadable() is None:
+            self._settle(run, call, known)
             return None
         if run.mode == "offline":
             missing = f"{describe(call)} is not in the cache, and offline nothing is computed"
@@ -398,9 +398,22 @@ class Scheduler:
         if flight.record is None:
             self._fail(run, call, flight.error)
         else:
+            outcome = Outcome(call, state, flight.record)
+            if call.node is not flight.call.node and outcome.unreadable() is not None:
+                self._compute_apart(waiter, flight)
+                return
             if not flight.stored:
                 run.records[flight.recipe] = flight.record
-            self._settle(run, call, Outcome(call, state, flight.record))
+            self._settle(run, call, outcome)
+
+    def _compute_apart(self, waiter: Waiter, flight: InFlight) -> None:
+        """Compute a call whose node has another's name and version, but returns another type."""
+        own = InFlight(waiter.call, flight.key, flight.recipe, waiter.run)
+        own.mode = "off"  # the record under the key is the other node's
+        own.owner = self
+        own.waiters.append(waiter)
+        self._mine.add(own)
+        self._leases.add(own)
 
     def _settle(self, run: Run, call: Call[Any], outcome: Outcome) -> None:
         """Set the outcome of a call; calls that waited for it alone become ready."""

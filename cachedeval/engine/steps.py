@@ -68,7 +68,7 @@ def complete(flight: InFlight, value: Any, error: BaseException | None, seconds:
             flight.record = to_record(node, flight.recipe, value, seconds)
             if flight.mode != "off" and not (flight.call.frozen and node.is_closed):
                 flight.mutated = _changed_input(flight)
-        except Exception as raised:  # noqa: BLE001  it belongs to the call
+        except BaseException as raised:  # noqa: BLE001  the value's own code may raise anything
             error = raised
     if error is None:
         return

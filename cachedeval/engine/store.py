@@ -26,6 +26,8 @@ class StoreCounts:
     def __init__(self) -> None:
         self.damaged = 0
         """Records that were found damaged or foreign, and not served."""
+        self.unreadable = 0
+        """Records that are whole, but whose values are not what their nodes return now."""
         self.collisions = 0
         """Keys under which another recipe's record was found."""
         self.errors: dict[str, int] = {}
@@ -213,6 +215,26 @@ class Store:
             "the cache holds a damaged record (%s: %s); it and any others are computed again",
             key.hex(),
             damage,
+        )
+
+    def found_unreadable(self, key: bytes, node: str, why: str) -> None:
+        """Count a record whose value cannot be read: a miss, and no use of the record.
+
+        Args:
+            key: the record's.
+            node: the name of the node that cannot read it.
+            why: what reading it raised.
+        """
+        if self._is_new(key):
+            self.counts.unreadable += 1
+        with self._lock:
+            self._touched.pop(key, None)
+        self._warn_once(
+            "unreadable",
+            "the cache holds a result of %s that cannot be read (%s); it and any others are "
+            "computed again",
+            node,
+            why,
         )
 
     def _is_new(self, key: bytes) -> bool:
