@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachedeval.engine.executors import OnEnd
@@ -76,6 +77,7 @@ class EventLoopExecutor:
                 flight.context.run(current.set, flight)
                 task = self.loop.create_task(self._run(flight), context=flight.context)
                 self._tasks[flight] = task
+                task.add_done_callback(partial(self._ended, flight))
 
     def _cancel(self, flights: Sequence[InFlight]) -> None:
         for flight in flights:
@@ -98,8 +100,12 @@ class EventLoopExecutor:
             error = raised
         except BaseException as raised:  # noqa: BLE001  it belongs to the call
             error = raised
-        del self._tasks[flight]
         complete(flight, value, error, time.perf_counter() - start)
+
+    def _ended(self, flight: InFlight, task: asyncio.Task[None]) -> None:
+        del self._tasks[flight]
+        if task.cancelled():  # before it began
+            flight.cancelled = True
         self._on_end(flight)
 
     async def _end(self) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cachedeval.engine.call import Call, describe
 from cachedeval.engine.errors import CachedevalError
-from cachedeval.engine.outcome import CacheMode, Outcome
-from cachedeval.engine.record import Record
 
 if TYPE_CHECKING:
+    from cachedeval.engine.outcome import CacheMode, Outcome
+    from cachedeval.engine.record import Record
     from cachedeval.engine.scheduler import Run, Scheduler
 
 __all__ = ["InFlight", "InFlightTable", "Waiter", "current"]
@@ -53,7 +53,17 @@ class InFlight:
 
     __slots__ = (
         *("call", "cancelled", "cancelling", "context", "error", "key", "leased", "mode"),
-        *("mutated", "outcomes", "owner", "recipe", "record", "state", "stored", "waiters", "waits_for"),
+        *(
+            "mutated",
+            "outcomes",
+            "owner",
+            "recipe",
+            "record",
+            "state",
+            "stored",
+            "waiters",
+            "waits_for",
+        ),
     )
 
     def __init__(self, call: Call[Any], key: bytes, recipe: bytes, run: "Run") -> None:

@@ -2,14 +2,15 @@
 
 A scheduler runs on its caller's thread, often the main one, where a `KeyboardInterrupt` may come
 between any two instructions: between taking a lease and noting it, say. So while a scheduler works,
-Python's own handler of SIGINT is replaced by one that raises only where the scheduler waits or runs
-a step of the user's. A handler that the program installed itself is left alone.
+the handler of SIGINT is replaced by one that calls it only where the scheduler waits or runs a step
+of the user's.
 """
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 __all__ = ["Interrupts"]
 
@@ -26,6 +27,8 @@ class Interrupts:
     __slots__ = ("_active", "_outer")
 
     _depth = 0
+    _before: Callable[[int, FrameType | None], Any] = signal.default_int_handler
+    """The program's own handler."""
     _open = True
     """Whether an interrupt is raised at once. Of the main thread, so one for the process."""
     _pending = False
@@ -41,11 +44,13 @@ class Interrupts:
             return self
         cls = Interrupts
         if cls._depth == 0:
-            if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            before = signal.getsignal(signal.SIGINT)
+            if not callable(before):  # ignored, or not Python's
                 self._active = False
                 return self
+            cls._before = staticmethod(before)
             cls._pending = cls.raised = False
-            signal.signal(signal.SIGINT, _handle)
+            signal.signal(signal.SIGINT, cls._handle)
         self._outer, cls._open = cls._open, False
         cls._depth += 1
         return self
@@ -60,20 +65,21 @@ class Interrupts:
         cls._open = self._outer
         if cls._depth:
             return
-        if signal.getsignal(signal.SIGINT) is _handle:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        if cls._pending and kind is None:
+        if signal.getsignal(signal.SIGINT) == cls._handle:
+            signal.signal(signal.SIGINT, cls._before)
+        if cls._pending:
             cls._pending = False
-            raise KeyboardInterrupt
+            if kind is None:
+                cls._interrupt(None)
 
     def allow(self) -> None:
         """Raise interrupts at once from here on, a deferred one now; `defer` ends this."""
+        cls = Interrupts
         if self._active:
-            Interrupts._open = True
-            if Interrupts._pending:
-                Interrupts._pending = False
-                Interrupts.raised = True
-                raise KeyboardInterrupt
+            cls._open = True
+            if cls._pending:
+                cls._pending = False
+                cls._interrupt(None)
 
     def defer(self) -> None:
         """Defer interrupts again."""
@@ -85,10 +91,19 @@ class Interrupts:
         was, Interrupts.raised = Interrupts.raised, False
         return was and self._active
 
+    @classmethod
+    def _handle(cls, _: int, frame: FrameType | None) -> None:
+        if cls._open or cls._pending:  # a second one: the user is in earnest
+            cls._pending = False
+            cls._interrupt(frame)
+        else:
+            cls._pending = True
 
-def _handle(signum: int, frame: FrameType | None) -> None:
-    if Interrupts._open or Interrupts._pending:  # a second one: the user is in earnest
-        Interrupts._pending = False
-        Interrupts.raised = True
-        raise KeyboardInterrupt
-    Interrupts._pending = True
+    @classmethod
+    def _interrupt(cls, frame: FrameType | None) -> None:
+        """Do what the program does at an interrupt: by default, raise `KeyboardInterrupt`."""
+        try:
+            cls._before(signal.SIGINT, frame)
+        except BaseException:
+            cls.raised = True
+            raise

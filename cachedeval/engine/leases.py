@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from cachedeval.engine.inflight import InFlight
 from cachedeval.engine.log import logger
-from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.outcome import Outcome, Unreadable
+from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
 from cachedeval.engine.store import Store
 
-__all__ = ["LeaseQueue", "Wave"]
+__all__ = ["LeaseQueue", "Wave", "unreadable"]
 
 _FIRST_POLL = 0.02
 _LAST_POLL = 0.2
@@ -129,10 +130,10 @@ class LeaseQueue:
         """Say whether a record answers a call; another recipe's, or an unreadable one, does not."""
         if record.recipe != flight.recipe:
             return False
-        unreadable = Outcome(flight.call, "hit", record).unreadable()
-        if unreadable is not None:
-            self._store.found_unreadable(*unreadable)
-        return unreadable is None
+        why = unreadable(Outcome(flight.call, "hit", record))
+        if why is not None:
+            self._store.found_unreadable(*why)
+        return why is None
 
     def _schedule(self, *, progress: bool) -> None:
         now = time.monotonic()
@@ -147,3 +148,12 @@ class LeaseQueue:
                 "if it was stopped, let it go on, or end it and they are computed here",
                 len(self._busy),
             )
+
+
+def unreadable(outcome: Outcome) -> Unreadable | None:
+    """Return why a stored value cannot be read; no exception of its code ends the scheduler."""
+    try:
+        return outcome.unreadable()
+    except BaseException as error:  # noqa: BLE001  no signal: those are deferred here
+        assert outcome.record is not None  # noqa: S101  else nothing is read
+        return Unreadable(key_of(outcome.record.recipe), outcome.call.node.name, repr(error))

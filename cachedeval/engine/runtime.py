@@ -181,20 +181,23 @@ class Runtime:
             if owner is not None:
                 owner.post(owner.end, flight)
                 return
-        if not (flight.cancelled and self.restart(flight)):
+        if flight.cancelled:
+            self.restart(flight)
+        else:
             self.deliver(self.commit([flight]))
 
-    def restart(self, flight: InFlight) -> bool:
-        """Compute a call whose step was cancelled again, if somebody wants it by now."""
+    def restart(self, flight: InFlight) -> None:
+        """Compute a call whose step was cancelled again if somebody wants it by now, or drop it."""
         with self.table.lock:
-            if not flight.waiters:
-                return False
-            flight.state = "waiting"
-            flight.cancelled = flight.cancelling = False
-            flight.error = None
-            flight.owner = owner = flight.waiters[0].scheduler
-            owner.post(owner.adopt, flight)
-            return True
+            if flight.waiters:
+                flight.state = "waiting"
+                flight.cancelled = flight.cancelling = False
+                flight.error = None
+                flight.owner = owner = flight.waiters[0].scheduler
+                owner.post(owner.adopt, flight)
+                return
+            self.table.remove([flight])
+        self._release([flight])
 
     def leave(self, run: Run, scheduler: Scheduler) -> list[InFlight]:
         """Wait no longer for the calls of a run; return those that are the scheduler's no more."""

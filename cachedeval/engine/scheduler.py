@@ -22,14 +22,14 @@ from cachedeval.engine.call import Call, describe, recipe_of
 from cachedeval.engine.errors import CachedevalError, EncodingError, MissingError
 from cachedeval.engine.inflight import InFlight, Waiter, current
 from cachedeval.engine.interrupts import Interrupts
-from cachedeval.engine.leases import LeaseQueue
+from cachedeval.engine.leases import LeaseQueue, unreadable
 from cachedeval.engine.outcome import CacheMode, OnOutcome, Outcome, State
 from cachedeval.engine.recipe import key_of
-from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import Resolution
 from cachedeval.engine.steps import run_here
 
 if TYPE_CHECKING:
+    from cachedeval.engine.record import Record
     from cachedeval.engine.runtime import Runtime
 
 __all__ = ["Run", "Scheduler"]
@@ -307,7 +307,7 @@ class Scheduler:
                 return None
             keyed = key_of(recipe), recipe
         record = run.records.get(keyed[1])
-        if record is not None and (known := Outcome(call, "hit", record)).unreadable() is None:
+        if record is not None and unreadable(known := Outcome(call, "hit", record)) is None:
             self._settle(run, call, known)
             return None
         if run.mode == "offline":
@@ -375,8 +375,11 @@ class Scheduler:
             return
         ended, self._ended = self._ended, []
         self._mine.difference_update(ended)
-        if any(flight.cancelled for flight in ended):
-            ended = [f for f in ended if not (f.cancelled and self._runtime.restart(f))]
+        cancelled = [flight for flight in ended if flight.cancelled]
+        if cancelled:
+            ended = [flight for flight in ended if not flight.cancelled]
+            for flight in cancelled:
+                self._runtime.restart(flight)
         for waiter, state, flight in self._runtime.commit(ended):
             if waiter.scheduler is self:
                 self._deliver(waiter, state, flight)
@@ -399,7 +402,7 @@ class Scheduler:
             self._fail(run, call, flight.error)
         else:
             outcome = Outcome(call, state, flight.record)
-            if call.node is not flight.call.node and outcome.unreadable() is not None:
+            if call.node is not flight.call.node and unreadable(outcome) is not None:
                 self._compute_apart(waiter, flight)
                 return
             if not flight.stored:
