@@ -88,10 +88,14 @@ def judge_parse(
         return parse_verdict(reply, asked.criteria, item_id(question, reference, response.text))
 
 
-@node(version="1", name="reference")
+@node(version="2", name="reference")
 def reference_score(metric: Metric, reference_answer: str | None, response: Generation) -> Verdict:
-    """Return how well an answer agrees with the reference, 0 to 1."""
-    if reference_answer is None:
+    """Return how well an answer agrees with the reference, 0 to 1.
+
+    Raises:
+        NoReference: the question has no reference answer, or a blank one, which nothing equals.
+    """
+    if reference_answer is None or not reference_answer.strip():
         raise NoReference(f"the question has no reference answer, and {metric} compares with one")
     measure = reference.exact if metric == "exact" else reference.f1
     return Verdict({metric: measure(response.text, reference_answer)})

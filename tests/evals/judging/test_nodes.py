@@ -99,8 +99,18 @@ def test_a_metric_is_between_0_and_1(metric: str, score: float) -> None:
     assert found.scores == {metric: pytest.approx(score)}
 
 
-def test_a_metric_without_a_reference_is_a_failure_of_its_own_kind() -> None:
-    call = reference_score(metric="f1", reference_answer=None, response=said("x"))
+@pytest.mark.parametrize("reference", ["A", "the", "?", "Paris"])
+@pytest.mark.parametrize("metric", ["exact", "f1"])
+@pytest.mark.parametrize("answer", ["", " \n"])
+def test_an_empty_answer_scores_0(metric: str, reference: str, answer: str) -> None:
+    call = reference_score(metric=metric, reference_answer=reference, response=said(answer))
+    with Engine() as engine:
+        assert engine.run(call).scores == {metric: 0}
+
+
+@pytest.mark.parametrize("reference", [None, "", " \n"])
+def test_a_metric_without_a_reference_is_a_failure_of_its_own_kind(reference: str | None) -> None:
+    call = reference_score(metric="f1", reference_answer=reference, response=said("x"))
     with Engine() as engine:
         (found,) = engine.settle([call])
     assert isinstance(found.error, NoReference)
