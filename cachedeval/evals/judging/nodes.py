@@ -12,7 +12,7 @@ from cachedeval.engine.node import Computed, node
 from cachedeval.engine.resource import Handle
 from cachedeval.evals.generation import LANE, Generation
 from cachedeval.evals.judging.failures import Failure
-from cachedeval.evals.judging.prompt import item_id
+from cachedeval.evals.judging.prompt import Item
 from cachedeval.evals.judging.rubric import Rubric
 from cachedeval.evals.judging.verdict import Verdict, parse_verdict
 from cachedeval.evals.providers import reference
@@ -74,7 +74,7 @@ async def judge_call(
     )
 
 
-@node(version="2", name="judge_parse")
+@node(version="3", name="judge_parse")
 def judge_parse(
     *,
     reply: str,
@@ -85,7 +85,7 @@ def judge_parse(
 ) -> Verdict:
     """Return the verdict in a judge's reply."""
     with rubric as asked:
-        return parse_verdict(reply, asked.criteria, item_id(question, reference, response.text))
+        return parse_verdict(reply, asked.criteria, Item(question, reference, response.text))
 
 
 @node(version="2", name="reference")

@@ -31,7 +31,7 @@ _SPACELESS = (
     "])"
 )
 
-_STOPS = ".\u3002"
+_STOPS = (".", "\u3002")
 _QUOTES = ('""', "''", "\u00ab\u00bb", "\u300c\u300d", "\u300e\u300f")
 _PLAIN_QUOTES = str.maketrans("\u201c\u201d\u201e\u2018\u2019\u201a", "\"\"\"'''")
 # "a" is also a letter, a variable and a grade, so more than one letter must follow it.
@@ -133,8 +133,7 @@ def _same(text: str) -> str:
 
 def _without_frame(text: str) -> str | None:
     """Return a text without the full stop at its end, or the quotation marks around it."""
-    word_before = text[-2:-1].strip(_STOPS + " ")  # neither "..." nor "git add ." ends in one
-    if text[-1:] in [*_STOPS] and word_before:
+    if text.endswith(_STOPS) and text[-2:-1] not in {"", " ", *_STOPS}:  # "...", "git add ."
         return text[:-1]
     for opening, closing in _QUOTES:
         inside = text[1:-1]
