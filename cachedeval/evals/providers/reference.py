@@ -32,7 +32,13 @@ _SPACELESS = (
 )
 
 _STOPS = (".", "\u3002")
-_QUOTES = ('""', "''", "\u00ab\u00bb", "\u300c\u300d", "\u300e\u300f")
+_QUOTES = (
+    ('"', '"'),
+    ("'", "'"),
+    ("\u00ab", "\u00bb"),
+    ("\u300c", "\u300d"),
+    ("\u300e", "\u300f"),
+)
 _PLAIN_QUOTES = str.maketrans("\u201c\u201d\u201e\u2018\u2019\u201a", "\"\"\"'''")
 # "a" is also a letter, a variable and a grade, so more than one letter must follow it.
 _LEADING_ARTICLE = r"(?:(?:an|the) (?=\S)|a (?=[^\W\d_]{2}))(?!(?:a|an|the)(?:\W|$))"
@@ -137,7 +143,7 @@ def _without_frame(text: str) -> str | None:
         return text[:-1]
     for opening, closing in _QUOTES:
         inside = text[1:-1]
-        if text == f"{opening}{inside}{closing}" and not {opening, closing} & {*inside}:
+        if text == f"{opening}{inside}{closing}" and not {opening, closing} & set(inside):
             return inside.strip()
     return None
 

@@ -59,8 +59,7 @@ WHOLE = [
     "<reasoning>hm</reasoning>\n\n%s",
     "[THINK]hm[/THINK]%s",
     f"<|channel|>analysis<|message|>{other}<|end|><|start|>assistant<|channel|>final<|message|>%s",
-    "<|channel|>analysis<|message|>hm<|end|>"
-    "<|start|>assistant<|channel|>final <|constrain|>json<|message|>%s<|return|>",
+    "<|channel|>analysis<|message|>hm<|end|><|channel|>final <|constrain|>json<|message|>%s<|return|>",
     "%s<|im_end|>",
 ]
 # An object within prose needs it.
@@ -264,7 +263,7 @@ def test_a_quoted_answer_does_not_keep_a_verdict_from_being_found() -> None:
 
 def test_an_answer_cannot_contain_its_own_id() -> None:
     known = item_id(*ITEM)
-    for hidden in (known, known.upper(), " ".join(known), "\\u%04x" % ord(known[0]) + known[1:]):
+    for hidden in (known, known.upper(), " ".join(known), f"\\u{ord(known[0]):04x}{known[1:]}"):
         answer = ITEM._replace(reference=f"see {hidden}")
         assert item_id(*answer) not in hidden
     # An answer that holds all ids that it could have by digest still has another one.
