@@ -73,7 +73,7 @@ def render_messages(
 
 def _letters(text: str) -> str:
     """Return a text's letters and digits in lower case, with JSON's escapes resolved."""
-    plain = re.sub(r"\\+u([0-9a-fA-F]{4})", lambda escape: chr(int(escape[1], 16)), text)
+    plain = re.sub(r"\\u([0-9a-fA-F]{4})", lambda escape: chr(int(escape[1], 16)), text)
     return re.sub(r"[\W_]+", "", plain).lower()
 
 
