@@ -139,12 +139,19 @@ def _read(content: str, criteria: Sequence[Criterion], item: Item, nonce: str) -
     said = content.lstrip("\ufeff").strip()
     if said.endswith(_ENDS):
         said = said[: said.rindex("<|")].rstrip()
-    ends = [found.end() for found in re.finditer(_CLOSES, said)]
+    ends = {found.end(): found[0] for found in re.finditer(_CLOSES, said)}
     if not said or said[max(ends, default=0) :].strip() == "":
         raise ValueError("the reply is empty")
     # The longest first: an end of reasoning within the object is one that the rationale quotes.
-    for start in (0, *ends[-_MOST_CLOSES:]):
+    for start in (0, *[*ends][-_MOST_CLOSES:]):
         if (whole := _as_object(said[start:])) is not None:
+            closes = ends.get(start)
+            if (
+                closes
+                and nonce not in whole.written
+                and any(closes in text for text in item if text)
+            ):
+                raise ValueError("the end of reasoning and what follows it may be quoted")
             given = _given(whole.value, criteria)
             if given is None:
                 raise ValueError("the reply has no JSON object with scores")
