@@ -34,7 +34,7 @@ def _mlx(*of_others: str) -> tuple[str, ...]:
 NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
     "generation": (
         generation.generation,
-        ("evals/generation.py", *_mlx("scoring", "verdicts")),
+        ("evals/generation.py", *_mlx("literal", "scoring", "verdicts")),
     ),
     "judge": (
         judging.judge_call,
