@@ -78,15 +78,20 @@ class LockFile:
             self._unlock(offset)
 
     @contextmanager
-    def gate(self, *, alone: bool) -> Iterator[None]:
+    def gate(self, *, alone: bool, patience: float | None = None) -> Iterator[None]:
         """Stay inside the gate: with others who write, or alone to create or replace files.
 
+        Args:
+            alone: whether to keep all others out.
+            patience: seconds to wait for those who are inside; a minute by default.
+
         Raises:
-            TimeoutError: somebody stayed inside for a minute.
+            TimeoutError: somebody stayed inside for longer.
         """
-        deadline = time.monotonic() + _PATIENCE
+        patience = _PATIENCE if patience is None else patience
+        deadline = time.monotonic() + patience
         kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-        if not self._gate.acquire(timeout=_PATIENCE):
+        if not self._gate.acquire(timeout=patience):
             raise TimeoutError(errno.ETIMEDOUT, "the cache is held by another thread")
         try:
             try:
@@ -113,6 +118,8 @@ class LockFile:
             fcntl.lockf(self.fds[0], fcntl.LOCK_UN, 1, offset)
 
     def _lock(self, kind: int, offset: int) -> bool:
+        if self.forked:  # the number may be another file's by now
+            raise OSError(errno.EBADF, "the lock file was the parent process's")
         try:
             fcntl.lockf(self.fds[0], kind | fcntl.LOCK_NB, 1, offset)
         except OSError as error:
