@@ -105,8 +105,8 @@ class Access:
         if self._writer is None:
             return
         with contextlib.ExitStack() as stack:
-            if self._lock_file is not None:
-                # Without the gate, if this thread is inside it, or another process does not leave.
+            if self._lock_file is not None and not self._lock_file.is_inside():
+                # Without the gate, if another process does not leave it.
                 with contextlib.suppress(OSError):
                     stack.enter_context(self._lock_file.gate(alone=False, patience=1.0))
             self._close_writer()

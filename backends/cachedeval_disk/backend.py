@@ -58,7 +58,7 @@ class DiskBackend:
             BackendError: the database was replaced by one that is not ours.
             sqlite3.Error, OSError: nothing can be read.
         """
-        return self._reader.get_many(keys)
+        return self._reader.get_many(keys if type(keys) is tuple else list(keys))
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
         """Keep all the items, or none.
@@ -67,7 +67,7 @@ class DiskBackend:
             BackendError: the database was replaced by one that is not ours.
             sqlite3.Error, OSError: none is kept.
         """
-        items = dict(items)  # a mapping's own code may wait for something that waits for us
+        items = dict(items)  # the mapping's own code may wait for a thread that waits for us
         if items:
             self._access.write(lambda writer: writer.put_many(items))
 
@@ -96,6 +96,7 @@ class DiskBackend:
         Raises:
             sqlite3.Error, OSError: it could not be noted.
         """
+        hits = dict(hits)
         if hits and database.find(self._path) is not None:
             forks.repeat_if_forked(self._touch_many, hits, when)
 

@@ -53,6 +53,8 @@ class LockFile:
         self._leased: set[int] = set()
         self._leases = threading.Lock()
         self._gate = threading.Lock()
+        self._inside = 0
+        """The thread that is at the gate or inside it."""
 
     def detach(self) -> None:
         """Give it back; the last user's descriptor is closed."""
@@ -93,6 +95,7 @@ class LockFile:
         kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         if not self._gate.acquire(timeout=patience):
             raise TimeoutError(errno.ETIMEDOUT, "the cache is held by another thread")
+        self._inside = threading.get_ident()
         try:
             try:
                 self._wait(kind, _TURNSTILE, deadline)
@@ -104,7 +107,12 @@ class LockFile:
             finally:
                 self._unlock(_GATE)
         finally:
+            self._inside = 0
             self._gate.release()
+
+    def is_inside(self) -> bool:
+        """Say whether this thread is at the gate or inside it."""
+        return self._inside == threading.get_ident()
 
     def _wait(self, kind: int, offset: int, deadline: float) -> None:
         # Asked again and again, because waiting in the system has no time-out.

@@ -33,6 +33,7 @@ class MemoryBackend:
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values of those keys that are held."""
+        keys = list(keys)
         with self._lock:
             values = self._values
             return {key: values[key] for key in keys if key in values}
@@ -40,6 +41,7 @@ class MemoryBackend:
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
         """Keep the items for as long as this object lives."""
         now = time.time()
+        items = dict(items)  # the mapping's own code may wait for a thread that waits for the lock
         with self._lock:
             for key, value in items.items():
                 before = self._entries.get(key)
@@ -49,14 +51,16 @@ class MemoryBackend:
 
     def delete_many(self, keys: Iterable[bytes]) -> int:
         """Forget the keys; return how many were held."""
+        keys = set(keys)
         with self._lock:
-            held = [key for key in set(keys) if key in self._values]
+            held = [key for key in keys if key in self._values]
             for key in held:
                 del self._values[key], self._entries[key]
             return len(held)
 
     def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
         """Note the use of those keys that are held."""
+        hits = dict(hits)
         with self._lock:
             for key, count in hits.items():
                 entry = self._entries.get(key)
