@@ -157,6 +157,7 @@ class Engine:
         on_outcome: OnOutcome | None = None,
     ) -> list[Outcome]:
         """Do the same as `settle`, awaited."""
+        forks.import_logging()
         with forks.importing():
             import asyncio  # noqa: PLC0415  a run of hits has no need of it
 
@@ -283,6 +284,7 @@ class Engine:
         return Run(known, mode or self.mode, lambda outcome: self._note((outcome,), on_outcome))
 
     def _started(self) -> "Worker":
+        forks.import_logging()
         with forks.importing():
             from cachedeval.engine.worker import Worker  # noqa: PLC0415  nothing of this for hits
 

@@ -4,14 +4,13 @@ Of all threads, a child has only the one that forked. So an engine in a child st
 locks, nothing in flight and no open resources, and starts its own threads when it needs some.
 """
 
-import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-__all__ = ["Forkable", "end_child", "importing", "leave_to_parent", "register"]
+__all__ = ["Forkable", "end_child", "import_logging", "importing", "leave_to_parent", "register"]
 
 _PATIENCE = 10.0
 """Seconds for which a fork waits for another thread's import."""
@@ -34,18 +33,33 @@ _imports = threading.RLock()
 _objects: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
 _left: list[object] = []
 _held: list[bool] = []
-"""For each fork under way, whether it holds the imports' lock."""
+"""For each hook before a fork that ran, whether it has taken the imports' lock."""
+_is_last = False
+"""Whether our hooks are registered after those of `logging`."""
 
 
-@contextlib.contextmanager
-def importing() -> Iterator[None]:
-    """Import something inside a function, where several threads may run; a fork waits for it.
+def importing() -> AbstractContextManager[object]:
+    """Return the context in which to import something inside a function, where several threads may run; a fork waits for it.
 
     An import that another thread has begun would never end in the child, and the child's own import
     of the same module would wait for that end.
     """
+    return _imports
+
+
+def import_logging() -> None:
+    """Import `logging`, and let a fork wait for imports before it takes logging's lock.
+
+    What is imported next may need that lock (asyncio does), and hooks before a fork run in the
+    reverse order of their registration.
+    """
+    global _is_last  # noqa: PLW0603
     with _imports:
-        yield
+        import logging  # noqa: F401, PLC0415  slow to import, and most runs log nothing
+
+        if not _is_last:
+            _is_last = True
+            os.register_at_fork(before=_before, after_in_parent=_after_in_parent)
 
 
 def end_child(process: int) -> None:
