@@ -14,6 +14,9 @@ __all__ = ["Fork", "fork_quietly", "forked", "wait_for"]
 _PATIENCE = 60.0
 """Seconds until a silent child counts as hanging."""
 
+_LIFETIME = 180
+"""Seconds after which a child ends though nobody waits for it, as after a failed test."""
+
 
 def fork_quietly() -> int:
     """Do the same as `os.fork`, without the warning about threads that Python 3.12 added."""
@@ -43,6 +46,7 @@ class Fork:
         self.pid = fork_quietly()
         if self.pid == 0:
             status = 1
+            signal.alarm(_LIFETIME)
             try:
                 work()
                 status = 0
