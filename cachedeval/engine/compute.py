@@ -1,6 +1,7 @@
 """Running a node's function: on the loop, on a thread, or together with others on a lane."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from cachedeval.engine.batch import Job, Post, run_batch
 from cachedeval.engine.errors import EncodingError
+from cachedeval.engine.forks import end_child
 from cachedeval.engine.lane import Lane
 from cachedeval.engine.node import Computed, Node
 from cachedeval.engine.record import Damaged, Record, seal, unseal, write_notes
@@ -153,6 +155,7 @@ def _here(node: Node[Any], inputs: dict[str, Any]) -> _Done:
 
 
 async def _on_loop(node: Node[Any], inputs: dict[str, Any]) -> _Done:
+    process = os.getpid()
     start = time.perf_counter()
     value: Any = None
     error: BaseException | None = None
@@ -165,6 +168,7 @@ async def _on_loop(node: Node[Any], inputs: dict[str, Any]) -> _Done:
         error = raised  # of something inside the step, and not of the step
     except BaseException as raised:  # noqa: BLE001  it belongs to the call
         error = raised
+    end_child(process)
     return _Done(value, error, time.perf_counter() - start)
 
 

@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from cachedeval.engine import forks
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.call import Call
 from cachedeval.engine.drift import Drift
@@ -50,7 +51,8 @@ class Engine:
         InputError: the URL names no installed backend.
 
     Async steps run on the engine's own event loop. Thread safety: every method may be called from
-    any thread, and inside a running event loop.
+    any thread, and inside a running event loop. A forked child may use the engine too: it opens
+    resources of its own, and in a shared cache it and its parent find each other's results.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Engine:
         self._running: Worker | None = None
         self._closed = False
         self._drift = Drift()
+        forks.register(self)
         # For whoever does not close: which records were used, a prune wants to know.
         weakref.finalize(self, self.store.flush)
 
@@ -154,7 +157,9 @@ class Engine:
         on_outcome: OnOutcome | None = None,
     ) -> list[Outcome]:
         """Do the same as `settle`, awaited."""
-        import asyncio  # noqa: PLC0415  a run of hits has no need of it
+        forks.import_logging()
+        with forks.importing():
+            import asyncio  # noqa: PLC0415  a run of hits has no need of it
 
         calls = list(calls)
         known = await asyncio.to_thread(self._resolve, calls, mode, on_outcome)
@@ -164,7 +169,8 @@ class Engine:
 
     def plan(self, calls: Sequence[Call[Any]]) -> "Plan":
         """Say what a run would compute, and about what that costs; nothing runs or opens."""
-        from cachedeval.engine.plan import plan_of  # noqa: PLC0415  not to run
+        with forks.importing():
+            from cachedeval.engine.plan import plan_of  # noqa: PLC0415  not to run
 
         return plan_of(resolve(list(calls), self.store.peek_many), self.store)
 
@@ -174,7 +180,8 @@ class Engine:
 
     def explain_many(self, calls: Sequence[Call[Any]]) -> "list[Explanation]":
         """Do the same as `explain` for many calls, reading the cache once."""
-        from cachedeval.engine.explain import Explainer  # noqa: PLC0415  not to run
+        with forks.importing():
+            from cachedeval.engine.explain import Explainer  # noqa: PLC0415  not to run
 
         return Explainer(self.store).explain(list(calls))
 
@@ -196,7 +203,8 @@ class Engine:
             InputError: neither bound is given, or one is negative.
             BackendError: the cache cannot be read or written.
         """
-        from cachedeval.engine.prune import prune  # noqa: PLC0415  not to run
+        with forks.importing():
+            from cachedeval.engine.prune import prune  # noqa: PLC0415  not to run
 
         self.store.flush()
         return prune(
@@ -222,8 +230,6 @@ class Engine:
         with self._lock:
             running, self._running = self._running, None
             self._closed = True
-        if running is not None and not running.is_here:
-            running = None
         if running is not None:
             running.stop()
         # While the loop still runs: a client may have connections on it to close.
@@ -234,6 +240,15 @@ class Engine:
             self.store.close()
         else:
             self.store.flush()
+
+    def forget_parent(self) -> None:
+        """In a forked child: drop what the parent's threads do; what is stored stays usable."""
+        self._lock = threading.Lock()
+        forks.leave_to_parent(self._running)
+        self._running = None
+        self.stats.forget_parent()
+        self.store.forget_parent()
+        self.resources.forget_parent()
 
     def _settled(
         self, calls: Sequence[Call[Any]], mode: CacheMode | None, on_outcome: OnOutcome | None
@@ -272,10 +287,12 @@ class Engine:
         return Run(known, mode or self.mode, lambda outcome: self._note((outcome,), on_outcome))
 
     def _started(self) -> "Worker":
-        from cachedeval.engine.worker import Worker  # noqa: PLC0415  nothing of this for hits
+        forks.import_logging()
+        with forks.importing():
+            from cachedeval.engine.worker import Worker  # noqa: PLC0415  nothing of this for hits
 
         with self._lock:
-            if self._running is None or not self._running.is_here:
+            if self._running is None:
                 self._running = Worker(self.store, self.resources)
             return self._running
 

@@ -5,10 +5,13 @@ opened it) runs on a lane. Its work comes as generators, and each gets one step 
 decodes a long batch, another's short work is done between two of its steps.
 """
 
+import os
 import queue
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+
+from cachedeval.engine.forks import end_child
 
 __all__ = ["Lane"]
 
@@ -35,11 +38,14 @@ class Lane:
         self.thread.join(timeout)
 
     def _work(self) -> None:
+        process = os.getpid()
         while (steps := self._queue.get()) is not None:
             try:
                 next(steps)
             except StopIteration:
+                end_child(process)
                 continue
+            end_child(process)
             self._queue.put(steps)
         with suppress(queue.Empty):
             while True:

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cachedeval.engine.forks import end_child
+
 __all__ = ["Threads"]
 
 
@@ -58,7 +60,9 @@ class Threads:
         thread.start()
 
     def _work(self) -> None:
+        process = os.getpid()
         while (work := self._queue.get()) is not None:
             work()
+            end_child(process)
             with self._lock:
                 self._free += 1

@@ -4,7 +4,6 @@ Made at the first miss; a run that is all hits has no need of it.
 """
 
 import asyncio
-import os
 import threading
 from concurrent.futures import CancelledError
 
@@ -26,14 +25,8 @@ class Worker:
     """Settles runs for whoever asks, from any thread and from any event loop."""
 
     def __init__(self, store: Store, pool: ResourcePool) -> None:
-        self._process = os.getpid()
         self._loop = LoopThread()
         self._runner = Runner(store, pool)
-
-    @property
-    def is_here(self) -> bool:
-        """Whether its threads are in this process; those of a forked process's parent are not."""
-        return self._process == os.getpid()
 
     def settle(self, run: Run) -> None:
         """Give every call of the run an outcome, and wait for it.
