@@ -5,6 +5,7 @@ a result, so they are never shared between loops.
 """
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -13,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachedeval.engine.executors import OnEnd
+from cachedeval.engine.forks import end_child
 from cachedeval.engine.inflight import InFlight, InFlightTable, current
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.steps import complete, inputs_of
@@ -89,6 +91,7 @@ class EventLoopExecutor:
         node = flight.call.node
         value: Any = None
         error: BaseException | None = None
+        process = os.getpid()
         start = time.perf_counter()
         try:
             inputs = inputs_of(flight, self._pool)
@@ -100,6 +103,7 @@ class EventLoopExecutor:
             error = raised
         except BaseException as raised:  # noqa: BLE001  it belongs to the call
             error = raised
+        end_child(process)
         complete(flight, value, error, time.perf_counter() - start)
 
     def _ended(self, flight: InFlight, task: asyncio.Task[None]) -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from cachedeval.engine import forks
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.call import Call
 from cachedeval.engine.drift import Drift
@@ -51,7 +52,8 @@ class Engine:
         InputError: the URL names no installed backend.
 
     Async steps run on the engine's own event loop. Thread safety: every method may be called from
-    any thread, and inside a running event loop.
+    any thread, and inside a running event loop. A forked child may use the engine too: it opens
+    resources of its own, and in a shared cache it and its parent find each other's results.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Engine:
         self._runtime: Runtime | None = None
         self._closed = False
         self._drift = Drift()
+        forks.register(self)
         # For whoever does not close: which records were used, a prune wants to know.
         weakref.finalize(self, self.store.flush)
 
@@ -155,7 +158,9 @@ class Engine:
         on_outcome: OnOutcome | None = None,
     ) -> list[Outcome]:
         """Do the same as `settle`, awaited."""
-        import asyncio  # noqa: PLC0415  a run of hits has no need of it
+        forks.import_logging()
+        with forks.importing():
+            import asyncio  # noqa: PLC0415  a run of hits has no need of it
 
         calls = list(calls)
         known = await asyncio.to_thread(self._resolve, calls, mode, on_outcome)
@@ -165,7 +170,8 @@ class Engine:
 
     def plan(self, calls: Sequence[Call[Any]]) -> "Plan":
         """Say what a run would compute, and about what that costs; nothing runs or opens."""
-        from cachedeval.engine.plan import plan_of  # noqa: PLC0415  not to run
+        with forks.importing():
+            from cachedeval.engine.plan import plan_of  # noqa: PLC0415  not to run
 
         return plan_of(resolve(list(calls), self.store.peek_many), self.store)
 
@@ -175,7 +181,8 @@ class Engine:
 
     def explain_many(self, calls: Sequence[Call[Any]]) -> "list[Explanation]":
         """Do the same as `explain` for many calls, reading the cache once."""
-        from cachedeval.engine.explain import Explainer  # noqa: PLC0415  not to run
+        with forks.importing():
+            from cachedeval.engine.explain import Explainer  # noqa: PLC0415  not to run
 
         return Explainer(self.store).explain(list(calls))
 
@@ -197,7 +204,8 @@ class Engine:
             InputError: neither bound is given, or one is negative.
             BackendError: the cache cannot be read or written.
         """
-        from cachedeval.engine.prune import prune  # noqa: PLC0415  not to run
+        with forks.importing():
+            from cachedeval.engine.prune import prune  # noqa: PLC0415  not to run
 
         self.store.flush()
         return prune(
@@ -223,8 +231,6 @@ class Engine:
         with self._lock:
             runtime, self._runtime = self._runtime, None
             self._closed = True
-        if runtime is not None and not runtime.is_here:
-            runtime = None
         if runtime is not None:
             runtime.stop()
         # While the event loop still runs: a client may have connections on it to close.
@@ -236,15 +242,25 @@ class Engine:
         else:
             self.store.flush()
 
+    def forget_parent(self) -> None:
+        """In a forked child: drop what the parent's threads do; what is stored stays usable."""
+        self._lock = threading.Lock()
+        forks.leave_to_parent(self._runtime)
+        self._runtime = None
+        self.stats.forget_parent()
+        self.store.forget_parent()
+        self.resources.forget_parent()
+
     def _settled(
         self, calls: Sequence[Call[Any]], mode: CacheMode | None, on_outcome: OnOutcome | None
     ) -> dict[Call[Any], Outcome]:
         known = self._resolve(calls, mode, on_outcome)
         if known.open:
+            runtime = self._started()
             from cachedeval.engine.scheduler import Run  # noqa: PLC0415  nothing of this for hits
 
             note = partial(self._note_one, on_outcome)
-            self._started().run(Run(known, mode or self.mode, note, calls))
+            runtime.run(Run(known, mode or self.mode, note, calls))
         return known.outcomes
 
     def _resolve(
@@ -279,8 +295,9 @@ class Engine:
         mode: CacheMode | None,
         on_outcome: OnOutcome | None,
     ) -> None:
-        import asyncio  # noqa: PLC0415  a run of hits has no need of it
+        import asyncio  # noqa: PLC0415  imported already
 
+        runtime = self._started()
         from cachedeval.engine.scheduler import Run  # noqa: PLC0415
 
         run = Run(known, mode or self.mode, partial(self._note_one, on_outcome), calls)
@@ -296,7 +313,6 @@ class Engine:
                 loop.call_soon_threadsafe(wake)
 
         run.on_end = ended
-        runtime = self._started()
         runtime.start(run)
         try:
             with runtime.waiting():
@@ -308,10 +324,12 @@ class Engine:
             raise run.error
 
     def _started(self) -> "Runtime":
-        from cachedeval.engine.runtime import Runtime  # noqa: PLC0415  nothing of this for hits
+        forks.import_logging()
+        with forks.importing():
+            from cachedeval.engine.runtime import Runtime  # noqa: PLC0415  nothing of this for hits
 
         with self._lock:
-            if self._runtime is None or not self._runtime.is_here:
+            if self._runtime is None:
                 self._runtime = Runtime(self.store, self.resources)
             return self._runtime
 

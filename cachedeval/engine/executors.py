@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from cachedeval.engine.forks import end_child
 from cachedeval.engine.inflight import InFlight, InFlightTable, current
 from cachedeval.engine.node import Node
 from cachedeval.engine.resource import ResourcePool
@@ -107,9 +108,11 @@ class ThreadExecutor:
             thread.start()
 
     def _work(self) -> None:
+        process = os.getpid()
         while (flight := self._queue.get()) is not None:
             if self._table.start(flight):
                 flight.context.run(_run, flight, self._pool)
+                end_child(process)
                 self._on_end(flight)
             del flight  # it holds inputs and outputs, and the next may be long in coming
             with self._lock:
@@ -204,11 +207,14 @@ class SerialExecutor:
                     self._start(node)
 
     def _work(self) -> None:
+        process = os.getpid()
         while (steps := self._turns.get()) is not None:
             try:
                 next(steps)
             except StopIteration:
                 continue
+            finally:
+                end_child(process)
             self._turns.put(steps)
         with suppress(queue.Empty):
             while True:

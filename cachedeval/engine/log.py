@@ -5,6 +5,8 @@ Importing `logging` takes as long as all else of a small run, and most runs have
 
 from typing import TYPE_CHECKING
 
+from cachedeval.engine.forks import import_logging
+
 if TYPE_CHECKING:
     import logging
 
@@ -13,6 +15,7 @@ __all__ = ["logger"]
 
 def logger() -> "logging.Logger":
     """Return the logger that every part of the package tells things to."""
+    import_logging()
     import logging  # noqa: PLC0415  see above
 
     return logging.getLogger("cachedeval")

@@ -23,6 +23,7 @@ from typing import Protocol, TypeVar
 import xxhash
 
 from cachedeval.engine.errors import InputError
+from cachedeval.engine.forks import import_logging, importing
 
 __all__ = [
     "CHUNK",
@@ -167,7 +168,9 @@ def _content(descriptor: int, size: int) -> str:
 
 def _leaves(descriptor: int, size: int) -> list[bytes]:
     # Imported here: it takes longer than all else of a run whose files are known.
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+    import_logging()
+    with importing():
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     leaves = [b""] * -(-size // CHUNK)
     order = itertools.count()  # its next() is atomic, so that each chunk is taken once
@@ -188,7 +191,8 @@ def _leaves(descriptor: int, size: int) -> list[bytes]:
 
 
 def _sha256(descriptor: int, size: int) -> str:
-    import hashlib  # noqa: PLC0415 - loads OpenSSL, which hardly any run needs
+    with importing():
+        import hashlib  # noqa: PLC0415 - loads OpenSSL, which hardly any run needs
 
     state = hashlib.sha256()
     _feed(state, descriptor, 0, size, _buffer(size))

@@ -3,13 +3,13 @@
 Made at the first miss; a run of hits has no need of it.
 """
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from cachedeval.engine import forks
 from cachedeval.engine.call import Call, describe, substitute
 from cachedeval.engine.encoding import Identified, encode
 from cachedeval.engine.errors import CachedevalError
@@ -47,7 +47,6 @@ class Runtime:
         self.store = store
         self.pool = pool
         self.table = InFlightTable()
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._closed = False
         self._threads: ThreadExecutor | None = None
@@ -59,11 +58,6 @@ class Runtime:
         self._identified: set[Identified] = set()
         """Resources whose identity is stored for explanations."""
         self._warned: set[str] = set()
-
-    @property
-    def is_here(self) -> bool:
-        """Whether its threads are in this process; those of a forked process's parent are not."""
-        return self._process == os.getpid()
 
     # Runs.
 
@@ -156,7 +150,8 @@ class Runtime:
                 return serial
             if node.is_async:
                 if self._loop is None:
-                    from cachedeval.engine.aio import EventLoopExecutor  # noqa: PLC0415  asyncio
+                    with forks.importing():
+                        from cachedeval.engine.aio import EventLoopExecutor  # noqa: PLC0415
 
                     self._loop = EventLoopExecutor(self.table, self.pool, self.ended)
                 return self._loop

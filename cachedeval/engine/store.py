@@ -164,6 +164,11 @@ class Store:
                 self.counts.errors["touch"] = self.counts.errors.get("touch", 0) + 1
                 logger().debug("the last use of %d records was not noted: %s", len(touched), error)
 
+    def forget_parent(self) -> None:
+        """In a forked child: another thread may have held the lock, and the parent's hits are its own."""
+        self._lock = threading.Lock()
+        self._touched = {}
+
     def close(self) -> None:
         """Write down what was used and close the backend; closing twice is harmless."""
         if self._closed:

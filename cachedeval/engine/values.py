@@ -19,6 +19,7 @@ import msgspec
 from cachedeval.engine.decoding import decode
 from cachedeval.engine.encoding import Member, Typed, encode, too_deep
 from cachedeval.engine.errors import EncodingError
+from cachedeval.engine.forks import importing
 
 __all__ = ["Codec", "payload_digest"]
 
@@ -34,7 +35,8 @@ def payload_digest(payload: bytes) -> str:
     Cryptographic, unlike a key's, since it stands in other recipes in the output's place, where
     no bytes are left to compare.
     """
-    import hashlib  # noqa: PLC0415  loads OpenSSL, which no hit needs
+    with importing():
+        import hashlib  # noqa: PLC0415  loads OpenSSL, which no hit needs
 
     return "sha256:" + hashlib.sha256(payload).hexdigest()
 
