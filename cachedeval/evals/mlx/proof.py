@@ -1,0 +1,167 @@
+"""Trying out whether a model's batches can be trusted.
+
+Some architectures of mlx_lm do not decode rows of a batch as they decode each prompt alone: a mask
+meets the wrong axis and is broadcast, or the batch is refused. Such faults show in one token or
+not at all, so each model is tried before its first batch, with its own weights: a few rows of
+different lengths in batches of several sizes, which rows leave and join as they do when answers are
+decoded. Each step's logits must agree with those of the same tokens read alone, to within the
+near-tie bound: what is off by less, the canonical passes resolve (`neartie`).
+
+A model is tried without an adapter. The layers of an adapter act on each row and token by itself,
+and what mixes rows up is what the architecture does with masks, positions and caches.
+
+What it costs: as many forward passes as one answer of ten tokens takes.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cachedeval.evals.mlx.neartie import near_tie_bound
+from cachedeval.evals.mlx.prefix import Cache, prefill
+from cachedeval.evals.mlx.runtime import mx
+
+from mlx_lm.generate import BatchGenerator, generation_stream  # isort: skip - after the runtime
+from mlx_lm.models.cache import make_prompt_cache  # isort: skip
+
+__all__ = ["batch_trouble"]
+
+_TEXT = "The river runs to the sea: 12 towns live by it, and each asks the others for water."
+_LENGTHS = (2, 5, 3)
+"""Tokens of the prompts. Short, since each pass costs as much as a token of an answer."""
+_STEPS = 6
+"""Passes that the first rows take part in, at the most."""
+_WINDOW = 128
+"""The longest sliding window, in tokens, that a prompt of the trial goes beyond."""
+_BEST = 10
+"""Tokens whose logits are compared: the best ones of both."""
+
+
+def batch_trouble(model: Any, tokenizer: Any, rows: int) -> str:
+    """Decode a few tokens in batches, and compare them with what the model computes alone.
+
+    Args:
+        model: The model, wearing no adapter.
+        tokenizer: mlx_lm's wrapper, for a prompt's tokens.
+        rows: The most rows that will be decoded together, at least 2.
+
+    Returns:
+        How they differ, in one line; empty if they do not.
+    """
+    with mx.stream(generation_stream):
+        try:
+            return _trouble(model, tokenizer, rows)
+        except Exception as error:  # noqa: BLE001 - an architecture refuses a batch as it likes
+            reason = next(iter(str(error).splitlines()), "")
+            return f"a batch is refused with {type(error).__name__}: {reason}"
+        finally:
+            mx.clear_cache()
+
+
+def _trouble(model: Any, tokenizer: Any, rows: int) -> str:
+    bound = near_tie_bound(model)
+    samples = [_Sample(model, tokens, length) for tokens, length in _prompts(model, tokenizer)]
+    wanted = {2, 3, *_heads(samples[0].cache), rows}
+    sizes = sorted((size for size in wanted if 2 <= size <= rows), reverse=True)  # noqa: PLR2004
+    for batch in _decode(model, samples, sizes):
+        for off in (row.difference() for row in batch):
+            if not off < bound:  # NaN is not
+                return (
+                    f"in a batch of {len(batch)}, logits are off by {off:.2g} from those of the "
+                    f"same prompt alone, where rounding explains less than {bound:g}"
+                )
+    return ""
+
+
+class _Sample:
+    """A prompt and how it goes on, and what the model computes for it alone."""
+
+    def __init__(self, model: Any, tokens: Sequence[int], length: int) -> None:
+        self.prompt = list(tokens[:length])
+        self.after = list(tokens[length:])
+        self.cache = prefill(model, self.prompt[:-1])
+        read = copy.deepcopy(self.cache)
+        logits = model(mx.array([tokens[length - 1 :]]), cache=read)[0].astype(mx.float32)
+        self.logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        mx.eval(self.logprobs)
+
+
+class _Row:
+    """A row of the trial: its sampler keeps the logits, and takes the token that is to come."""
+
+    def __init__(self, sample: _Sample) -> None:
+        self.sample = sample
+        self.seen: list[mx.array] = []
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        self.seen.append(logprobs[0].astype(mx.float32))
+        return mx.array([self.sample.after[len(self.seen) - 1]])
+
+    def difference(self) -> float:
+        """Return by how much, in the last pass, one of the best tokens led another by more."""
+        alone, here = self.sample.logprobs[len(self.seen) - 1], self.seen[-1]
+        best = [mx.argpartition(-each, _BEST)[:_BEST] for each in (alone, here)]
+        error = (here - alone)[mx.concatenate(best)]
+        spread: Any = (error.max() - error.min()).item()
+        return float(spread)
+
+
+def _decode(model: Any, samples: Sequence[_Sample], sizes: Sequence[int]) -> Iterator[list[_Row]]:
+    """Decode in a batch that shrinks from size to size, ends as one row, and is joined by another.
+
+    Yields:
+        The rows of the batch, after each pass.
+    """
+    generator: Any = BatchGenerator(
+        model, completion_batch_size=sizes[0], prefill_batch_size=sizes[0]
+    )
+    rows: dict[int, _Row] = {}
+
+    def join(count: int) -> None:
+        for number in range(count):
+            row = _Row(samples[number % len(samples)])
+            (uid,) = generator.insert(
+                [row.sample.prompt[-1:]],
+                max_tokens=[_STEPS + 2],
+                caches=[copy.deepcopy(row.sample.cache)],
+                samplers=[row],
+            )
+            rows[uid] = row
+
+    try:
+        join(sizes[0])
+        for size in (*sizes, 1):
+            leaving = list(rows)[size:]
+            generator.remove(leaving)
+            for uid in leaving:
+                del rows[uid]
+            generator.next()
+            yield list(rows.values())
+        join(1)
+        for _ in range(2):
+            generator.next()
+        yield list(rows.values())
+    finally:
+        mx.synchronize(generation_stream)
+        generator.close()
+
+
+def _prompts(model: Any, tokenizer: Any) -> Iterator[tuple[list[int], int]]:
+    """Yield tokens, and how many of them are the prompt."""
+    text = [int(token) for token in tokenizer.encode(_TEXT)] or [0]
+    lengths = list(_LENGTHS)
+    windows = {getattr(layer, "max_size", None) or 0 for layer in make_prompt_cache(model)}
+    window = max(windows)
+    if 0 < window <= _WINDOW:
+        lengths[1] = window + 2
+    for start, length in enumerate(lengths):
+        wanted = length + _STEPS + 2
+        turned = text[start:] + text[:start]
+        yield (turned * (wanted // len(turned) + 1))[:wanted], length
+
+
+def _heads(cache: Cache) -> set[int]:
+    """Return how many heads the keys have, of each kind of layer."""
+    layers = [inner for layer in cache for inner in getattr(layer, "caches", (layer,))]
+    keys = [getattr(layer, "keys", None) for layer in layers]
+    return {int(each.shape[1]) for each in keys if each is not None and each.ndim > 1}
