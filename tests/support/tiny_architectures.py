@@ -322,7 +322,7 @@ OWN: dict[str, dict[str, Any]] = {
             "interleave_moe_layer_step": 2,
             "intermediate_size_mlp": 128,
             "use_qk_norm": True,
-            "attn_temperature_tuning": 4,
+            "attn_temperature_tuning": True,
             "floor_scale": 8192,
             "attn_scale": 0.1,
             "num_experts_per_tok": 1,

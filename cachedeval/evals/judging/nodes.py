@@ -125,7 +125,7 @@ class LocalJudgeInputs:
     response: Generation
 
 
-@node(version="2", name="local_judge", batch=True, lane=LANE)
+@node(version="3", name="local_judge", batch=True, lane=LANE)
 def local_judge(
     batch: Sequence[LocalJudgeInputs],
 ) -> Iterator[tuple[int, Verdict | Exception] | None]:

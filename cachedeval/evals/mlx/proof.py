@@ -4,7 +4,7 @@ Some architectures of mlx_lm do not decode rows of a batch as they decode each p
 meets the wrong axis and is broadcast, or the batch is refused. Such faults show in one token or
 not at all, so each model is tried before its first batch, with its own weights: a few rows of
 different lengths in batches of several sizes, which rows leave and join as they do when answers are
-decoded. Each step's logits must agree with those of the same tokens read alone, to within the
+decoded, and out of which one goes on alone as at a near tie. Each step's logits must agree with those of the same tokens read alone, to within the
 near-tie bound: what is off by less, the canonical passes resolve (`neartie`).
 
 A model is tried without an adapter. The layers of an adapter act on each row and token by itself,
@@ -17,20 +17,20 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cachedeval.evals.mlx.neartie import near_tie_bound
-from cachedeval.evals.mlx.prefix import Cache, prefill
+from cachedeval.evals.mlx.neartie import CanonicalRow, near_tie_bound
+from cachedeval.evals.mlx.prefix import PIECE, Cache, can_shorten, prefill
 from cachedeval.evals.mlx.runtime import mx
 
 from mlx_lm.generate import BatchGenerator, generation_stream  # isort: skip - after the runtime
-from mlx_lm.models.cache import make_prompt_cache  # isort: skip
+from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache  # isort: skip
 
 __all__ = ["batch_trouble"]
 
 _TEXT = "The river runs to the sea: 12 towns live by it, and each asks the others for water."
 _LENGTHS = (2, 5, 3)
 """Tokens of the prompts. Short, since each pass costs as much as a token of an answer."""
-_STEPS = 6
-"""Passes that the first rows take part in, at the most."""
+_STEPS = (6, 4, 3)
+"""Passes that a row of each of these prompts takes part in, at the most: rows leave at the end."""
 _WINDOW = 128
 """The longest sliding window, in tokens, that a prompt of the trial goes beyond."""
 _BEST = 10
@@ -79,9 +79,15 @@ class _Sample:
     def __init__(self, model: Any, tokens: Sequence[int], length: int) -> None:
         self.prompt = list(tokens[:length])
         self.after = list(tokens[length:])
-        self.cache = prefill(model, self.prompt[:-1])
-        read = copy.deepcopy(self.cache)
-        logits = model(mx.array([tokens[length - 1 :]]), cache=read)[0].astype(mx.float32)
+        if length > PIECE or not can_shorten(make_prompt_cache(model)):
+            self.cache = prefill(model, self.prompt[:-1])
+            read = copy.deepcopy(self.cache)
+            logits = model(mx.array([tokens[length - 1 :]]), cache=read)[0]
+        else:  # the same in one pass
+            self.cache = make_prompt_cache(model)
+            logits = model(mx.array([tokens]), cache=self.cache)[0, length - 1 :]
+            trim_prompt_cache(self.cache, len(self.after) + 1)
+        logits = logits.astype(mx.float32)
         self.logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         mx.eval(self.logprobs)
 
@@ -96,6 +102,18 @@ class _Row:
     def __call__(self, logprobs: mx.array) -> mx.array:
         self.seen.append(logprobs[0].astype(mx.float32))
         return mx.array([self.sample.after[len(self.seen) - 1]])
+
+    def go_on_alone(self, model: Any, cache: Cache) -> None:
+        """Compute the last pass again as a near tie is decided, from the row's part of the batch.
+
+        Args:
+            model: The model.
+            cache: The row's own, out of the batch.
+        """
+        prompt, passes = self.sample.prompt, len(self.seen)
+        row = CanonicalRow.out_of_batch(model, prompt, cache, len(prompt) - 1 + passes, None)
+        logprobs, _, _ = row.next_logprobs(self.sample.after[: passes - 1])
+        self.seen[-1] = logprobs[0].astype(mx.float32)
 
     def difference(self) -> float:
         """Return by how much, in the last pass, one of the best tokens led another by more."""
@@ -118,11 +136,11 @@ def _decode(model: Any, samples: Sequence[_Sample], sizes: Sequence[int]) -> Ite
     rows: dict[int, _Row] = {}
 
     def join(count: int) -> None:
-        for number in range(count):
-            row = _Row(samples[number % len(samples)])
+        for _ in range(count):
+            row = _Row(samples[len(rows) % len(samples)])
             (uid,) = generator.insert(
                 [row.sample.prompt[-1:]],
-                max_tokens=[_STEPS + 2],
+                max_tokens=[_STEPS[0] + 2],
                 caches=[copy.deepcopy(row.sample.cache)],
                 samplers=[row],
             )
@@ -130,17 +148,24 @@ def _decode(model: Any, samples: Sequence[_Sample], sizes: Sequence[int]) -> Ite
 
     try:
         join(sizes[0])
-        for size in (*sizes, 1):
+        for size in sizes:
             leaving = list(rows)[size:]
             generator.remove(leaving)
             for uid in leaving:
                 del rows[uid]
             generator.next()
             yield list(rows.values())
+        generator.remove(list(rows)[1:])
+        rows = dict([*rows.items()][:1])
         join(1)
-        for _ in range(2):
-            generator.next()
+        generator.next()  # one row, then the other
+        yield list(rows.values())[:1]
+        yield list(rows.values())[1:]
+        generator.next()
         yield list(rows.values())
+        uid, row = [*rows.items()][-1]
+        row.go_on_alone(model, generator.extract_cache([uid])[uid][0])
+        yield [row]
     finally:
         mx.synchronize(generation_stream)
         generator.close()
@@ -154,8 +179,8 @@ def _prompts(model: Any, tokenizer: Any) -> Iterator[tuple[list[int], int]]:
     window = max(windows)
     if 0 < window <= _WINDOW:
         lengths[1] = window + 2
-    for start, length in enumerate(lengths):
-        wanted = length + _STEPS + 2
+    for start, (length, steps) in enumerate(zip(lengths, _STEPS, strict=True)):
+        wanted = length + steps
         turned = text[start:] + text[:start]
         yield (turned * (wanted // len(turned) + 1))[:wanted], length
 
