@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from cachedeval.evals.mlx.prefix import Cache
+from cachedeval.evals.mlx.prefix import Cache, can_shorten
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.sampling import Chooser
 
@@ -74,8 +74,13 @@ class OneByOne:
         self._steps = None
 
     def extract_cache(self, uids: Sequence[int]) -> dict[int, tuple[Cache | None, None]]:
-        """Return a copy of the row's cache, which holds the token that `next` returned last."""
-        return {uid: (copy.deepcopy(self._cache), None) for uid in uids}
+        """Return a copy of the row's cache, which holds the token that `next` returned last.
+
+        A cache that cannot be cut is of no use to the caller, so there is none then.
+        """
+        cache = self._cache
+        whole = copy.deepcopy(cache) if cache is not None and can_shorten(cache) else None
+        return dict.fromkeys(uids, (whole, None))
 
     def close(self) -> None:
         """Let go of the row."""
