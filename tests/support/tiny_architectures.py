@@ -242,7 +242,7 @@ OWN: dict[str, dict[str, Any]] = {
         "compress_ratios": (0, 0, 0, 0),
     },
     "exaone": {"num_layers": 4},
-    "exaone4": {"rope_scaling": None, "sliding_window_pattern": "LG"},
+    "exaone4": {"rope_scaling": None, "sliding_window_pattern": "LG", "layer_types": _SLIDING},
     "exaone_moe": {
         "layer_types": _SLIDING,
         "is_moe_layer": [False, True, True, True],
@@ -284,7 +284,7 @@ OWN: dict[str, dict[str, Any]] = {
     "gptj": {"rotary_dim": 8},
     "granite": _SCALED,
     "granitemoe": _SCALED,
-    "granitemoehybrid": {**_SCALED, "layer_types": ["mamba", "attention"] * 2},
+    "granitemoehybrid": {**_SCALED, "layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 8},
     "hunyuan": {
         "use_mixed_mlp_moe": True,
         "use_qk_norm": True,

@@ -21,7 +21,10 @@ from cachedeval.evals.mlx.sampling import Chooser
 
 from mlx_lm import stream_generate  # isort: skip - after the runtime, which opens the BLAS
 
-REFUSED = {"afm7", "deepseek_v41", "gemma2", "gpt_bigcode", "llama4", "nemotron-nas", "plamo3"}
+REFUSED = {
+    *("afm7", "deepseek_v41", "gemma2", "gpt_bigcode", "llama4", "minimax_m3_vl"),
+    *("nemotron-nas", "plamo3"),
+}
 """Those that mlx_lm 0.32 does not decode in a batch as it decodes them alone (found by trying)."""
 
 # Each kind of attention, cache and mixture once; the others take minutes together.
