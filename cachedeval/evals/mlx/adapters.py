@@ -81,7 +81,8 @@ def _tensors(path: Path) -> dict[str, mx.array]:
             if not mx.issubdtype(tensor.dtype, mx.floating):
                 kind = str(tensor.dtype).removeprefix("mlx.core.")
                 raise InputError(f"tensor {name} is of type {kind}, not of a floating type")
-        scale = config["lora_parameters"]["scale"]
+        # Settings that are missing, or of a wrong type, mlx_lm explains itself.
+        scale = (config.get("lora_parameters") or {}).get("scale", 0.0)
         if not abs(float(scale)) <= mx.finfo(mx.float32).max:
             raise InputError(f"its scale is {scale}, which is no finite number")
     damage = describe_not_finite(tensors)
