@@ -123,7 +123,7 @@ class GenerationInputs:
         )
 
 
-@node(version="2", name="generation", batch=True, lane=LANE)
+@node(version="3", name="generation", batch=True, lane=LANE)
 def generation(batch: Sequence[GenerationInputs]) -> Iterator[Answered | None]:
     """Answer questions, one adapter after the other, each with all its questions together."""
     models: dict[str, dict[str, list[int]]] = {}
