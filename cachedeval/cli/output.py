@@ -124,6 +124,11 @@ def show_run(run: dict[str, Any]) -> str:
             f"  near ties: {run['near_ties']['met']} met, {run['near_ties']['changed']} changed a "
             "token"
         )
+    if run["one_by_one"]["answers"]:
+        lines.append(
+            f"  decoded one by one, which takes longer: {run['one_by_one']['answers']} answers; "
+            f"batches of this model cannot be trusted: {short(run['one_by_one']['reason'], 160)}"
+        )
     return "\n".join(lines)
 
 

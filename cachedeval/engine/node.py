@@ -3,7 +3,7 @@
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import wraps
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 from cachedeval.engine.call import Call
@@ -26,6 +26,27 @@ __all__ = ["Call", "Computed", "Node", "node"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+
+def _computed_once(compute: Callable[[Any], R]) -> Any:
+    """Make a property that is computed when it is first read.
+
+    Unlike `functools.cached_property` before Python 3.12 it takes no lock, which a forked child
+    would find taken for ever. Two threads may both compute it, with equal results.
+    """
+    slot = f"_{compute.__name__}"
+
+    @wraps(compute)
+    def read(node: Any) -> R:
+        value = node.__dict__.get(slot, _UNSET)
+        if value is _UNSET:
+            value = node.__dict__[slot] = compute(node)
+        return value  # type: ignore[no-any-return]
+
+    return property(read)
+
+
+_UNSET: Any = object()
 
 
 class Node(Generic[R_co]):
@@ -105,12 +126,12 @@ class Node(Generic[R_co]):
     def __repr__(self) -> str:
         return f"<node {self.name} {self.version or 'by source'}>"
 
-    @cached_property
+    @_computed_once
     def signature(self) -> Signature:
         """How its inputs are named."""
         return signature_of(self.function, batch=self.batch)
 
-    @cached_property
+    @_computed_once
     def codec(self) -> Codec:
         """How its outputs are written and read, by the type that it declares."""
         return Codec(self.signature.returns)
@@ -124,7 +145,7 @@ class Node(Generic[R_co]):
                 self._fingerprints["source"] = source_fingerprint((self.function,))
         return self._fingerprints
 
-    @cached_property
+    @_computed_once
     def notes(self) -> bytes:
         """The provenance of a result that says nothing about itself."""
         return write_notes(self.fingerprints)

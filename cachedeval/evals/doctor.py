@@ -14,11 +14,15 @@ from typing import Any, Literal, NamedTuple
 
 from cachedeval import __version__
 from cachedeval.engine.contents import disk_folder
+from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import CachedevalError, InputError
+from cachedeval.engine.memo import StoreMemo
 from cachedeval.engine.open import open_backend
 from cachedeval.evals.evaluator import DEFAULT_JUDGE
 from cachedeval.evals.models import model_files, read_json_object, resolve_model
+from cachedeval.evals.proofs import BATCH_SIZE, Proofs
 from cachedeval.evals.providers import key_of, parse_judge
+from cachedeval.evals.subject import model_resource
 
 __all__ = ["Check", "examine"]
 
@@ -63,6 +67,7 @@ def examine(
     wanted = model or os.environ.get("CACHEDEVAL_MODEL")
     if wanted:
         yield from _model(wanted, device)
+        yield from _decoding(wanted, cache)
     yield _judge(judge or os.environ.get("CACHEDEVAL_JUDGE"))
     yield from _cache(cache)
 
@@ -165,6 +170,33 @@ def _model(name: str, device: str) -> Iterator[Check]:
         )
     else:
         yield Check("model", "ok", found)
+
+
+def _decoding(name: str, url: str) -> Iterator[Check]:
+    """Say whether the model's answers are decoded together, as far as the cache knows."""
+    folder = disk_folder(url)
+    if folder is not None and not folder.exists():
+        return
+    try:
+        path = resolve_model(name)
+        with Engine(url) as engine:
+            model = model_resource(path, StoreMemo(engine.store))
+            trouble = Proofs(engine.store, model).recall(BATCH_SIZE)
+    except (CachedevalError, OSError):
+        return  # another check says what is wrong with the model, or the cache
+    if trouble is None:
+        found = f"{path.name} has not been tried yet; the first run finds out"
+        yield Check("decoding", "ok", found)
+    elif trouble:
+        yield Check(
+            "decoding",
+            "warn",
+            f"one by one: batches of this model cannot be trusted: {trouble}",
+            "nothing needs to be done: the answers are right, but take longer",
+        )
+    else:
+        found = f"together: batches of up to {BATCH_SIZE} give what each prompt gives alone"
+        yield Check("decoding", "ok", found)
 
 
 def _judge(name: str | None) -> Check:

@@ -295,7 +295,11 @@ class AdapterEvaluator:
     def _local_model(self, path: Path, memo: Memo) -> LocalModel:
         """Return the resource of a model folder, the same one for the same content."""
         found = model_resource(
-            path, memo, batch_size=self._batch_size, memory_budget=self._memory_budget
+            path,
+            memo,
+            batch_size=self._batch_size,
+            memory_budget=self._memory_budget,
+            store=None if isinstance(memo, ProcessMemo) else self.engine.store,
         )
         return self._models.setdefault(found.identified.digest, found)
 

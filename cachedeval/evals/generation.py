@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 EXECUTOR = "mlx"
-"""The lane of all steps that run a local model: one thread, on which mlx was opened."""
+"""The executor of all steps that run a local model: one thread, on which mlx was opened."""
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -123,7 +123,7 @@ class GenerationInputs:
         )
 
 
-@node(version="2", name="generation", batch=True, executor=EXECUTOR)
+@node(version="3", name="generation", batch=True, executor=EXECUTOR)
 def generation(batch: Sequence[GenerationInputs]) -> Iterator[Answered | None]:
     """Answer questions, one adapter after the other, each with all its questions together."""
     models: dict[str, dict[str, list[int]]] = {}

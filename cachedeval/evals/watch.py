@@ -63,6 +63,7 @@ class Watch:
         self.also: OnOutcome | None = None
         self._loads = self._count_loads()
         self._near_ties = Counter[str]()
+        self._alone = Counter[str]()
 
     def __call__(self, outcome: Outcome) -> None:
         """Count one outcome."""
@@ -70,6 +71,8 @@ class Watch:
         if outcome.state == "computed" and outcome.record is not None:
             for name in ("near_ties", "changed"):
                 self._near_ties[name] += outcome.record.provenance.get(name, 0)
+            if reason := outcome.record.provenance.get("alone"):
+                self._alone[reason] += 1
         if self.also is not None:
             self.also(outcome)
 
@@ -83,6 +86,10 @@ class Watch:
             "nodes": {"generation": answers.as_dict(), "judge": judged.as_dict()},
             "judge_spent": self._told(judged.cost),
             "judge_saved": self._told(judged.saved),
+            "one_by_one": {
+                "answers": self._alone.total(),
+                "reason": next(iter(self._alone), None),
+            },
             "near_ties": {
                 "met": self._near_ties["near_ties"],
                 "changed": self._near_ties["changed"],

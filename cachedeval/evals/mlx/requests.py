@@ -65,6 +65,7 @@ class Decoded:
             of the model's context.
         near_ties: How many steps were decided by a canonical pass.
         changed: In how many of these the batch had another token.
+        alone: Why it was decoded alone although others waited; empty if it was not.
     """
 
     text: str
@@ -73,6 +74,7 @@ class Decoded:
     finish_reason: Literal["stop", "length"]
     near_ties: int
     changed: int
+    alone: str = ""
 
 
 @dataclass(slots=True)
