@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import check, pictures, results, tables
+from benchmarks import check, engine, pictures, results, tables
 from benchmarks.evaluations import measure_profile
 from benchmarks.measure import command
 from benchmarks.reproducibility import measure_reproducibility
@@ -39,6 +39,9 @@ class _Say:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks; return 1 where a target is missed and `--check` is given."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["engine"]:
+        return engine.main(words[1:])
     given = _parse(arguments)
     names = {scenario.name for scenario in SCENARIOS}
     unknown = set(given.only) - set(SECTIONS) - names
