@@ -29,15 +29,15 @@ __all__ = ["main"]
 OURS, BEFORE = "cachedeval", "before"
 
 _SIZES = {
-    "miss alone, memory": 300,
-    "miss alone, disk": 300,
+    "miss alone, memory": 1000,
+    "miss alone, disk": 1000,
     "miss in a batch, memory": 10_000,
     "miss in a batch, disk": 10_000,
     "graph of two levels, memory": 10_000,
     "graph of two levels, disk": 10_000,
     "graph with async steps, memory": 2_000,
-    "hit alone, memory": 300,
-    "hit alone, disk": 300,
+    "hit alone, memory": 1000,
+    "hit alone, disk": 1000,
     "hit in a batch, memory": 10_000,
     "hit in a batch, disk": 10_000,
 }
@@ -46,7 +46,7 @@ _SIZES = {
 _PIPELINES = (10_000, 100_000)
 """Whole processes: questions of the pipeline, of two steps each, and one mean."""
 
-_SLOW = {"joblib.Memory": 1000}
+_SLOW = {"joblib.Memory": 500}
 """The most operations of a measurement that takes these one by one, batch or not."""
 
 _LIMIT_S = 900
@@ -320,9 +320,9 @@ def _say(text: str) -> None:
 def show(found: Mapping[str, Any]) -> str:
     """Return the results as a table."""
     lines = [f"against: {found['against']}"] if found["against"] else []
-    lines += ["", "µs an operation, and how many times ours"]
+    lines += ["an operation, and how many times ours"]
     for name, row in found["steps"].items():
-        lines.append(f"{name:32}" + _cells(row, "seconds", 1e6, "µs"))
+        lines += ["", name, _cells(row, "seconds", 1e6, "µs")]
     for size, pipeline in found["pipelines"].items():
         lines += ["", f"pipeline of {int(size):,} questions"]
         for state, figures in pipeline.items():
@@ -338,13 +338,14 @@ def show(found: Mapping[str, Any]) -> str:
 
 
 def _cells(row: Mapping[str, Any], what: str, scale: float, unit: str) -> str:
-    return "  ".join(f"{name}: {_cell(one, what, scale, unit)}" for name, one in row.items())
+    return "\n".join(f"  {name:20} {_cell(one, what, scale, unit)}" for name, one in row.items())
 
 
 def _cell(one: Mapping[str, Any], what: str, scale: float, unit: str) -> str:
     figure, noise = one[what]["median"] * scale, one[what]["noise"]
     told = f"±{noise / 2:.0%}" if noise is not None else f"n={one[what]['n']}"
-    return f"{figure:.4g} {unit} {told} ({one['ratio']['median']:.2f} times)"
+    least = min(one[what]["samples"]) * scale
+    return f"{figure:.4g} {unit} {told}, least {least:.4g} ({one['ratio']['median']:.2f} times)"
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
