@@ -7,9 +7,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks import check, engine, pictures, results, tables
+from benchmarks import check, pictures, results, tables
 from benchmarks.evaluations import measure_profile
 from benchmarks.measure import command
 from benchmarks.reproducibility import measure_reproducibility
@@ -21,6 +22,9 @@ from benchmarks.startup import measure_startup
 from benchmarks.workplace import HEAVY, QUICK, SMALL, Workplace
 
 SECTIONS = ("startup", "scenarios", "heavy", "reproducibility", "rivals", "scale")
+_FURTHER = ("engine", "judge")
+"""Benchmarks with options of their own, each a module with a `main`."""
+
 _LIMIT_S = 90
 """Seconds for one run of a peer's pipeline."""
 
@@ -40,8 +44,8 @@ class _Say:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks; return 1 where a target is missed and `--check` is given."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["engine"]:
-        return engine.main(words[1:])
+    if words[:1] and words[0] in _FURTHER:
+        return int(import_module(f"benchmarks.{words[0]}").main(words[1:]))
     given = _parse(arguments)
     names = {scenario.name for scenario in SCENARIOS}
     unknown = set(given.only) - set(SECTIONS) - names
@@ -140,7 +144,7 @@ def _demo_model(say: _Say) -> Path:
 
 
 def _weights(kind: str, folder: Path) -> Path:
-    command([sys.executable, "-m", "benchmarks.weights", kind, folder])
+    command([sys.executable, "-m", "benchmarks.models", kind, folder])
     return folder
 
 

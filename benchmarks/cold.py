@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.judge import JUDGE, JudgeProcess
+from benchmarks.judge_server import JUDGE, JudgeProcess
 from benchmarks.measure import CLI, command
 from benchmarks.questions import write_questions
 from cachedeval.evals.dataset import read_questions
@@ -101,7 +101,7 @@ def sweep(bench: Bench) -> Iterator[str]:
     count = bench.given.adapters
     folder = bench.root / "adapters"
     command(
-        [sys.executable, "-m", "benchmarks.weights", "adapters", bench.model, folder, str(count)]
+        [sys.executable, "-m", "benchmarks.models", "adapters", bench.model, folder, str(count)]
     )
     adapters = [folder / f"adapter-{number}" for number in range(count)]
     ratios = []

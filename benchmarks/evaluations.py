@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from benchmarks.judge import JudgeProcess
+from benchmarks.judge_server import JudgeProcess
 from benchmarks.measure import Rounds, command, summary
 from benchmarks.scenarios import SCENARIOS, Scenario, Scenarios
 from benchmarks.split import Parts, ideal_of, original_of, questions_of, split_of

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.judge import JudgeProcess
+from benchmarks.judge_server import JudgeProcess
 from benchmarks.measure import REPOSITORY, Ran, command, environment
 from benchmarks.workplace import Workplace
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.judge import JudgeProcess
+from benchmarks.judge_server import JudgeProcess
 from benchmarks.measure import CLI, Rounds, command, summary
 from benchmarks.workplace import Profile, Workplace
 
@@ -65,7 +65,7 @@ def warm_run(
         environments: each with the `PYTHONPATH` of a checkout.
     """
     model = root / "model"
-    command([sys.executable, "-m", "benchmarks.weights", "tiny", model])
+    command([sys.executable, "-m", "benchmarks.models", "tiny", model])
     workplace = Workplace(root / "workplace", _PROFILE, model)
     runs = []
     with JudgeProcess(0.0) as judge:

@@ -79,7 +79,7 @@ class Workplace:
         self.profile = profile
         self.model = model
         self.adapter = root / "adapters" / "adapter-0"
-        make = [sys.executable, "-m", "benchmarks.weights", "adapters"]
+        make = [sys.executable, "-m", "benchmarks.models", "adapters"]
         command([*make, model, root / "adapters", str(max(2, profile.adapters))])
         rows = [self._row(number) for number in range(profile.more + 2)]
         extra, rows = rows[profile.more :], rows[: profile.more]
@@ -131,6 +131,17 @@ class Workplace:
             "--json",
             *further,
         ]
+
+    def script(self, folder: Path, *further: str) -> list[str | Path]:
+        """Return the command of the peer script's evaluation.
+
+        Args:
+            folder: where it saves answers and verdicts.
+            further: other criteria, and how many requests run at once.
+        """
+        sizes = (str(self.profile.questions), str(self.profile.max_tokens))
+        start = (sys.executable, "-m", "benchmarks.peers.script")
+        return [*start, self.model, self.adapter, self.few, *sizes, folder, *further]
 
     @contextmanager
     def retrained(self, other: str) -> Iterator[None]:
