@@ -21,8 +21,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from benchmarks import check, results
-from benchmarks.measure import REPOSITORY, command, environment, summary
+from benchmarks.measure import (
+    REPOSITORY,
+    command,
+    environment,
+    new_results,
+    summary,
+    write_results,
+)
+from benchmarks.report import TARGETS, load_targets, shortfalls
 
 __all__ = ["main"]
 
@@ -115,12 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         shutil.rmtree(root, ignore_errors=True)
     file = given.out / "engine.json"
-    results.write(file, found)
+    write_results(file, found)
     print(show(found))
     print(f"\n{file}")
     if not given.check:
         return 0
-    short = check.shortfalls(found, check.load_targets(given.targets))
+    short = shortfalls(found, load_targets(given.targets))
     print("\n".join(short) if short else "all targets are met")
     return 1 if short else 0
 
@@ -142,7 +149,7 @@ def _measure(given: argparse.Namespace, root: Path) -> dict[str, Any]:
     else:
         candidates.append(_Candidate("joblib.Memory", "joblib.Memory", candidates[0].env))
     shrink = 10 if given.quick else 1
-    found = results.new("engine, quick" if given.quick else "engine")
+    found = new_results("engine, quick" if given.quick else "engine")
     found["against"] = given.against or None
 
     def wanted(name: str) -> bool:
@@ -358,7 +365,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--only", nargs="+", default=[], metavar="TEXT", help="measurements whose name holds it"
     )
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
-    parser.add_argument("--targets", type=Path, default=check.TARGETS)
+    parser.add_argument("--targets", type=Path, default=TARGETS)
     return parser.parse_args(arguments)
 
 

@@ -19,7 +19,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.workload import answer_of, question_of, verdict_of
+from benchmarks.peers.steps import (
+    answer_of,
+    generation,
+    judge,
+    mean,
+    question_of,
+    verdict_of,
+)
 
 __all__ = ["CANDIDATES", "main"]
 
@@ -45,27 +52,10 @@ class Opened(NamedTuple):
     remote: Batch | None = None
 
 
-def generation(model: str, question: str, max_tokens: int) -> str:
-    """Answer with about 700 bytes."""
-    del model, max_tokens
-    return answer_of(question)
-
-
-def judge(model: str, question: str, answer: str) -> dict[str, Any]:
-    """Judge."""
-    del model
-    return verdict_of(question, answer)
-
-
 async def remote_judge(model: str, question: str, answer: str) -> dict[str, Any]:
     """Judge, as a step that waits for a server."""
     del model
     return verdict_of(question, answer)
-
-
-def mean(verdicts: list[dict[str, Any]]) -> float:
-    """Average."""
-    return sum(float(verdict["score"]) for verdict in verdicts) / len(verdicts)
 
 
 def _engine(kind: str, folder: Path) -> Opened:

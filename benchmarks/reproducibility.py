@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from benchmarks.judge_server import JudgeProcess
+from benchmarks.judge import JudgeProcess
 from benchmarks.measure import command
 from benchmarks.workplace import Workplace
 

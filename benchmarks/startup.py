@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.judge_server import JudgeProcess
+from benchmarks.judge import JudgeProcess
 from benchmarks.measure import CLI, Rounds, command, summary
 from benchmarks.workplace import Profile, Workplace
 

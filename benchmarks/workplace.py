@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import CLI, command
+from benchmarks.measure import CLI, REPOSITORY, command
 from cachedeval.evals.dataset import Question, read_questions
 from cachedeval.evals.sample import draw
 
-__all__ = ["HEAVY", "QUICK", "SMALL", "Profile", "Workplace"]
+__all__ = ["HEAVY", "QUICK", "SMALL", "Profile", "Workplace", "questions", "write_questions"]
+
+_MT_BENCH = REPOSITORY.parent / "shared" / "data" / "mt_bench_question.jsonl"
 
 _RUBRIC = """name = "edited"
 
@@ -63,6 +65,21 @@ SMALL = Profile("small", "SmolLM2-135M-Instruct, float32", 20, 50, 32, 5, 4)
 HEAVY = Profile(
     "heavy", "random Llama, 1.0 billion parameters, float32", 40, 50, 2, 1, 3, terse=True
 )
+
+
+def questions(count: int) -> list[str]:
+    """Return real questions: MT-Bench's where it lies beside the repository, else the examples'."""
+    path = _MT_BENCH if _MT_BENCH.exists() else REPOSITORY / "examples" / "demo.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [row["turns"][0] if "turns" in row else row["question"] for row in rows]
+    return (found * (count // len(found) + 1))[:count]
+
+
+def write_questions(path: Path, count: int) -> Path:
+    """Write them as a file to evaluate on, each with a reference that no answer equals."""
+    rows = [{"question": question, "answer": "-"} for question in questions(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 class Workplace:
@@ -160,11 +177,16 @@ class Workplace:
     def _row(self, number: int) -> dict[str, str]:
         if self.profile.terse:
             return {"question": f"{number}?", "answer": str(number)}
-        question = (
-            f"A baker sells {number + 3} loaves of bread on Monday and twice as many on Tuesday. "
-            "How many does she sell on both days together?"
+        # Of unequal lengths: one to four times the story, in an order that no batch is made for.
+        story = " ".join(
+            f"Baker {baker} sells {number + baker + 3} loaves of bread on Monday and twice as many "
+            "on Tuesday."
+            for baker in range(1 + number * 7 % 4)
         )
-        return {"question": question, "answer": str(3 * (number + 3))}
+        return {
+            "question": f"{story} How many does baker 0 sell on both days together?",
+            "answer": str(3 * (number + 3)),
+        }
 
     def _write(self, name: str, rows: list[dict[str, str]]) -> Path:
         path = self.root / name
