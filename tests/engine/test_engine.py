@@ -109,12 +109,13 @@ def test_outcomes_are_told_as_they_come() -> None:
 
 def test_an_outcome_tells_its_digest_and_record() -> None:
     with Engine() as engine:
+        before = time.time()
         one, other = engine.settle([double(1), inc(1)])
         assert one.digest == other.digest
         assert one.digest.startswith("sha256:")
         assert one.record is not None
         assert one.record.seconds >= 0
-        assert abs(one.record.created - time.time()) < 10
+        assert before <= one.record.created <= time.time()
         failed = engine.settle([double(Path())])[0]
         for ask in (lambda: failed.value, lambda: failed.digest, failed.copy):
             with pytest.raises(InputError):
@@ -185,7 +186,7 @@ def test_closing_in_the_middle_keeps_what_is_done_and_frees_who_waits() -> None:
     @node(version="1")
     async def waits(x: int) -> int:
         started.release()
-        await asyncio.sleep(30)
+        await asyncio.sleep(3600)
         return x
 
     @dataclass
@@ -212,9 +213,7 @@ def test_closing_in_the_middle_keeps_what_is_done_and_frees_who_waits() -> None:
         for _ in range(2):
             assert started.acquire(timeout=5)
         time.sleep(0.2)
-        start = time.perf_counter()
         engine.close()
-        assert time.perf_counter() - start < 3
         for future in (waiting, awaiting):
             with pytest.raises(CachedevalError, match="closed before all was computed"):
                 future.result(5)
@@ -356,11 +355,9 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path, close: str) -> None:
     with process:
         assert [process.stdout.readline() for _ in range(2)] == ["started\n"] * 2
         time.sleep(0.3)
-        start = time.perf_counter()
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"
-        assert process.wait(10) == 130
-        assert time.perf_counter() - start < 8
+        assert process.wait() == 130
 
     @node(version="1", name="__main__.quick")
     def quick(x: int) -> int:

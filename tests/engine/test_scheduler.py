@@ -202,14 +202,12 @@ def test_a_fatal_error_ends_the_run_at_once_and_keeps_what_is_done() -> None:
         if x == 3:
             await asyncio.sleep(0.05)
             raise OverError("no credit left")
-        await asyncio.sleep(0 if x < 3 else 30)
+        await asyncio.sleep(0 if x < 3 else 3600)  # longer than a test may take
         return x
 
     with Engine() as engine:
-        start = time.perf_counter()
         with pytest.raises(OverError, match="no credit left"):
             engine.settle([step(n) for n in range(10)])
-        assert time.perf_counter() - start < 5
         assert engine.run([step(n) for n in range(3)]) == [0, 1, 2]
         assert engine.stats[step.name].hits == 3
         assert set(started.values()) == {1}
@@ -436,9 +434,7 @@ def test_a_slow_holder_is_waited_for_and_a_dead_one_replaced() -> None:
         assert not waiting.done()
         assert backend.counts["get"] < 20  # no storm
         lease.__exit__(None, None, None)
-        start = time.perf_counter()
-        assert waiting.result(5) == 2
-        assert time.perf_counter() - start < 5
+        assert waiting.result() == 2
 
 
 def chain(length: int, step: Callable[[Any], Any]) -> Any:
@@ -482,11 +478,6 @@ def test_a_graph_of_10000_calls() -> None:
         def graph() -> Any:
             return mean([plus_async(plus(n)) for n in range(5000)])
 
-        start = time.perf_counter()
         assert engine.run(graph()) == 2501.5
-        first = time.perf_counter() - start
-        start = time.perf_counter()
         assert engine.run(graph()) == 2501.5
-        second = time.perf_counter() - start
-    assert first < 20
-    assert second < 2
+        assert sum(stats.computed for stats in engine.stats.values()) == 10_001

@@ -1,30 +1,22 @@
-"""What a judge's calls cost in time and in lost verdicts, against a service that misbehaves.
+"""Verdicts that are lost or wrong, and limits that are exceeded, against a service with faults.
 
-Run with ``python -m benchmarks.judging`` from the repository's root; ``--quick`` makes it a tenth
-as long. Each row runs the real clients over real HTTP against ``tests/support/judge_server.py``,
-and says what was measured and what is wanted of it. The exit status is 1 where a row falls short.
+Run it with ``python -m faults.judging`` from the folder ``tests``; ``--quick`` makes it a tenth as
+long. Each row runs the real clients over real HTTP against ``support.judge_server``, and prints
+what was counted and what is wanted. The exit status is 1 if a row falls short.
 """
 
 import argparse
 import asyncio
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+from support.judge_chaos import Chaos, Quota, too_many
+from support.judge_http import Received
+from support.judge_load import Load, judge_all
+from support.judge_server import JudgeServer
 
-from support.judge_chaos import Chaos, Quota, too_many  # noqa: E402 -- the path comes first
-from support.judge_http import Received  # noqa: E402
-from support.judge_load import Load, judge_all  # noqa: E402
-from support.judge_server import JudgeServer  # noqa: E402
-
-from cachedeval.evals.judging.policy import Retry  # noqa: E402
-from cachedeval.evals.limiting.limits import Limits  # noqa: E402
+from cachedeval.evals.judging.policy import Retry
+from cachedeval.evals.limiting.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -50,18 +42,6 @@ def run(server: JudgeServer, questions: int, limits: Limits, policy: Retry | Non
     """Judge questions against a server in this process."""
     with server:
         return asyncio.run(judge_all(server.url, questions, limits=limits, policy=policy))
-
-
-@contextmanager
-def server_apart(*options: str) -> Iterator[str]:
-    """The judge server in a process of its own; gives its URL."""
-    script = ROOT / "tests" / "support" / "judge_server.py"
-    with subprocess.Popen(
-        [sys.executable, str(script), *options], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None  # noqa: S101 -- it was asked for
-        yield process.stdout.readline().strip()
-        process.terminate()
 
 
 def chaos(scale: Scale) -> Iterator[Row]:
@@ -103,25 +83,8 @@ def limits_kept(scale: Scale) -> Iterator[Row]:
                 f"{name} in {scale.minute:g} s{other}",
                 f"{used:.1%} of what is permitted, {rejected} turned down",
                 "95%, none after the first second",
-                used >= 0.95 and not rejected,  # noqa: PLR2004 -- as wanted
+                used >= 0.95 and not rejected,
             )
-
-
-def speed(scale: Scale) -> Iterator[Row]:
-    """Calls of a second's latency."""
-    for questions, concurrency in ((scale.questions, 100), (20, 20)):
-        with server_apart("--latency", "1") as url:
-            load = asyncio.run(
-                judge_all(url, questions, limits=Limits(max_concurrency=concurrency))
-            )
-        ideal = questions / concurrency
-        most = 1.1 * ideal if ideal > 1 else 1.2
-        yield Row(
-            f"{questions} calls of 1 s, {concurrency} at once",
-            f"{load.seconds:.2f} s",
-            f"at most {most:g} s",
-            len(load.verdicts) == questions and load.seconds <= most,
-        )
 
 
 def retry_after(_: Scale) -> Iterator[Row]:
@@ -134,36 +97,30 @@ def retry_after(_: Scale) -> Iterator[Row]:
 
     server = JudgeServer(script=script)  # type: ignore[arg-type] # answers and None
     load = run(server, 20, Limits(max_concurrency=20))
-    told = {got.text: got.answered for got in server.requests if got.status == 429}  # noqa: PLR2004
+    told = {got.text: got.answered for got in server.requests if got.status == 429}
     first = min(told.values())
-    waits = [
-        got.at - told.get(got.text, first)
-        for got in server.requests
-        if got.status == 200  # noqa: PLR2004 -- HTTP
-    ]
+    waits = [got.at - told.get(got.text, first) for got in server.requests if got.status == 200]
     yield Row(
         "429 with retry-after: 2, 20 workers",
-        f"{min(waits):.2f} to {max(waits):.2f} s, {len(load.verdicts)} scored",
-        "2 to 2.5 s each",
-        min(waits) >= 2 and max(waits) <= 2.5 and len(load.verdicts) == 20,  # noqa: PLR2004
+        f"tried again after {min(waits):.2f} to {max(waits):.2f} s, {len(load.verdicts)} scored",
+        "none before 2 s, all scored",
+        min(waits) >= 2 and len(load.verdicts) == 20,
     )
 
 
 def deadline(_: Scale) -> Iterator[Row]:
     """A server that never answers."""
-    began = time.monotonic()
     load = run(
         JudgeServer(script=lambda _: "hang"),
         50,
         Limits(max_concurrency=50),
         Retry(deadline=1.0, first_wait=0.05),
     )
-    took = time.monotonic() - began
     yield Row(
         "a server that never answers, 50 questions, deadline 1 s",
-        f"{load.kinds['timed_out']} timed out after 3 attempts, {took:.1f} s",
-        "all, in 3 deadlines",
-        load.kinds == {"timed_out": 50} and took < 5,  # noqa: PLR2004 -- as wanted
+        f"{load.kinds['timed_out']} timed out after 3 attempts",
+        "all",
+        load.kinds == {"timed_out": 50},
     )
 
 
@@ -176,12 +133,11 @@ def wrong_key(scale: Scale) -> Iterator[Row]:
         f"a wrong key, {scale.questions} questions",
         f"{server.calls} requests, {len(messages)} message, {load.seconds:.1f} s",
         "a handful, one",
-        server.calls <= 5 and len(messages) == 1,  # noqa: PLR2004 -- a handful
+        server.calls <= 5 and len(messages) == 1,
     )
 
 
 ROWS: tuple[Callable[[Scale], Iterator[Row]], ...] = (
-    speed,
     retry_after,
     deadline,
     wrong_key,
@@ -190,12 +146,12 @@ ROWS: tuple[Callable[[Scale], Iterator[Row]], ...] = (
 )
 
 
-def main() -> int:
-    """Print the table."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; return 1 if a row falls short."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="a tenth as long")
     options.add_argument("--only", metavar="ROW", help="one of the functions of this module")
-    given = options.parse_args()
+    given = options.parse_args(arguments)
     scale = Scale(questions=200, minute=6.0, minutes=2) if given.quick else Scale()
     print("| what | measured | wanted | |\n| --- | --- | --- | --- |")
     fell_short = 0

@@ -1,8 +1,8 @@
-"""The program that `benchmarks.attacks` kills and damages: a graph in the shape of an evaluation.
+"""The program that `faults.attacks` kills: a graph in the shape of an evaluation.
 
-`python -m benchmarks.attacked FOLDER LOG ROUND COUNT` answers COUNT questions in one batch, judges
-each answer as soon as it is there, and takes the mean. It appends a line to LOG for each step that
-it computes, and one for each result that it was told of.
+`python -m faults.attacked FOLDER LOG ROUND COUNT` answers COUNT questions in one batch, judges each
+answer as soon as it exists, and takes the mean. It appends a line to LOG for each step that it
+computes, and for each result that the engine reports.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from cachedeval.engine.resource import Handle
 __all__ = ["Graph", "Log", "expected", "graph_of", "run"]
 
 _LARGE = 150_000
-"""Characters of every seventh answer: more than a database row holds, so that it gets a file."""
+"""Characters of every seventh answer: too many for a database row, so that it gets a file."""
 
 
 class Log:
@@ -85,7 +85,7 @@ def graph_of(log: str, round: str, count: int) -> Graph:  # noqa: A002
         round: rounds have nothing in common.
         count: how many questions there are.
     """
-    # One of an identity alone, so that the log's place is in no key.
+    # Its identity is constant, so that the path of the log is in no key.
     writer: Resource[Log] = Resource("log", "log", lambda: Log(log))
     answers = [_answer(writer, round, number) for number in range(count)]
     scores = [_judge(writer, round, number, answers[number]) for number in range(count)]
@@ -99,13 +99,13 @@ def graph_of(log: str, round: str, count: int) -> Graph:  # noqa: A002
 
 
 def run(folder: str, log: str, round: str, count: int) -> None:  # noqa: A002
-    """Run a round, and note each result as soon as it is told."""
+    """Run a round, and log each result as soon as it is reported."""
     graph = graph_of(log, round, count)
     names = dict(zip(graph.calls, graph.names, strict=True))
     write = Log(log)
 
     def note(outcome: Outcome) -> None:
-        write("told", names[outcome.call], outcome.state)
+        write("reported", names[outcome.call], outcome.state)
 
     with Engine(f"disk:{folder}") as engine:
         write("begins")

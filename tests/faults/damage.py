@@ -1,6 +1,6 @@
-"""Damages the files of a cache on disk, one place at a time, and runs on what is left.
+"""Corrupts the files of a cache on disk, one place at a time, and runs on what is left.
 
-`python -m benchmarks.damage ROOT byte|cut SEED FROM TO` prints a line of JSON for each damage.
+`python -m faults.damage ROOT byte|cut SEED FROM TO` prints a line of JSON for each place.
 """
 
 import json
@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.attacked import Graph, graph_of
+from faults.attacked import Graph, graph_of
+
 from cachedeval import Engine
 
 __all__ = ["measure_damage"]
@@ -77,7 +78,7 @@ def _run(folder: Path, graph: Graph) -> Counter[str]:
             computed = sum(stats.computed for stats in engine.stats.values())
             found["records found damaged"] += engine.store.counts.damaged
         if again:
-            # A database that cannot be repaired is gone without, and said to be; the rest heals.
+            # A run without a database that cannot be repaired warns once; all else heals.
             found["runs that healed the cache"] += not computed
         else:
             found["results computed again"] += computed

@@ -1,10 +1,13 @@
-"""The original, faithfully: a process for each question, then the judge, one call after another.
+"""The old script, faithfully: a process for each question, then one judge call after another.
 
-    python -m benchmarks.original MODEL ADAPTER DATA QUESTIONS PART MAX_TOKENS
+    python -m benchmarks.peers.original MODEL ADAPTER DATA QUESTIONS PART MAX_TOKENS
+    python -m benchmarks.peers.original step MODEL ADAPTER MAX_TOKENS  < QUESTION
 
-For each question a new Python process imports mlx_lm, loads model and adapter, generates and exits;
-then the judge is called for each answer in turn. The questions are drawn without a seed. Of long
-evaluations it runs a part of the questions; what it prints says how long each took.
+For each question a new Python process (`step`) imports mlx_lm, loads model and adapter, generates
+and exits. Then the judge is called for each answer in turn. The questions are drawn without a seed.
+Of long evaluations it runs a part of the questions, and prints how long each took.
+
+On Linux the fast BLAS is opened for it as for cachedeval; without that it would be 20 times slower.
 """
 
 import json
@@ -40,9 +43,13 @@ def main() -> None:
     answers, generating, judging, scores = [], [], [], []
     for row in drawn:
         start = time.perf_counter()
-        step = [sys.executable, "-m", "benchmarks.original_step", model, adapter, max_tokens]
+        words = [sys.executable, "-m", "benchmarks.peers.original", "step"]
         done = subprocess.run(
-            step, input=row["question"], capture_output=True, text=True, check=True
+            [*words, model, adapter, max_tokens],
+            input=row["question"],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         answers.append(done.stdout)
         generating.append(time.perf_counter() - start)
@@ -65,5 +72,22 @@ def main() -> None:
     print(json.dumps(result))
 
 
+def _step(model_path: str, adapter_path: str, max_tokens: str) -> None:
+    """Answer the question on standard input."""
+    from cachedeval.evals.mlx.blas import open_blas  # noqa: PLC0415  the step's alone
+
+    open_blas()
+    from mlx_lm import generate, load  # noqa: PLC0415  after the BLAS
+
+    loaded: Any = load(model_path, adapter_path=adapter_path or None)
+    model, tokenizer = loaded[:2]
+    messages = [{"role": "user", "content": sys.stdin.read()}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    sys.stdout.write(generate(model, tokenizer, prompt, max_tokens=int(max_tokens)))
+
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "step":
+        _step(*sys.argv[2:])
+    else:
+        main()

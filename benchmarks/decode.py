@@ -1,27 +1,41 @@
-"""What batched decoding gives and costs, on a real model: `python -m benchmarks.decoding`.
+"""`python -m benchmarks decode`: what decoding costs beside mlx_lm, and whether tokens are equal.
 
-- `same`: real questions, greedy, at several batch sizes: the same tokens.
+On real questions with a model such as SmolLM2-135M-Instruct, in turns, so that a busy machine slows
+all alike; medians of the rounds' ratios. In this process:
+
+- `same`: the questions decoded greedily at several batch sizes: the same tokens.
 - `text`: the same questions: the text of `mlx_lm.generate`, prompt by prompt.
-- `speed`: tokens a second, one by one, in a batch, and of `mlx_lm.batch_generate` on the same
-  prompts; in turns, so that a busy machine slows all alike; medians of the rounds' ratios.
+- `speed`: tokens a second, one by one, in a batch, and of `mlx_lm.batch_generate`.
 - `noise`: half the bound's size of noise on the batch's logits, another draw for each batch: with
   the near-tie rule the texts are equal, without it they are not; and what the rule costs.
 - `prefix`: a beginning of 512 tokens before 20 questions, against reading it once by hand.
 - `swap`: putting on one adapter after another.
 
-`python -m benchmarks.decoding_tiny` compares batches, orders and types of number on tiny models.
+As whole commands:
+
+- `cold`: an evaluation into an empty cache, with a judge that takes a second for each of its calls,
+  against importing mlx_lm, loading the model, and `mlx_lm.batch_generate` of the same prompts.
+- `sweep`: adapters over one base, against `batch_generate` with each of them and one load; and
+  whether the answers are those of as many runs of one adapter each, on caches of their own.
 """
 
 import argparse
 import copy
+import json
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.questions import questions
+from benchmarks.judge import JUDGE, JudgeProcess
+from benchmarks.measure import CLI, REPOSITORY, command
+from benchmarks.workplace import questions, write_questions
+from cachedeval.evals.dataset import read_questions
+from cachedeval.evals.demo import ensure_demo_model
 from cachedeval.evals.mlx.blas import blas_in_use
 from cachedeval.evals.mlx.decoding import decode
 from cachedeval.evals.mlx.loading import LoadedModel, load_model
@@ -30,12 +44,15 @@ from cachedeval.evals.mlx.prefix import SharedPrefix, feed, prefill
 from cachedeval.evals.mlx.requests import Decoded, DecodeRequest, DecodeStats, render_prompt
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.sampling import Perturb
+from cachedeval.evals.sample import draw
 
 import mlx_lm  # isort: skip - after the runtime, which opens the BLAS
 from mlx_lm.models.cache import make_prompt_cache  # isort: skip
 
-ROOT = Path(__file__).parents[1]
-SECTIONS = ("same", "text", "speed", "noise", "prefix", "swap")
+__all__ = ["main"]
+
+_COLD, _SWEEP = 1.15, 1.1
+"""The ratios that are wanted."""
 
 
 def chats(loaded: LoadedModel, count: int) -> list[list[int]]:
@@ -126,12 +143,12 @@ def speed(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
             mlx_lm.generate(loaded.model, loaded.tokenizer, prompt, max_tokens=given.tokens)
         rates["mlx_lm single"].append(produced / (time.perf_counter() - begun))
     for name, samples in rates.items():
-        yield f"{name}: {statistics.median(samples):.1f} tokens/s (of {_told(samples)})"
+        yield f"{name}: {statistics.median(samples):.1f} tokens/s (of {_listed(samples)})"
     for name, wanted in (("plain", 0.9), ("single", 4.0), ("mlx_lm single", 4.0)):
         ratios = [a / b for a, b in zip(rates["ours"], rates[name], strict=True)]
         yield (
             f"batch of 16 against {name}: {statistics.median(ratios):.2f} times "
-            f"(of {_told(ratios)}; wanted: {wanted})"
+            f"(of {_listed(ratios)}; wanted: {wanted})"
         )
 
 
@@ -143,14 +160,14 @@ def ties(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
         for rule in (bound, 0.0):
             texts = []
             stats = DecodeStats()
-            for draw, size in enumerate((4, 16)):
+            for number, size in enumerate((4, 16)):
                 decoded, _ = answers(
                     loaded,
                     prompts,
                     given.tokens,
                     batch_size=size,
                     bound=rule,
-                    perturb=noise(bound / 2, draw),
+                    perturb=noise(bound / 2, number),
                     stats=stats,
                 )
                 texts.append([answer.tokens for answer in decoded])
@@ -185,14 +202,14 @@ def prefix(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
         ratios.append(ours / ideal)
     yield (
         f"{given.prefix} tokens shared by {len(prompts)} prompts: {statistics.median(ratios):.2f} times "
-        f"one prefix and the tails, each in one pass (of {_told(ratios)}; wanted: 1.3)"
+        f"one prefix and the tails, each in one pass (of {_listed(ratios)}; wanted: 1.3)"
     )
     yield f"without sharing, {sum(map(len, prompts)) / (given.prefix + sum(map(len, tails))):.1f} times as many tokens"
 
 
 def swap(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
     """Time the swap of adapters."""
-    adapters = sorted(path.parent for path in given.adapters.glob("*/adapter_config.json"))
+    adapters = sorted(path.parent for path in given.examples.glob("*/adapter_config.json"))
     samples = []
     for _ in range(given.rounds):
         for adapter in [*adapters, None]:
@@ -205,45 +222,183 @@ def swap(loaded: LoadedModel, given: argparse.Namespace) -> Iterator[str]:
     )
 
 
-def _told(samples: Sequence[float]) -> str:
+class Commands:
+    """A model and questions, and the two ways to answer them.
+
+    Args:
+        root: an empty folder.
+        given: the command line.
+    """
+
+    def __init__(self, root: Path, given: argparse.Namespace) -> None:
+        root.mkdir()
+        self.root = root
+        self.given = given
+        self.model: Path = given.model
+        self.data = write_questions(root / "questions.jsonl", given.questions)
+        drawn = draw(read_questions(self.data), given.questions, seed=42)
+        self._sets = root / "sets.json"
+        chats = [[dict(message) for message in question.messages] for question in drawn]
+        self._sets.write_text(json.dumps({"all": chats}), encoding="utf-8")
+
+    def plain(self, adapter: Path | None) -> dict[str, float]:
+        """Return the seconds of mlx_lm alone: `import`, `load` and `decode all`."""
+        ran = command(
+            [
+                *(
+                    sys.executable,
+                    "-m",
+                    "benchmarks.peers.lower_bound",
+                    "evaluation",
+                    self.model,
+                    adapter or "",
+                ),
+                *(str(self.given.tokens), self._sets),
+            ]
+        )
+        found: dict[str, float] = json.loads(ran.out.splitlines()[-1])
+        return found
+
+    def ours(
+        self, adapters: Sequence[Path], judge: str, env: dict[str, str]
+    ) -> tuple[float, dict[str, Any]]:
+        """Evaluate into an empty cache; return the command's seconds and its JSON."""
+        cache = self.root / "cache"
+        ran = command(
+            [
+                *(CLI, "run", "--json", "--model", self.model, "--data", self.data),
+                *(word for adapter in adapters for word in ("--adapter", adapter)),
+                *("--num-questions", str(self.given.questions), "--judge", judge),
+                *("--max-tokens", str(self.given.tokens), "--cache", f"disk:{cache}"),
+            ],
+            env=env,
+        )
+        shutil.rmtree(cache)
+        found: dict[str, Any] = json.loads(ran.out)
+        return ran.seconds, found
+
+
+def cold(commands: Commands) -> Iterator[str]:
+    """Compare a cold evaluation with what must be done."""
+    ratios = []
+    with JudgeProcess(1.0) as judge:
+        for _ in range(commands.given.rounds):
+            plain = commands.plain(None)
+            bound = plain["import"] + plain["load"] + plain["decode all"]
+            seconds, found = commands.ours([], JUDGE, judge.env)
+            if found["report"]["scored"] != commands.given.questions:
+                raise RuntimeError(f"not all were scored: {found['run']}")
+            ratios.append(seconds / bound)
+            yield (
+                f"{seconds:.2f} s, against import {plain['import']:.2f} + load {plain['load']:.2f} "
+                f"+ decode {plain['decode all']:.2f} = {bound:.2f} s"
+            )
+    yield f"cold: {_times(ratios)}; wanted: at most {_COLD}"
+
+
+def sweep(commands: Commands) -> Iterator[str]:
+    """Compare a sweep with decoding as often, and its answers with separate runs."""
+    count = commands.given.adapters
+    folder = commands.root / "adapters"
+    command(
+        [sys.executable, "-m", "benchmarks.models", "adapters", commands.model, folder, str(count)]
+    )
+    adapters = [folder / f"adapter-{number}" for number in range(count)]
+    ratios = []
+    answers: list[Any] = []
+    for _ in range(commands.given.rounds):
+        plain = [commands.plain(adapter) for adapter in adapters]
+        decode = sum(each["decode all"] for each in plain)
+        once = statistics.median(each["import"] + each["load"] for each in plain)
+        seconds, found = commands.ours(adapters, "exact", {})
+        answers = [_answers(report) for report in found["reports"]]
+        ratios.append((seconds - once) / decode)
+        yield (
+            f"{seconds:.2f} s with {found['run']['loads']} load and "
+            f"{found['run']['near_ties']['met']} near ties, against {count} times decoding "
+            f"= {decode:.2f} s, and import and load once = {once:.2f} s"
+        )
+    yield f"sweep, less import and load: {_times(ratios)}; wanted: at most {_SWEEP}"
+    if not commands.given.separately:
+        return
+    separate = [_answers(commands.ours([one], "exact", {})[1]["report"]) for one in adapters]
+    pairs = zip(answers, separate, strict=True)
+    equal = sum(a == b for one, other in pairs for a, b in zip(one, other, strict=True))
+    different = len({json.dumps(each) for each in answers})
+    yield (
+        f"{equal} of {sum(map(len, answers))} answers are those of {count} separate runs; "
+        f"{different} of {count} adapters answer differently"
+    )
+
+
+def _answers(report: dict[str, Any]) -> list[str]:
+    return [item["response"] for item in report["items"]]
+
+
+def _times(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.2f} times (of {_listed(ratios)})"
+
+
+def _listed(samples: Sequence[float]) -> str:
     return ", ".join(f"{sample:.2f}" for sample in samples)
 
 
-def main() -> None:
+_LOADED: dict[str, Callable[[LoadedModel, argparse.Namespace], Iterator[str]]] = {
+    "same": same,
+    "text": text,
+    "speed": speed,
+    "noise": ties,
+    "prefix": prefix,
+    "swap": swap,
+}
+_COMMANDS: dict[str, Callable[[Commands], Iterator[str]]] = {"cold": cold, "sweep": sweep}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is asked for, and print it as it comes."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.decoding", description=__doc__)
+    names = (*_LOADED, *_COMMANDS)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks decode",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--model", type=Path, help="a folder; else the demo's model")
-    parser.add_argument("--adapters", type=Path, default=ROOT / "examples" / "adapters")
+    parser.add_argument("--examples", type=Path, default=REPOSITORY / "examples" / "adapters")
     parser.add_argument("--questions", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--sizes", nargs="+", type=int, default=(1, 4, 16, 32))
     parser.add_argument("--prefix", type=int, default=512, help="tokens that prompts begin with")
+    parser.add_argument("--adapters", type=int, default=5, help="of the sweep")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    given = parser.parse_args()
+    parser.add_argument(
+        "--separately",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="run each adapter of the sweep by itself, too",
+    )
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    given = parser.parse_args(arguments)
     if given.model is None:
-        from cachedeval.evals.demo import ensure_demo_model  # noqa: PLC0415  only then
+        given.model = ensure_demo_model(progress=lambda text: print(text, file=sys.stderr))
+    loaded: LoadedModel | None = None
+    with tempfile.TemporaryDirectory(prefix="cachedeval-decode-") as folder:
+        for name in given.only:
+            if name in _COMMANDS:
+                loaded = None  # it takes memory and would slow the commands
+                lines = _COMMANDS[name](Commands(Path(folder, name), given))
+            else:
+                loaded = loaded or _load(given.model)
+                lines = _LOADED[name](loaded, given)
+            print(f"\n{name}")
+            for line in lines:
+                print(f"  {line}", flush=True)
+    return 0
 
-        given.model = ensure_demo_model(progress=lambda said: print(said, file=sys.stderr))
-    loaded = load_model(given.model)
+
+def _load(folder: Path) -> LoadedModel:
+    loaded = load_model(folder)
     print(
-        f"{given.model.name}, {loaded.nbytes / 2**20:.0f} MiB, on {mx.default_device()}, "
+        f"{folder.name}, {loaded.nbytes / 2**20:.0f} MiB, on {mx.default_device()}, "
         f"BLAS {Path(blas_in_use() or 'none').name}; near-tie bound {near_tie_bound(loaded.model)}"
     )
-    parts: dict[str, Callable[[LoadedModel, argparse.Namespace], Iterator[str]]]
-    parts = {
-        "same": same,
-        "text": text,
-        "speed": speed,
-        "noise": ties,
-        "prefix": prefix,
-        "swap": swap,
-    }
-    for name in given.only:
-        print(f"\n{name}")
-        for line in parts[name](loaded, given):
-            print(f"  {line}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    return loaded

@@ -1,12 +1,14 @@
 """Models and adapters to measure with, made by a process of its own, because it imports mlx.
 
-    python -m benchmarks.weights heavy FOLDER
-    python -m benchmarks.weights tiny FOLDER
-    python -m benchmarks.weights adapters MODEL FOLDER COUNT
+    python -m benchmarks.models heavy FOLDER
+    python -m benchmarks.models tiny FOLDER
+    python -m benchmarks.models adapters MODEL FOLDER COUNT
 
 `heavy` is a random Llama of about 1 billion parameters in float32. Most of them are the embedding
 and the output matrix, which must be read from disk like any others and cost little to compute with:
-so loading is most of the work, as it was on the machine of the original, where a GPU computed.
+so most of the work is loading, as it was on the machine of the original, where a GPU computed.
+
+`tiny` is a random Llama that loads and decodes in milliseconds.
 
 `adapters` makes `adapter-0` … of random small updates, each answering differently, and
 `same-answers`: the first with one factor doubled and the other halved, so that every byte of the
@@ -26,60 +28,91 @@ import mlx.core as mx  # noqa: E402  the BLAS must be open before mlx is importe
 
 _RANK = 8
 _LAYERS = 2
-_HEAVY_VOCABULARY = 440_000
-_HEAVY_HIDDEN = 1024
-_HEAVY_LAYERS = 8
+_CONTEXT = 2048
+_SPECIAL = ("<end>", "<user>", "<assistant>")
+_TEMPLATE = (
+    "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '<end>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 def heavy(folder: Path) -> None:
-    """Write the load-heavy model."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from support.tiny_tokenizer import VOCABULARY, write_tiny_tokenizer  # noqa: PLC0415
+    """Write the model whose loading is most of the work."""
+    _llama(folder, hidden=1024, inner=3072, layers=8, head=64, groups=4, vocabulary=440_000)
 
+
+def tiny(folder: Path) -> None:
+    """Write the model whose work is next to nothing."""
+    _llama(folder, hidden=64, inner=128, layers=2, head=16, groups=2, vocabulary=320)
+
+
+def _llama(
+    folder: Path, *, hidden: int, inner: int, layers: int, head: int, groups: int, vocabulary: int
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    end = write_tiny_tokenizer(folder, context=2048, chat_template=True)
-    hidden, inner = _HEAVY_HIDDEN, 3 * _HEAVY_HIDDEN
+    used = _write_tokenizer(folder)
     shapes = {
         "self_attn.q_proj": (hidden, hidden),
-        "self_attn.k_proj": (hidden // 4, hidden),
-        "self_attn.v_proj": (hidden // 4, hidden),
+        "self_attn.k_proj": (hidden // groups, hidden),
+        "self_attn.v_proj": (hidden // groups, hidden),
         "self_attn.o_proj": (hidden, hidden),
         "mlp.gate_proj": (inner, hidden),
         "mlp.up_proj": (inner, hidden),
         "mlp.down_proj": (hidden, inner),
     }
     weights = {"model.norm.weight": mx.ones((hidden,))}
-    for layer in range(_HEAVY_LAYERS):
+    for layer in range(layers):
+        path = f"model.layers.{layer}"
         for name, shape in shapes.items():
-            weights[f"model.layers.{layer}.{name}.weight"] = (
-                mx.random.normal(shape) * shape[1] ** -0.5
-            )
+            weights[f"{path}.{name}.weight"] = mx.random.normal(shape) * shape[1] ** -0.5
         for name in ("input_layernorm", "post_attention_layernorm"):
-            weights[f"model.layers.{layer}.{name}.weight"] = mx.ones((hidden,))
+            weights[f"{path}.{name}.weight"] = mx.ones((hidden,))
     # Rows beyond the tokenizer's vocabulary are as large on disk, and never the likeliest token.
-    scale = mx.where(mx.arange(_HEAVY_VOCABULARY)[:, None] < VOCABULARY, 1.0, 1e-4)
+    scale = mx.where(mx.arange(vocabulary)[:, None] < used, 1.0, 1e-4)
     for name in ("model.embed_tokens", "lm_head"):
-        weights[f"{name}.weight"] = mx.random.normal((_HEAVY_VOCABULARY, hidden)) * scale * 0.06
+        weights[f"{name}.weight"] = mx.random.normal((vocabulary, hidden)) * scale * 0.06
         mx.eval(weights[f"{name}.weight"])
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
     config = {
         "architectures": ["LlamaForCausalLM"],
-        "eos_token_id": end,
-        "head_dim": 64,
+        "eos_token_id": 0,
+        "head_dim": head,
         "hidden_size": hidden,
         "intermediate_size": inner,
-        "max_position_embeddings": 2048,
+        "max_position_embeddings": _CONTEXT,
         "model_type": "llama",
-        "num_attention_heads": hidden // 64,
-        "num_hidden_layers": _HEAVY_LAYERS,
-        "num_key_value_heads": hidden // 256,
+        "num_attention_heads": hidden // head,
+        "num_hidden_layers": layers,
+        "num_key_value_heads": hidden // head // groups,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
         "torch_dtype": "float32",
-        "vocab_size": _HEAVY_VOCABULARY,
+        "vocab_size": vocabulary,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def _write_tokenizer(folder: Path) -> int:
+    """Write a tokenizer of one token for each byte; return how many tokens there are."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*_SPECIAL, *alphabet]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.add_special_tokens([AddedToken(one, special=True) for one in _SPECIAL])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "chat_template": _TEMPLATE,
+        "eos_token": _SPECIAL[0],
+        "model_max_length": _CONTEXT,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return len(tokens)
 
 
 def adapters(model: Path, folder: Path, count: int) -> None:
@@ -125,14 +158,6 @@ def _write(folder: Path, tensors: dict[str, mx.array], model: Path) -> None:
         "num_layers": _LAYERS,
     }
     (folder / "adapter_config.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
-
-
-def tiny(folder: Path) -> None:
-    """Write the tiny model of the tests."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from support.tiny_model import make_tiny_model  # noqa: PLC0415
-
-    make_tiny_model(folder)
 
 
 def main() -> None:
