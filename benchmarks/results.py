@@ -13,7 +13,7 @@ __all__ = ["Results", "machine", "new", "read", "write"]
 
 Results = dict[str, Any]
 
-_VERSIONS = ("cachedeval", "mlx", "mlx-lm", "msgspec", "xxhash", "diskcache", "click")
+_VERSIONS = ("cachedeval", "mlx", "mlx-lm", "msgspec", "xxhash", "diskcache")
 
 
 def machine() -> dict[str, Any]:

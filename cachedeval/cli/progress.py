@@ -32,8 +32,8 @@ class _Bars:
         self._tasks: dict[str, int] = {}
 
     def show(self, step: str, done: int, total: int) -> None:
-        from rich.console import Console  # noqa: PLC0415  slow to import, and hits need no bar
-        from rich.progress import (  # noqa: PLC0415
+        from rich.console import Console
+        from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
             Progress,

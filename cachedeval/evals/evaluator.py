@@ -20,6 +20,7 @@ from cachedeval.evals.items import Subject, read_item
 from cachedeval.evals.judging.judges import open_judge
 from cachedeval.evals.report import Report, build_report
 from cachedeval.evals.sample import Sampling, draw
+from cachedeval.evals.steps import step_of
 from cachedeval.evals.subject import LocalModel, adapter_resource, model_of, model_resource
 from cachedeval.evals.watch import OnProgress, Progress, Watch
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from cachedeval.engine.runner import CacheMode
     from cachedeval.evals.judging.judge import Judge
 
-__all__ = ["DEFAULT_JUDGE", "AdapterEvaluator", "OptimizedAdapterEvaluator"]
+__all__ = ["BASE", "DEFAULT_JUDGE", "AdapterEvaluator", "OptimizedAdapterEvaluator"]
+
+BASE = "base"
+"""Stands for the base model without an adapter, wherever an adapter can be named."""
 
 DEFAULT_JUDGE = "cerebras:gpt-oss-120b"
 """The judge where none is given, neither as an argument nor in CACHEDEVAL_JUDGE."""
@@ -136,7 +140,7 @@ class AdapterEvaluator:
         """Score one adapter, or the base model.
 
         Args:
-            adapter_name: folder of the adapter, or its name in `./adapters/`.
+            adapter_name: folder of the adapter, its name in `./adapters/`, or `base`.
             training_data_path: JSON Lines file with the questions.
             num_questions: how many questions are drawn; all if there are fewer.
             use_base_model: score the base model without the adapter.
@@ -177,7 +181,7 @@ class AdapterEvaluator:
         """Score several adapters in one run: one load of the base model, one report each.
 
         Args:
-            adapters: folders or names; None stands for the base model.
+            adapters: folders or names; `base` or None is the base model without an adapter.
             training_data_path: JSON Lines file with the questions.
             num_questions: how many questions are drawn.
             use_cache: False neither reads nor writes the cache.
@@ -261,7 +265,7 @@ class AdapterEvaluator:
         """Bind every question of every adapter to its steps; nothing runs or loads.
 
         Args:
-            adapters: folders or names; None stands for the base model.
+            adapters: folders or names; `base` or None is the base model without an adapter.
             data: JSON Lines file with the questions.
             num_questions: how many questions are drawn.
             model_from: the adapter whose settings name the model, where nothing else does.
@@ -274,7 +278,8 @@ class AdapterEvaluator:
             raise InputError("training_data_path: give the JSON Lines file with the questions")
         questions = draw(read_questions(data), num_questions, self.seed, self._sampling)
         memo: Memo = ProcessMemo() if mode == "off" else StoreMemo(self.engine.store)
-        first = next((name for name in (*adapters, model_from) if name is not None), None)
+        adapters = [None if name == BASE else name for name in adapters]
+        first = next((name for name in (*adapters, model_from) if name not in (None, BASE)), None)
         path = model_of(self._model, first, fetch=self._fetch)
         model = self._local_model(path, memo)
         bench = self._judge.prepare(memo)
@@ -314,7 +319,7 @@ class AdapterEvaluator:
     def _raise_what_ends_it(self, outcomes: Sequence[Outcome]) -> None:
         missing = [o for o in outcomes if isinstance(o.error, MissingError)]
         if missing:
-            counts = Counter(outcome.call.node.name for outcome in missing)
+            counts = Counter(step_of(outcome.call.node.name) for outcome in missing)
             what = ", ".join(f"{count} of {name}" for name, count in counts.items())
             raise InputError(
                 f"offline: the cache lacks {what}; run once without --offline, or `cachedeval "

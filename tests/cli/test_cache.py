@@ -124,7 +124,7 @@ def test_verify_finds_the_damaged_and_deletes_them(place: Workplace, cache: Path
     done = place.run("cache", "verify", "--cache", f"disk:{cache}")
     assert (done.status, done.err) == (3, "")
     assert f"{whole - 3} good" in done.out
-    assert all(f"damaged {key}" in done.out for key in keys)
+    assert all(f"corrupt {key}" in done.out for key in keys)
     assert look(place, cache, "stats")["damaged"] == 3
     deleted = place.run("cache", "verify", "--delete", "--json", "--cache", f"disk:{cache}")
     assert deleted.status == 0
@@ -234,7 +234,7 @@ def test_a_cache_that_is_not_there_is_told_and_not_made(
     assert done.status == 2
     assert done.out == ""
     assert done.err == (
-        f"cachedeval: cache disk:{tmp_path}/none: there is no such folder; the first run makes it\n"
+        f"cachedeval: cache disk:{tmp_path}/none: there is no such folder; the first run creates it\n"
     )
     assert tree(tmp_path) == set()
 
