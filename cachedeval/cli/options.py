@@ -44,7 +44,16 @@ _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class _Formatter(RawDescriptionHelpFormatter):
-    """Argparse's help, with `Usage:` in front."""
+    """Argparse's help, with `Usage:` in front.
+
+    Argparse makes one for each option to check it, and would ask for the terminal's width each
+    time, with modules that are slow to import; only the help needs it.
+    """
+
+    width = 80
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=self.width)
 
     def add_usage(
         self,
@@ -100,6 +109,9 @@ class Parser(ArgumentParser):
 
     def format_help(self) -> str:
         """Return the help, with a usage line that leaves the options to the list below it."""
+        from shutil import get_terminal_size
+
+        _Formatter.width = get_terminal_size().columns - 2
         words = [action.metavar for action in self._actions if not action.option_strings]
         self.usage = " ".join([self.prog, *map(str, words), "[options]"])
         return super().format_help()

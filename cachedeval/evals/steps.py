@@ -1,10 +1,13 @@
 """What users call the steps of an evaluation: `generation` and `judge`, whatever the nodes are."""
 
 from collections import Counter
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from cachedeval.engine import reasons
-from cachedeval.engine.explain import Explanation
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cachedeval.engine.explain import Explanation
+    from cachedeval.engine.reasons import Reason
 
 __all__ = ["PARSING", "reasons_of", "step_of"]
 
@@ -25,11 +28,13 @@ def step_of(node: str) -> str:
     return _STEPS.get(node, node)
 
 
-def reasons_of(explanations: Iterable[Explanation]) -> list[reasons.Reason]:
+def reasons_of(explanations: "Iterable[Explanation]") -> "list[Reason]":
     """Group explanations by reason, as `cachedeval.engine.reasons` does, named by step.
 
     A node that only waits for another node of its own step is left out.
     """
+    from cachedeval.engine import reasons  # noqa: PLC0415  a run needs `step_of` alone
+
     return [
         _named(reason)
         for reason in reasons.reasons_of(explanations)
@@ -39,7 +44,7 @@ def reasons_of(explanations: Iterable[Explanation]) -> list[reasons.Reason]:
     ]
 
 
-def _named(reason: reasons.Reason) -> reasons.Reason:
+def _named(reason: "Reason") -> "Reason":
     waits_for = Counter[str]()
     for node, calls in reason.waits_for.items():
         waits_for[step_of(node)] += calls

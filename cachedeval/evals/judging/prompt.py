@@ -5,7 +5,6 @@ same rubric, question, reference and response give the same bytes. The answer un
 data: it stands between marks that it cannot forge.
 """
 
-import hashlib
 from string import Template
 
 from cachedeval.evals.judging.rubric import Criterion, Rubric
@@ -32,7 +31,7 @@ def render_messages(
     digest = _digest(question, reference, response)
     code = digest[8:24]
     while any(code in text for text in texts.values() if text):  # no chance, and no trust in it
-        digest = hashlib.sha256(digest.encode()).hexdigest()
+        digest = _sha256(digest.encode())
         code = digest[8:24]
     values = {
         "criteria": "\n".join(map(_told, rubric.criteria)),
@@ -48,11 +47,17 @@ def render_messages(
 
 
 def _digest(question: str, reference: str | None, response: str) -> str:
-    sha = hashlib.sha256()
+    parts = []
     for text in (question, reference, response):
         data = b"" if text is None else text.encode("utf-8", "surrogatepass")
-        sha.update(f"{-1 if text is None else len(data)}:".encode() + data)
-    return sha.hexdigest()
+        parts.append(f"{-1 if text is None else len(data)}:".encode() + data)
+    return _sha256(b"".join(parts))
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib  # noqa: PLC0415  loads OpenSSL, and a hit renders no prompt
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def _marked(name: str, text: str | None, code: str) -> str:
