@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import InputError, MissingError
-from cachedeval.engine.explain import Explanation
 from cachedeval.engine.memo import StoreMemo
 from cachedeval.engine.node import Call
 from cachedeval.engine.outcome import Outcome
-from cachedeval.engine.plan import Plan
 from cachedeval.engine.statmemo import Memo, ProcessMemo
 from cachedeval.evals.dataset import read_questions
 from cachedeval.evals.items import Subject, read_item
@@ -25,6 +23,8 @@ from cachedeval.evals.subject import LocalModel, adapter_resource, model_of, mod
 from cachedeval.evals.watch import OnProgress, Progress, Watch
 
 if TYPE_CHECKING:
+    from cachedeval.engine.explain import Explanation
+    from cachedeval.engine.plan import Plan
     from cachedeval.engine.runner import CacheMode
     from cachedeval.evals.judging.judge import Judge
 
@@ -230,7 +230,7 @@ class AdapterEvaluator:
         adapters: Sequence[str | os.PathLike[str] | None],
         training_data_path: str | os.PathLike[str] | None,
         num_questions: int = 20,
-    ) -> Plan:
+    ) -> "Plan":
         """Say what an evaluation would compute, and about what that costs; loads no model."""
         subjects = self.subjects(adapters, training_data_path, num_questions)
         return self.engine.plan([call for subject in subjects for call in subject.calls()])
@@ -240,7 +240,7 @@ class AdapterEvaluator:
         adapters: Sequence[str | os.PathLike[str] | None],
         training_data_path: str | os.PathLike[str] | None,
         num_questions: int = 20,
-    ) -> list[Explanation]:
+    ) -> "list[Explanation]":
         """Say why each step of an evaluation that is not in the cache is not."""
         subjects = self.subjects(adapters, training_data_path, num_questions)
         calls = [call for subject in subjects for call in subject.calls()]

@@ -3,10 +3,18 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.workplace import Finished, Workplace, environment
+
+from cachedeval import __version__
+from cachedeval.cli.main import COMMANDS, execute, main
+from cachedeval.engine.errors import BackendError, InputError, MissingError
+from cachedeval.evals.judging.failures import RateLimited, Unauthorised
 
 _LOOK = """
 import sys
@@ -51,6 +59,15 @@ def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> Non
     heavy = {"rich", "mlx", "mlx_lm", "transformers", "diskcache", "asyncio", "httpx", "sqlite3"}
     heavy |= {"cerebras", "openai", "numpy", "tenacity", "aiolimiter", "concurrent.futures"}
     assert imported(arguments, tmp_path) & heavy == set()
+
+
+def test_the_list_of_commands_imports_none_of_them(tmp_path: Path) -> None:
+    found = imported(["--help"], tmp_path)
+    assert {name for name in found if name.startswith("cachedeval")} == {
+        *["cachedeval", "cachedeval.cli", "cachedeval.cli.main"],
+        *["cachedeval.engine", "cachedeval.engine.errors"],
+    }
+    assert found & {"argparse", "typing", "re", "json"} == set()
 
 
 def complaint(finished: Finished) -> str:
@@ -121,6 +138,108 @@ def test_a_reader_that_leaves_early_is_no_error(place: Workplace) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=60) == 128 + 13
+
+
+def test_every_command_has_a_module_that_declares_and_executes() -> None:
+    def modules(package: str, commands: Iterable[str]) -> Iterator[ModuleType]:
+        for command in commands:
+            module = import_module(f"{package}.{command}")
+            if hasattr(module, "COMMANDS"):
+                yield from modules(module.__name__, module.COMMANDS)
+            else:
+                yield module
+
+    found = list(modules("cachedeval.cli", COMMANDS))
+    assert len(found) > len(COMMANDS)
+    for module in found:
+        assert module.__all__[:2] == ["declare", "execute"]
+        assert module.execute.__doc__, "it is the command's help"
+
+
+_ENDS = """
+import atexit, sys, threading, time
+from cachedeval.cli.main import console
+atexit.register(lambda: print("exit function", flush=True))
+def work():
+    time.sleep(0.3)
+    print("thread")
+threading.Thread(target=work).start()
+sys.argv[1:] = {arguments!r}
+console()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "out"),
+    [
+        (["--version"], 0, f"cachedeval {__version__}\nthread\nexit function\n"),
+        (["nothing-like-it"], 2, "thread\nexit function\n"),
+    ],
+)
+def test_the_program_ends_as_every_program_does(
+    arguments: list[str], status: int, out: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ENDS.format(arguments=arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (status, out)
+
+
+def test_a_profiler_sees_the_end() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cProfile", "-m", "cachedeval", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "function calls" in done.stdout
+
+
+def test_the_library_s_main_leaves_the_process_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    with pytest.raises(SystemExit) as end:
+        main(["run", "--bad"])
+    assert end.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == f"cachedeval {__version__}\n"
+    assert shown.err == "cachedeval: there is no option --bad (see cachedeval run --help)\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("bad\x1b[2J\ninput"), 2),
+        (MissingError("not there"), 2),
+        (BackendError("the server went away"), 3),
+        (RateLimited("too fast"), 3),
+        (Unauthorised("wrong key"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_how_a_command_fails(
+    error: BaseException,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cachedeval.evals.doctor.examine", fail)
+    assert execute(["doctor"]) == status
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "\x1b" not in shown.err
+    assert shown.err.strip().startswith("cachedeval: ")
+    assert len(shown.err.strip().splitlines()) == 1
 
 
 def test_a_cache_in_the_environment_is_used(place: Workplace, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_a_second_run_computes_loads_and_connects_to_nothing(
         "import sys, atexit\n"
         "def tell():\n"
         "    heavy = {'mlx', 'mlx_lm', 'transformers', 'cerebras', 'httpx', 'numpy', 'asyncio'}\n"
+        "    heavy |= {'inspect', 'dataclasses', 'hashlib', 'tomllib', 'random', 'shutil'}\n"
         "    print(sorted(heavy & sys.modules.keys()), file=sys.stderr)\n"
         "atexit.register(tell)\n"
         "def audit(event, args):\n"
