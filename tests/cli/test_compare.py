@@ -84,6 +84,21 @@ def test_the_base_model_is_compared_as_base(evaluation: Evaluation, server: Judg
     assert server.calls == QUESTIONS, "the same answers are judged once"
 
 
+def test_a_comparison_takes_how_the_cache_is_used(evaluation: Evaluation, tmp_path: Path) -> None:
+    before = compare(evaluation, "changing", "other", "--offline", "--json").json
+    done = compare(
+        evaluation, "changing", "other", "--offline", "--cache", f"disk:{tmp_path}/empty"
+    )
+    assert done.status == 2
+    assert f"the cache lacks {2 * QUESTIONS} of generation" in done.err
+    with JudgeServer() as server:
+        evaluation.judged_by(server)
+        for mode in ("--no-cache", "--refresh"):
+            asked = server.calls
+            assert compare(evaluation, "changing", "other", mode, "--json").json == before
+            assert server.calls > asked
+
+
 def test_failed_questions_are_left_out_and_told(evaluation: Evaluation, tmp_path: Path) -> None:
     with JudgeServer(fail={"What is 3 plus 3?": 400}) as server:
         evaluation.judged_by(server)

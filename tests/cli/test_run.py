@@ -197,10 +197,65 @@ def test_failed_questions_are_shown_and_only_they_are_asked_again(
         assert mended.json["report"]["failed"] == 0
 
 
+def test_a_failure_that_ends_the_run_is_no_bad_input(place: Workplace, tmp_path: Path) -> None:
+    with JudgeServer(fail={"What is": 400}) as server:
+        done = Job(place, tmp_path, server)("--on-failure", "raise")
+    assert (done.status, done.out) == (3, "")
+    assert "answered 400" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_wrong_key_is_bad_input(place: Workplace, tmp_path: Path) -> None:
+    with JudgeServer(fail={"What is": 401}) as server:
+        done = Job(place, tmp_path, server)()
+    assert (done.status, done.out) == (2, "")
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_the_base_model_can_be_named_beside_adapters(job: Job, place: Workplace) -> None:
+    found = job("--adapter", "base").json
+    assert [report["adapter"] for report in found["reports"]] == ["changing", None]
+    assert found["report"] == found["reports"][0]
+    shown = place.run(
+        *("run", "--model", place.model, "--data", job.data, "--num-questions", "6"),
+        *("--max-tokens", "8", "--judge", "cerebras:some-model", "--adapter", "base"),
+        *("--cache", f"disk:{job.folder / 'cache'}", "--offline"),
+    )
+    assert shown.out.startswith("base: ")
+
+
+def test_names_and_errors_of_others_cannot_command_the_terminal(
+    place: Workplace, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "rude\x1b[2Jname"
+    shutil.copytree(place.changing, adapter)
+    rubric = tmp_path / "rude.toml"
+    rubric.write_text(
+        "".join(
+            f'[[criteria]]\nname = "{name}\\u001b]0;owned\\u0007"\ndescription = "It is right."\n'
+            for name in ("one", "two")
+        )
+    )
+    with JudgeServer(fail={"What is 3 plus 3": 400}) as server:
+        job = Job(place, tmp_path, server)
+        job.data = place.questions(tmp_path, 6)
+        arguments = _arguments(job)
+        arguments.remove("--json")
+        arguments[arguments.index("--adapter") + 1] = str(adapter)
+        done = place.run(*arguments, "--criteria", rubric, env=judged_by(server))
+        missing = place.run(*arguments[:-2], "--adapter", f"{adapter}-none", env=judged_by(server))
+    assert done.status == 3
+    assert done.out.startswith("rude\ufffd[2Jname: ")
+    assert "one\ufffd]0;owned\ufffd" in done.out
+    assert missing.status == 2
+    assert not any(c in done.out + missing.err for c in "\x1b\x07")
+
+
 def test_offline_names_what_is_missing(job: Job) -> None:
     lacking = job("--offline")
     assert lacking.status == 2
     assert "6 of generation" in lacking.err
+    assert "6 of judge;" in lacking.err
     assert computed(job())[0] == 6
     assert computed(job("--offline")) == (0, 0, 0)
 
