@@ -3,10 +3,15 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import logging
 
 __all__ = [
     "clean",
+    "clean_log",
+    "log_all",
     "plural",
     "short",
     "show",
@@ -49,6 +54,34 @@ def short(text: str, width: int = 60) -> str:
 def show(text: str = "", *, error: bool = False) -> None:
     """Print a text for people, cleaned; to stderr if `error`."""
     print(clean(text), file=sys.stderr if error else sys.stdout, flush=error)
+
+
+def clean_log() -> None:
+    """Clean what is logged to stderr where a program sets up no logging of its own: warnings."""
+    import logging
+
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_clean_formatter("%(message)s"))
+
+
+def log_all() -> None:
+    """Log to stderr whatever this package has to say, cleaned."""
+    import logging
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_clean_formatter(logging.BASIC_FORMAT))
+    logging.basicConfig(handlers=[handler])
+    logging.getLogger("cachedeval").setLevel(logging.DEBUG)
+
+
+def _clean_formatter(form: str) -> "logging.Formatter":
+    import logging
+
+    class Clean(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return clean(super().format(record))
+
+    return Clean(form)
 
 
 def show_json(value: object) -> None:

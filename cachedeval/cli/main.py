@@ -123,8 +123,11 @@ def _dispatch(
     prog = f"{prog} {name}"
     if hasattr(module, "COMMANDS"):
         return _dispatch(rest, prog, module.__name__, module.COMMANDS, commands[name])
+    from cachedeval.cli.format import clean_log
     from cachedeval.cli.options import Parser
+    from cachedeval.engine import log
 
+    log.configure = clean_log
     parser = Parser(prog, module.execute.__doc__)
     module.declare(parser)
     return int(module.execute(parser.parse(rest)) or 0)

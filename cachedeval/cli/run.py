@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachedeval.cli.format import clean, short, show, show_json
+from cachedeval.cli.format import log_all, short, show, show_json
 from cachedeval.cli.options import (
     Namespace,
     Parser,
@@ -41,7 +41,7 @@ def execute(options: Namespace) -> int:
     same command again to retry exactly the failed questions.
     """
     if options.verbose:
-        _log_to_stderr()
+        log_all()
     out = None if options.out is None else _folder(options.out)
     with evaluator_of(options) as evaluator, progress_of(sys.stderr) as progress:
         reports = evaluator.evaluate_adapters(
@@ -103,19 +103,6 @@ def _show_run(run: dict[str, Any]) -> str:
             "token"
         )
     return "\n".join(lines)
-
-
-def _log_to_stderr() -> None:
-    import logging
-
-    class Clean(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            return clean(super().format(record))
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Clean(logging.BASIC_FORMAT))
-    logging.basicConfig(handlers=[handler])
-    logging.getLogger("cachedeval").setLevel(logging.DEBUG)
 
 
 def _folder(name: str) -> Path:

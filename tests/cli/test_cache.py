@@ -249,10 +249,14 @@ def test_looking_at_an_empty_folder_puts_nothing_there(place: Workplace, tmp_pat
 
 def test_a_cache_that_cannot_be_opened_is_one_line(place: Workplace, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    for url in (f"disk:{tmp_path}/file", "nowhere:x", "eval_cache"):
+    other = tmp_path / "other"
+    other.mkdir()
+    with contextlib.closing(sqlite3.connect(other / "cache.db")) as database, database:
+        database.execute("CREATE TABLE bookmarks (url TEXT)")
+    for url in (f"disk:{tmp_path}/file", f"disk:{other}", "nowhere:x", "eval_cache"):
         done = place.run("cache", "stats", "--cache", url)
         assert done.status == 2
-        assert done.err.startswith("cachedeval: cache ")
+        assert done.err.startswith("cachedeval: ")
         assert done.err.count("\n") == 1
 
 

@@ -1,5 +1,8 @@
 """What people are shown: nothing that others wrote can command the terminal."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,3 +51,17 @@ def test_every_way_to_print_is_clean(capsys: pytest.CaptureFixture[str]) -> None
     assert "\x1b" not in shown.out + shown.err
     assert "\x9b" not in shown.out
     assert "d\ufffd d" in shown.out, "a line break would break the table"
+
+
+def test_what_is_logged_is_clean() -> None:
+    program = (
+        "from cachedeval.cli.format import clean_log\n"
+        "from cachedeval.engine import log\n"
+        "log.configure = clean_log\n"
+        "log.logger().warning('the server says %s', 'no\\x1b[2J')\n"
+        "log.logger().warning('again\\x07')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stderr == "the server says no\ufffd[2J\nagain\ufffd\n"

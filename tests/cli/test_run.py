@@ -1,9 +1,11 @@
 """The main job as its user runs it: whole processes, a real model, a judge over real HTTP."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -249,6 +251,18 @@ def test_names_and_errors_of_others_cannot_command_the_terminal(
     assert "one\ufffd]0;owned\ufffd" in done.out
     assert missing.status == 2
     assert not any(c in done.out + missing.err for c in "\x1b\x07")
+
+
+def test_a_cache_that_cannot_be_opened_is_one_clean_warning(job: Job, tmp_path: Path) -> None:
+    folder = tmp_path / "rude\x1b[2J"
+    folder.mkdir()
+    with contextlib.closing(sqlite3.connect(folder / "cache.db")) as database, database:
+        database.execute("CREATE TABLE bookmarks (url TEXT)")
+    for more in ([], ["--verbose"]):
+        done = job("--cache", f"disk:{folder}", *more)
+        assert computed(done) == (6, 6, 1)
+        assert "going on without a cache" in done.err
+        assert "\x1b" not in done.err
 
 
 def test_offline_names_what_is_missing(job: Job) -> None:

@@ -25,18 +25,23 @@ def open_store(url: str) -> "Iterator[Store]":
     """Give the store of an existing cache.
 
     Raises:
-        InputError: there is no such cache.
-        BackendError: it cannot be opened.
+        InputError: there is no such cache, or the folder holds something else.
+        BackendError: the service that keeps it cannot be used now.
     """
     from cachedeval.engine.contents import disk_folder
-    from cachedeval.engine.errors import InputError
+    from cachedeval.engine.errors import BackendError, InputError
     from cachedeval.engine.open import open_backend
     from cachedeval.engine.store import Store
 
     folder = disk_folder(url)
     if folder is not None and not folder.exists():
         raise InputError(f"cache {url}: there is no such folder; the first run creates it")
-    store = Store(open_backend(url))
+    try:
+        store = Store(open_backend(url))
+    except BackendError as error:
+        if folder is None:
+            raise
+        raise InputError(str(error)) from error
     try:
         yield store
     finally:
