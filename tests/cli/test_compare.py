@@ -99,7 +99,7 @@ def test_a_comparison_takes_how_the_cache_is_used(evaluation: Evaluation, tmp_pa
             assert server.calls > asked
 
 
-def test_failed_questions_are_left_out_and_told(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_failed_questions_are_left_out_and_counted(evaluation: Evaluation, tmp_path: Path) -> None:
     with JudgeServer(fail={"What is 3 plus 3?": 400}) as server:
         evaluation.judged_by(server)
         done = compare(evaluation, "changing", "other", "--cache", f"disk:{tmp_path}/new")
@@ -123,7 +123,7 @@ def test_other_judges_and_other_questions_are_refused(evaluation: Evaluation, sa
     assert done.err.count("\n") == 1
 
 
-def test_what_cannot_be_compared_is_told(evaluation: Evaluation, saved: Path) -> None:
+def test_what_cannot_be_compared_is_an_error(evaluation: Evaluation, saved: Path) -> None:
     report = saved / "changing.json"
     for a, b, said in (
         (report, "changing", f"{report} is a saved report and changing is not"),

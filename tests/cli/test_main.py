@@ -106,7 +106,7 @@ def complaint(finished: Finished) -> str:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_told_in_one_line(place: Workplace, arguments: list[str], said: str) -> None:
+def test_a_usage_error_is_one_line(place: Workplace, arguments: list[str], said: str) -> None:
     assert said in complaint(place.run(*arguments))
 
 
@@ -116,7 +116,7 @@ def test_no_command_at_all_shows_the_help(place: Workplace) -> None:
         assert "Commands:" in done.out + done.err
 
 
-def test_every_command_is_listed_and_tells_its_options(place: Workplace) -> None:
+def test_every_command_is_listed_and_has_help(place: Workplace) -> None:
     listed = place.run("--help").out
     for name in ("cache", "compare", "demo", "doctor", "explain", "plan", "run"):
         assert f"\n  {name} " in listed

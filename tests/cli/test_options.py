@@ -76,7 +76,7 @@ def test_it_is_closed_on_an_interrupt(tmp_path: Path) -> None:
         kept[0].engine.settle([])
 
 
-def test_an_adapter_is_given_again_for_one_more() -> None:
+def test_adapter_can_be_repeated() -> None:
     assert parsed("--adapter", "a", "--adapter", "b").adapters == ["a", "b"]
     assert parsed().adapters == []
 
@@ -140,12 +140,12 @@ def test_a_value_may_begin_with_a_dash() -> None:
         ("--temperature", "warm"),
     ],
 )
-def test_what_is_no_choice_is_refused(arguments: tuple[str, str]) -> None:
+def test_an_invalid_value_is_an_error(arguments: tuple[str, str]) -> None:
     with pytest.raises(InputError, match=f"^{arguments[0]}: .*'{arguments[1]}'"):
         parsed(*arguments)
 
 
 @pytest.mark.parametrize("size", ["9" * 400, "9" * 400 + "GB", "1e3", "-1", "", "nan"])
-def test_a_size_that_is_none_is_told(size: str) -> None:
+def test_a_bad_size_is_an_error(size: str) -> None:
     with pytest.raises(InputError, match="is not a size; give one like 2GB or 500MB"):
         parsed(f"--memory-budget={size}")

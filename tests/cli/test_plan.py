@@ -47,7 +47,7 @@ def explained(evaluation: Evaluation, *more: str | Path, **options: Any) -> list
     return done.out.splitlines()
 
 
-def test_before_the_first_run_all_is_new_and_nothing_is_known_of_the_time(
+def test_before_the_first_run_everything_is_new_and_the_time_unknown(
     evaluation: Evaluation,
 ) -> None:
     assert plan(evaluation) == {"generation": (0, 6, 0), "judge": (0, 0, 6)}
@@ -82,7 +82,7 @@ def test_a_plan_estimates_time_tokens_and_money_by_what_is_known(judged: Evaluat
     assert "the judge's tokens at list price: $" in shown
 
 
-def test_prices_of_one_s_own_count(judged: Evaluation, tmp_path: Path) -> None:
+def test_own_prices_count(judged: Evaluation, tmp_path: Path) -> None:
     settings = tmp_path / "settings.toml"
     settings.write_text(f'[prices."{JUDGE}"]\ninput = 1000.0\noutput = 0.0\n')
     more = ("--json", "--max-tokens", "9", "--limits", str(settings))
@@ -123,7 +123,7 @@ def test_a_retrained_adapter_is_named_by_its_file(judged: Evaluation, tmp_path: 
     }
 
 
-def test_a_judge_that_has_not_met_the_new_answers_is_explained_through_them(
+def test_a_judge_that_has_not_seen_the_new_answers_is_explained_through_them(
     judged: Evaluation, tmp_path: Path
 ) -> None:
     adapter = make_tiny_adapter(judged.place.model, tmp_path / "adapter", seed=9, scale=10.0)

@@ -328,16 +328,30 @@ def test_a_bad_line_is_named(place: Workplace, tmp_path: Path, line: str, says: 
     assert len(done.err.strip().splitlines()) == 1
 
 
-def test_a_missing_key_is_told_before_the_model_is_loaded(place: Workplace, tmp_path: Path) -> None:
-    start = time.monotonic()
-    done = place.run(
+def test_a_missing_key_is_an_error_before_the_model_is_loaded(
+    place: Workplace, tmp_path: Path
+) -> None:
+    program = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('mlx' in sys.modules))\n"
+        "from cachedeval.cli.main import main\n"
+        "main()\n"
+    )
+    arguments = [
         *("run", "--model", place.model, "--data", place.questions(tmp_path, 3)),
         *("--judge", "cerebras:some-model", "--cache", f"disk:{tmp_path / 'c'}"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
-    assert done.status == 2
-    assert "CEREBRAS_API_KEY" in done.err
-    assert len(done.err.strip().splitlines()) == 1
-    assert time.monotonic() - start < 30
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert "CEREBRAS_API_KEY" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_an_adapter_that_does_not_fit_its_base(place: Workplace, tmp_path: Path) -> None:
@@ -380,13 +394,10 @@ def test_an_interrupt_keeps_what_was_done(place: Workplace, tmp_path: Path) -> N
         while server.calls < 20 and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        interrupted = time.monotonic()
         _, err = process.communicate(timeout=30)
-        took = time.monotonic() - interrupted
         assert process.returncode == 130
         assert "interrupted" in err
         assert "Traceback" not in err
-        assert took < 5  # a second on a quiet machine
         answered = sum(got.status == 200 for got in server.requests)
         server.latency = 0.0
         before = server.calls
