@@ -3,7 +3,7 @@
 import os
 import sys
 
-from cachedeval.cli.format import clean, show, show_json
+from cachedeval.cli.format import show, show_json
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json
 
 __all__ = ["declare", "execute"]
@@ -33,7 +33,7 @@ def execute(options: Namespace) -> int:
     for check in examine(model=options.model, judge=options.judge, cache=options.cache):
         checks.append(check)
         if not options.json:  # each at once: some checks take seconds
-            print(f"{_state(check.state)}  {check.name:<8}  {clean(check.found)}", flush=True)
+            show(f"  {check.name:<8}  {check.found}", before=_state(check.state))
             if check.advice:
                 show(f"{'':16}{check.advice}")
     if options.json:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cachedeval.cli.streams import write
+
 if TYPE_CHECKING:
     import logging
 
@@ -51,9 +53,18 @@ def short(text: str, width: int = 60) -> str:
     return clean(line if len(line) <= width else line[: width - 1] + "…")
 
 
-def show(text: str = "", *, error: bool = False) -> None:
-    """Print a text for people, cleaned; to stderr if `error`."""
-    print(clean(text), file=sys.stderr if error else sys.stdout, flush=error)
+def show(text: str, *, before: str = "", error: bool = False) -> None:
+    """Print a text for people, cleaned; to stderr if `error`.
+
+    Args:
+        text: the text.
+        before: our own text in front of it, which may hold colours.
+        error: print to stderr.
+
+    Raises:
+        CachedevalError: it cannot be written; the disk is full.
+    """
+    write(before + clean(text), error=error)
 
 
 def clean_log() -> None:
@@ -86,7 +97,7 @@ def _clean_formatter(form: str) -> "logging.Formatter":
 
 def show_json(value: object) -> None:
     """Print a value for programs. JSON escapes all control characters."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    write(json.dumps(value, indent=2, allow_nan=False))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -17,6 +17,10 @@ import os
 import sys
 from importlib import import_module
 
+from cachedeval import __version__
+from cachedeval.cli.streams import discard_output, prepare, write
+from cachedeval.engine.errors import CachedevalError, InputError, MissingError
+
 TYPE_CHECKING = False  # `typing` takes longer to import than all else that `--help` needs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -68,7 +72,7 @@ def console() -> "NoReturn":
         # A thread that decodes would delay a normal exit, or crash it when the interpreter is
         # torn down under it. All finished results are stored by now.
         os._exit(status)
-    if not _watched():
+    if not _ends_normally():
         _leave(status)
     sys.exit(status)
 
@@ -78,18 +82,11 @@ def execute(args: "Sequence[str]") -> int:
 
     Errors of this package end in one line on stderr; others are raised.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # A question may hold a lone surrogate, which no encoding has; showing it must not fail.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    from cachedeval.engine.errors import CachedevalError, InputError, MissingError
-
+    prepare()
     try:
-        status = _dispatch(list(args), "cachedeval", __package__, COMMANDS, _ABOUT)
-        sys.stdout.flush()
+        return _dispatch(list(args), "cachedeval", __package__, COMMANDS, _ABOUT)
     except BrokenPipeError:
-        # The reader of the output has left. The last flush needs a place to go to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return _READER_LEFT
     except KeyboardInterrupt:
         _complain("interrupted; finished results are stored, and the same command continues", "\n")
@@ -97,7 +94,6 @@ def execute(args: "Sequence[str]") -> int:
     except CachedevalError as error:
         _complain(str(error))
         return _BAD_INPUT if isinstance(error, InputError | MissingError) else _FAILED
-    return status
 
 
 def _dispatch(
@@ -105,17 +101,13 @@ def _dispatch(
 ) -> int:
     """Run one of the commands of a table; their modules are in the package."""
     if not args or args[0] in ("-h", "--help"):
-        print(_help(prog, commands, about), file=sys.stdout if args else sys.stderr)
+        write(_help(prog, commands, about), error=not args)
         return 0 if args else _BAD_INPUT
     name, *rest = args
     if name == "--version" and commands is COMMANDS:
-        from cachedeval import __version__
-
-        print(f"cachedeval {__version__}")
+        write(f"cachedeval {__version__}")
         return 0
     if name not in commands:
-        from cachedeval.engine.errors import InputError
-
         what = "option" if name.startswith("-") else "command"
         hint = _hint(name, commands)
         raise InputError(f"there is no {what} {name!r}{hint} (see {prog} --help)")
@@ -166,14 +158,19 @@ def _hint(name: str, commands: "Iterable[str]") -> str:
 def _complain(message: str, before: str = "") -> None:
     from cachedeval.cli.format import clean
 
-    print(f"{before}cachedeval: {clean(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    write(f"{before}cachedeval: {clean(' '.join(message.split()))}", error=True)
 
 
-def _watched() -> bool:
-    """Return whether a profiler, a debugger or `python -i` waits for a normal exit."""
+def _ends_normally() -> bool:
+    """Return whether the process has to end as any Python program does.
+
+    A profiler, a debugger and `python -i` wait for that end, and native code that ran a model may
+    have buffers of its own to flush.
+    """
     monitoring = getattr(sys, "monitoring", None)
     tools = monitoring is not None and any(map(monitoring.get_tool, range(6)))
-    return bool(tools or sys.gettrace() or sys.getprofile() or sys.flags.inspect)
+    watched = tools or sys.gettrace() or sys.getprofile() or sys.flags.inspect
+    return bool(watched) or "mlx" in sys.modules
 
 
 def _leave(status: int) -> "NoReturn":
@@ -189,10 +186,11 @@ def _leave(status: int) -> "NoReturn":
         if threading is not None:
             threading._shutdown()  # noqa: SLF001  the interpreter calls it by this name
         atexit._run_exitfuncs()  # noqa: SLF001  likewise
-        sys.stdout.flush()
-        sys.stderr.flush()
     except KeyboardInterrupt:
         status = _INTERRUPTED
-    except OSError:
-        sys.exit(status or 1)  # a stream cannot be written to: Python reports that as always
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            status = status or _FAILED
     os._exit(status)

@@ -64,7 +64,7 @@ def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> Non
 def test_the_list_of_commands_imports_none_of_them(tmp_path: Path) -> None:
     found = imported(["--help"], tmp_path)
     assert {name for name in found if name.startswith("cachedeval")} == {
-        *["cachedeval", "cachedeval.cli", "cachedeval.cli.main"],
+        *["cachedeval", "cachedeval.cli", "cachedeval.cli.main", "cachedeval.cli.streams"],
         *["cachedeval.engine", "cachedeval.engine.errors"],
     }
     assert found & {"argparse", "typing", "re", "json"} == set()
@@ -240,6 +240,31 @@ def test_how_a_command_fails(
     assert "\x1b" not in shown.err
     assert shown.err.strip().startswith("cachedeval: ")
     assert len(shown.err.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["--version"], ["doctor"], ["doctor", "--json"]])
+def test_a_full_disk_is_one_line(place: Workplace, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cachedeval", *arguments],
+            cwd=place.root,
+            env=environment({"CACHEDEVAL_JUDGE": "f1"}),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert done.stderr == ("cachedeval: the output cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize(("closed", "status"), [(">&-", 0), ("2>&-", 0), (">&- 2>&-", 0)])
+def test_closed_streams_are_no_error(place: Workplace, closed: str, status: int) -> None:
+    program = f"exec '{sys.executable}' -m cachedeval --version {closed}"
+    done = subprocess.run(["sh", "-c", program], cwd=place.root, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (status, b"")
 
 
 def test_a_cache_in_the_environment_is_used(place: Workplace, tmp_path: Path) -> None:

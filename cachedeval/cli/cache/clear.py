@@ -6,6 +6,7 @@ from cachedeval.cli.cache import open_store
 from cachedeval.cli.cache.prune import show_pruned
 from cachedeval.cli.format import clean, plural, show, show_bytes
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json
+from cachedeval.cli.streams import write
 from cachedeval.engine.errors import InputError
 
 __all__ = ["declare", "execute"]
@@ -37,5 +38,5 @@ def execute(options: Namespace) -> None:
 
 def _confirmed(question: str) -> bool:
     """Ask on stderr; anything but `y` or `yes` is a no."""
-    print(f"{clean(question)} [y/N]: ", end="", file=sys.stderr, flush=True)
+    write(f"{clean(question)} [y/N]: ", error=True, end="")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
