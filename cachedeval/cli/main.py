@@ -65,7 +65,7 @@ def console() -> "NoReturn":
     """Run the command line as the whole program: what the installed `cachedeval` does."""
     import gc
 
-    # A command ends long before cyclic garbage matters; looking for it takes a tenth of a start.
+    # A command ends long before cyclic garbage matters; looking for it takes a twentieth of a start.
     gc.set_threshold(100_000, 20, 20)
     status = execute(sys.argv[1:])
     if status == _INTERRUPTED:
@@ -176,7 +176,7 @@ def _ends_normally() -> bool:
 def _leave(status: int) -> "NoReturn":
     """End the process as Python does, but leave it to the system to free the memory.
 
-    Python would free each object on its own, which takes a sixth of a short run. What it promises
+    Python would free each object on its own, which takes a quarter of a short run. What it promises
     for the end of a program is done: threads are joined, exit functions run, streams flushed.
     """
     import atexit
