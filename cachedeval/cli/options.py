@@ -7,8 +7,8 @@ from argparse import (
     Action,
     ArgumentParser,
     ArgumentTypeError,
+    HelpFormatter,
     Namespace,
-    RawDescriptionHelpFormatter,
 )
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -44,8 +44,8 @@ _SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-class _Formatter(RawDescriptionHelpFormatter):
-    """Argparse's help, with `Usage:` in front.
+class _Formatter(HelpFormatter):
+    """Argparse's help, with `Usage:` in front, and a description of several paragraphs.
 
     Argparse makes one for each option to check it, and would ask for the terminal's width each
     time, with modules that are slow to import; only the help needs it.
@@ -55,6 +55,10 @@ class _Formatter(RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=self.width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(fill(part, width, indent) for part in text.split("\n\n"))
 
     def add_usage(
         self,
@@ -75,10 +79,9 @@ class Parser(ArgumentParser):
     """
 
     def __init__(self, prog: str, about: str | None) -> None:
-        lines = [line.strip() for line in (about or "").strip().splitlines()]
         super().__init__(
             prog,
-            description="\n".join(lines),
+            description=about,
             formatter_class=_Formatter,
             allow_abbrev=False,
             add_help=False,
@@ -236,7 +239,7 @@ def add_evaluation(parser: Parser, *, adapters: bool = True, data: bool = True) 
     what.add_argument(
         "--model",
         metavar="M",
-        help="The base model: a folder or a name on the Hugging Face hub (default "
+        help="The base model: a folder or a name on the Hugging Face hub (default: "
         "$CACHEDEVAL_MODEL, or the model that the adapter was trained on).",
     )
     what.add_argument("--fetch", action="store_true", help="Download the model if it is missing.")

@@ -270,3 +270,11 @@ def test_closed_streams_are_no_error(place: Workplace, closed: str, status: int)
 def test_a_cache_in_the_environment_is_used(place: Workplace, tmp_path: Path) -> None:
     done = place.run("cache", "stats", "--json", env={"CACHEDEVAL_CACHE": f"disk:{tmp_path}"})
     assert json.loads(done.out)["cache"] == f"disk:{tmp_path}"
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_help_fits_the_terminal(place: Workplace, columns: int) -> None:
+    shown = place.run("compare", "--help", env={"COLUMNS": str(columns)}).out
+    widths = [len(line) for line in shown.splitlines()]
+    assert columns * 0.7 < max(widths) <= columns
+    assert "\n\nA and B are two reports" in shown
