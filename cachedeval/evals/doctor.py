@@ -220,7 +220,7 @@ def _cache(url: str) -> Iterator[Check]:
     if folder is not None and not folder.exists():
         parent = next(each for each in folder.parents if each.exists())
         if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
-            yield Check("cache", "ok", f"{url}: none there yet; the first run makes it")
+            yield Check("cache", "ok", f"{url}: does not exist yet; the first run creates it")
         else:
             advice = "give another folder: --cache disk:PATH"
             yield Check("cache", "fail", f"{url}: {parent} cannot be written to", advice)
@@ -235,7 +235,7 @@ def _cache(url: str) -> Iterator[Check]:
             "cache",
             "fail",
             f"{url}: cannot be written: {error}",
-            "results would not be kept: give another, --cache disk:PATH, or make it writable",
+            "results would not be stored: make it writable, or give another, --cache disk:PATH",
         )
     if folder is not None:
         yield from _space(folder)
@@ -252,7 +252,7 @@ def _try_writing(url: str) -> str:
     finally:
         backend.close()
     if found != value:
-        raise InputError(f"cache {url}: what was written did not come back")
+        raise InputError(f"cache {url}: what was written could not be read back")
     return "can be read and written"
 
 
@@ -260,8 +260,8 @@ def _space(folder: Path) -> Iterator[Check]:
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        yield Check("disk", "warn", f"{folder}: its free space cannot be told: {error.strerror}")
+        yield Check("disk", "warn", f"{folder}: its free space is unknown: {error.strerror}")
         return
     state: State = "fail" if free < _NO_SPACE else "warn" if free < _LITTLE_SPACE else "ok"
-    advice = "" if state == "ok" else "make room, or `cachedeval cache prune --max-size SIZE`"
+    advice = "" if state == "ok" else "free some space, or `cachedeval cache prune --max-size SIZE`"
     yield Check("disk", state, f"{free / 2**30:,.1f} GB free at {folder}", advice)

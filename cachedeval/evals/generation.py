@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,8 +89,7 @@ class AdapterResource(Resource[Path]):
             )
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationInputs:
+class GenerationInputs(msgspec.Struct, frozen=True):
     """The inputs of one generation.
 
     Attributes:

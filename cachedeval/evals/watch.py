@@ -13,6 +13,7 @@ from cachedeval.engine.stats import NodeStats, Stats
 from cachedeval.evals.generation import generation
 from cachedeval.evals.judging.judge import Judge
 from cachedeval.evals.judging.money import TOKENS, usd
+from cachedeval.evals.steps import PARSING, step_of
 from cachedeval.evals.subject import LocalModel
 
 if TYPE_CHECKING:
@@ -28,14 +29,21 @@ class Progress:
     """Counts outcomes by step and tells each; may be called from any thread."""
 
     def __init__(self, calls: Iterable[Call[Any]], tell: OnProgress) -> None:
-        self._totals = Counter(call.node.name for level in graph_of(calls) for call in level)
+        self._totals = Counter(
+            step_of(call.node.name)
+            for level in graph_of(calls)
+            for call in level
+            if call.node.name != PARSING
+        )
         self._done: Counter[str] = Counter()
         self._tell = tell
         self._lock = threading.Lock()
 
     def __call__(self, outcome: Outcome) -> None:
         """Count one outcome."""
-        name = outcome.call.node.name
+        if outcome.call.node.name == PARSING:
+            return
+        name = step_of(outcome.call.node.name)
         with self._lock:
             self._done[name] += 1
             done = self._done[name]

@@ -153,7 +153,7 @@ def test_a_judge_without_a_key_fails_if_it_was_asked_for(monkeypatch: pytest.Mon
 def test_a_cache_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     found = checks(cache=f"disk:{tmp_path}/some/cache")
     assert found["cache"].state == "ok"
-    assert "none there yet" in found["cache"].found
+    assert "does not exist yet" in found["cache"].found
     assert not (tmp_path / "some").exists()
 
 

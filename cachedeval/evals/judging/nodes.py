@@ -5,8 +5,9 @@ reads it, for nothing. So a better parser never pays again.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import msgspec
 
 from cachedeval.engine.node import Computed, node
 from cachedeval.engine.resource import Handle
@@ -110,8 +111,7 @@ class JudgedItem(NamedTuple):
     response: str
 
 
-@dataclass(frozen=True, slots=True)
-class LocalJudgeInputs:
+class LocalJudgeInputs(msgspec.Struct, frozen=True):
     """The inputs of one judgement by a model on this machine.
 
     Attributes:

@@ -5,7 +5,6 @@ same rubric, question, reference and response give the same bytes. The answer un
 data: it stands between marks that it cannot forge.
 """
 
-import hashlib
 import re
 from string import Template
 from typing import NamedTuple
@@ -38,7 +37,7 @@ def item_id(question: str, reference: str | None, response: str) -> str:
     digest = _digest(question, reference, response)
     texts = [_letters(text) for text in (question, reference, response) if text]
     while any(digest[:8] in text for text in texts):
-        digest = hashlib.sha256(digest.encode()).hexdigest()
+        digest = _sha256(digest.encode())
     return digest[:8]
 
 
@@ -56,7 +55,7 @@ def render_messages(
     digest = _digest(question, reference, response)
     code = digest[8:24]
     while any(code in text for text in texts.values() if text):  # no chance, and no trust in it
-        digest = hashlib.sha256(digest.encode()).hexdigest()
+        digest = _sha256(digest.encode())
         code = digest[8:24]
     values = {
         "criteria": "\n".join(map(_told, rubric.criteria)),
@@ -78,11 +77,17 @@ def _letters(text: str) -> str:
 
 
 def _digest(question: str, reference: str | None, response: str) -> str:
-    sha = hashlib.sha256()
+    parts = []
     for text in (question, reference, response):
         data = b"" if text is None else text.encode("utf-8", "surrogatepass")
-        sha.update(f"{-1 if text is None else len(data)}:".encode() + data)
-    return sha.hexdigest()
+        parts.append(f"{-1 if text is None else len(data)}:".encode() + data)
+    return _sha256(b"".join(parts))
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib  # noqa: PLC0415  loads OpenSSL, and a hit renders no prompt
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def _marked(name: str, text: str | None, code: str) -> str:
