@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from cachedeval.engine.backend import Entry
-from cachedeval.engine.errors import InputError
+from cachedeval.backend import Backend, Entry, InputError
 from cachedeval_disk import damage, database, forks, locks, usage
 from cachedeval_disk.access import Access
 from cachedeval_disk.reader import Reader
@@ -16,7 +15,7 @@ from cachedeval_disk.reader import Reader
 __all__ = ["DiskBackend", "open_url"]
 
 
-class DiskBackend:
+class DiskBackend(Backend):
     """Keeps values in a folder, for any number of processes.
 
     Nothing is created before the first write or lease. A damaged database is replaced at the next

@@ -212,11 +212,11 @@ def test_context_variables_reach_steps() -> None:
     user = ContextVar("user", default="nobody")
 
     @node(version="1")
-    def sync(x: int) -> str:
+    def sync(_x: int) -> str:
         return user.get()
 
     @node(version="1")
-    async def asynchronous(x: int) -> str:
+    async def asynchronous(_x: int) -> str:
         return user.get()
 
     with Engine() as engine:
