@@ -29,7 +29,7 @@ from unittest.mock import patch
 import diskcache
 import xxhash
 
-from cachedeval.engine import reading, statmemo
+from cachedeval.engine import digest_cache, hashing
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.files import digest_files, manifest
 from cachedeval_disk import DiskBackend
@@ -172,9 +172,9 @@ def write(folder: Path, size: int) -> list[Path]:
 def hash_memory(blocks: list[bytes], threads: int) -> None:
     """Hash the blocks in chunks, by as many threads as the files are read with."""
     chunks = [
-        memoryview(block)[start : start + reading.CHUNK]
+        memoryview(block)[start : start + hashing.CHUNK]
         for block in blocks
-        for start in range(0, len(block), reading.CHUNK)
+        for start in range(0, len(block), hashing.CHUNK)
     ]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(xxhash.xxh3_128_digest, chunks))
@@ -195,11 +195,11 @@ def speed(folder: Path, size: int) -> None:
     """Print the digest's speed beside that of the bytes in memory, for one thread and for all."""
     paths = write(folder, size)
     blocks = [path.read_bytes() for path in paths]
-    for threads in sorted({1, reading.threads()}):
-        with patch.object(reading, "threads", return_value=threads):
+    for threads in sorted({1, hashing.threads()}):
+        with patch.object(hashing, "threads", return_value=threads):
             median = _medians(
                 {
-                    "memory": lambda: hash_memory(blocks, reading.threads()),
+                    "memory": lambda: hash_memory(blocks, hashing.threads()),
                     "folder": lambda: digest_files(paths),
                 }
             )
@@ -215,8 +215,8 @@ def unchanged(folder: Path) -> None:
     names = [f"file-{index}" for index in range(10)]
     for name in names:
         (folder / name).write_bytes(os.urandom(1 << 20))
-    time.sleep(statmemo.GRAIN_NS / 1e9)  # younger ones would be read
-    memo = statmemo.ProcessMemo()
+    time.sleep(digest_cache.GRAIN_NS / 1e9)  # younger ones would be read
+    memo = digest_cache.ProcessMemo()
     manifest(folder, names, memo=memo)
     median = _medians({"unchanged": lambda: manifest(folder, names, memo=memo)})
     print(f"unchanged: 10 files in {median['unchanged'] * 1e3:.3f} ms (goal {_GOAL_S * 1e3:.0f})")
@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     backends(given.rounds)
     with tempfile.TemporaryDirectory() as name:
-        print(f"\n{given.megabytes} MB in {_FILES} files, {reading.threads()} threads at most")
+        print(f"\n{given.megabytes} MB in {_FILES} files, {hashing.threads()} threads at most")
         speed(Path(name), given.megabytes << 20)
         unchanged(Path(name))
     return 0

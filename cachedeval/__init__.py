@@ -4,13 +4,12 @@ TYPE_CHECKING = False  # as in `typing`, which takes as long to import as the in
 if TYPE_CHECKING:
     from typing import Any
 
-    from cachedeval.engine.backend import Backend, Entry
+    from cachedeval.engine.backend import Backend, Entry, open_backend
     from cachedeval.engine.engine import Engine
     from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
     from cachedeval.engine.node import Call, Computed, Node, node
-    from cachedeval.engine.open import open_backend
-    from cachedeval.engine.outcome import Outcome
     from cachedeval.engine.resource import Handle, Resource
+    from cachedeval.engine.result import Outcome
     from cachedeval.evals.evaluator import AdapterEvaluator, OptimizedAdapterEvaluator
 
 __version__ = "0.1.0"
@@ -48,10 +47,10 @@ _HOMES = {
     "InputError": "cachedeval.engine.errors",
     "Node": "cachedeval.engine.node",
     "OptimizedAdapterEvaluator": "cachedeval.evals.evaluator",
-    "Outcome": "cachedeval.engine.outcome",
+    "Outcome": "cachedeval.engine.result",
     "Resource": "cachedeval.engine.resource",
     "node": "cachedeval.engine.node",
-    "open_backend": "cachedeval.engine.open",
+    "open_backend": "cachedeval.engine.backend",
 }
 
 

@@ -63,8 +63,8 @@ def _bytes(folder: Path) -> Steps:
     import diskcache
 
     from benchmarks import pipeline
-    from cachedeval.engine.call import recipe_of
-    from cachedeval.engine.recipe import key_of
+    from cachedeval.engine.keys import key_of
+    from cachedeval.engine.node import recipe_of
 
     cache = diskcache.Cache(str(folder), eviction_policy="none", cull_limit=0)
 

@@ -13,7 +13,7 @@ from cachedeval.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cachedeval.engine.reasons import Reason
+    from cachedeval.engine.explain import Reason
 
 __all__ = ["declare", "execute"]
 

@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachedeval.engine.executors import OnEnd
-from cachedeval.engine.forks import end_child
 from cachedeval.engine.inflight import InFlight, InFlightTable, current
+from cachedeval.engine.process import end_child
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.steps import complete, inputs_of
 

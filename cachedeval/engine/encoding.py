@@ -25,14 +25,14 @@ module and qualified name. Anything else raises `EncodingError`: never `repr`, `
 
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from cachedeval.engine.errors import EncodingError
-from cachedeval.engine.fields import extra_of, fields_of, refusal
+from cachedeval.engine.process import importing
 
 __all__ = [
     "ENCODERS",
@@ -42,7 +42,11 @@ __all__ = [
     "Output",
     "TooDeepError",
     "Typed",
+    "decode",
     "encode",
+    "extra_of",
+    "fields_of",
+    "refusal",
     "too_deep",
 ]
 
@@ -310,3 +314,185 @@ ENCODERS: Mapping[type, _Encoder] = _Encoders(
 )
 """By class, the function that appends the parts of a value's encoding; it may raise `EncodingError`
 and, for a value that contains itself, `RecursionError`."""
+
+
+# Which classes are plain data: their fields, and what to say of those that are not.
+
+
+_PLAIN = (str, bytes, int, float, list, tuple, set, frozenset, dict)
+
+
+def fields_of(cls: type) -> tuple[str, ...] | None:
+    """Return the fields of a dataclass, msgspec struct or named tuple; None for another class."""
+    if issubclass(cls, tuple):
+        return cast("tuple[str, ...] | None", getattr(cls, "_fields", None))
+    if issubclass(cls, _PLAIN):  # its content is no field
+        return None
+    if "__dataclass_fields__" in cls.__dict__:
+        with importing():
+            import dataclasses  # noqa: PLC0415  slow to import, and no built-in node needs it
+
+        return tuple(field.name for field in dataclasses.fields(cast("Any", cls)))
+    return cast("tuple[str, ...] | None", getattr(cls, "__struct_fields__", None))
+
+
+def extra_of(cls: type, names: tuple[str, ...]) -> Callable[[Any], Iterable[str]]:
+    """Return what tells the attributes that an instance has beside its fields."""
+    slots = {
+        slot
+        for base in cls.__mro__
+        for slot in _slots(base)
+        if slot not in {"__dict__", "__weakref__", *names}
+    }
+
+    def extra(instance: Any) -> Iterable[str]:
+        attributes = getattr(instance, "__dict__", None)
+        found = attributes.keys() - names if attributes else ()
+        return sorted([*found, *(slot for slot in slots if hasattr(instance, slot))])
+
+    return extra
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = cls.__dict__.get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def refusal(value: Any) -> str:
+    """Say why a value has no canonical encoding, and what to pass instead."""
+    cls = type(value)
+    name = cls.__qualname__
+    if hasattr(value, "__fspath__"):
+        return (
+            f"a path ({name}) names a place, not content: pass the text itself, or what is known "
+            'by its content, Resource("file", digest_file(path), lambda: path)'
+        )
+    if callable(value):
+        return f"a {name} is code, not data: pass plain data, or make a node of it"
+    plain = next((base.__name__ for base in _PLAIN if isinstance(value, base)), None)
+    hint = {
+        "Call": "give calls as arguments, or inside lists, tuples and dicts",
+        "Resource": "give resources as arguments, or inside lists, tuples and dicts",
+        "bytearray": "pass bytes(…)",
+        "memoryview": "pass bytes(…)",
+        "datetime": "pass .isoformat()",
+        "date": "pass .isoformat()",
+        "time": "pass .isoformat()",
+        "timedelta": "pass .total_seconds()",
+        "Decimal": "pass str(…)",
+        "Fraction": "pass str(…)",
+        "UUID": "pass str(…)",
+        "complex": "pass the pair of floats",
+        "ndarray": "pass .tolist(), or the bytes with shape and dtype",
+    }.get(name)
+    if hint is None and plain is not None:
+        hint = f"it is a {plain} and more: pass {plain}(…)"
+    if hint is None and hasattr(cls, "__dataclass_fields__"):
+        hint = "make it a dataclass too, as its base is: write @dataclass above it"
+    return f"a value of type {name} has no canonical encoding: " + (
+        hint
+        or "pass plain data: None, bool, int, float, str, bytes, list, tuple, dict, set, an enum, "
+        "a dataclass or a msgspec struct"
+    )
+
+
+# Reading the canonical encoding back; how it looks stands in `cachedeval.engine.encoding`.
+
+
+_DOUBLE = struct.Struct(">d")
+
+
+def decode(data: bytes) -> Any:
+    """Return the value of a canonical encoding; classes come back as `Typed` and `Member`.
+
+    Raises:
+        EncodingError: the bytes are no canonical encoding, or something stands behind it.
+        TooDeepError: the stack leaves too little room to read it.
+    """
+    try:
+        value, end = _take(data, 0)
+    except RecursionError:
+        raise TooDeepError("a canonical encoding is nested too deeply to be read") from None
+    except Exception as error:  # noqa: BLE001  the bytes may be anything
+        raise EncodingError(f"not a canonical encoding: {error}") from None
+    if end != len(data):
+        raise EncodingError(f"not a canonical encoding: {len(data) - end} bytes follow its end")
+    return value
+
+
+def _take_length(data: bytes, at: int) -> tuple[int, int]:
+    n = data[at]
+    return (n, at + 1) if n < LONG else (int.from_bytes(data[at + 1 : at + 9], "big"), at + 9)
+
+
+def _take_raw(data: bytes, at: int) -> tuple[bytes, int]:
+    n, at = _take_length(data, at)
+    if at + n > len(data):
+        raise IndexError(f"{n} bytes announced at {at}, {len(data) - at} left")
+    return data[at : at + n], at + n
+
+
+def _take_str(data: bytes, at: int) -> tuple[str, int]:
+    raw, at = _take_raw(data, at)
+    return raw.decode("utf-8", "surrogatepass"), at
+
+
+def _take_tagged_str(data: bytes, at: int) -> tuple[str, int]:
+    return _take_str(data, at + 1)
+
+
+def _take(data: bytes, at: int) -> tuple[Any, int]:  # noqa: C901, PLR0911, PLR0912  a case a tag
+    tag = data[at : at + 1]
+    at += 1
+    match tag:
+        case b"N":
+            return None, at
+        case b"T":
+            return True, at
+        case b"F":
+            return False, at
+        case b"i":
+            raw, at = _take_raw(data, at)
+            return int.from_bytes(raw, "big", signed=True), at
+        case b"f":
+            return _DOUBLE.unpack_from(data, at)[0], at + 8
+        case b"s":
+            return _take_str(data, at)
+        case b"b":
+            return _take_raw(data, at)
+        case b"l" | b"t" | b"S" | b"Z":
+            n, at = _take_length(data, at)
+            members = []
+            for _ in range(n):
+                member, at = _take(data, at)
+                members.append(member)
+            return {b"l": list, b"t": tuple, b"S": set, b"Z": frozenset}[tag](members), at
+        case b"d":
+            n, at = _take_length(data, at)
+            items = {}
+            for _ in range(n):
+                key, at = _take(data, at)
+                items[key], at = _take(data, at)
+            return items, at
+        case b"e":
+            kind, at = _take_tagged_str(data, at)
+            name, at = _take_tagged_str(data, at)
+            value, at = _take(data, at)
+            return Member(kind, name, value), at
+        case b"c":
+            kind, at = _take_tagged_str(data, at)
+            n, at = _take_length(data, at)
+            fields = {}
+            for _ in range(n):
+                name, at = _take_tagged_str(data, at)
+                fields[name], at = _take(data, at)
+            return Typed(kind, fields), at
+        case b"o":
+            digest, at = _take_tagged_str(data, at)
+            return Output(digest), at
+        case b"r":
+            label, at = _take_tagged_str(data, at)
+            digest, at = _take_tagged_str(data, at)
+            return Identified(label, digest), at
+        case _:
+            raise IndexError(f"no value has the tag {tag!r}")

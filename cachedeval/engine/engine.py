@@ -7,26 +7,24 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from cachedeval.engine import forks
-from cachedeval.engine.backend import Backend
-from cachedeval.engine.call import Call
-from cachedeval.engine.drift import Drift
+from cachedeval.engine import process
+from cachedeval.engine.backend import Backend, open_cache
 from cachedeval.engine.errors import CachedevalError, InputError
-from cachedeval.engine.open import open_cache
-from cachedeval.engine.outcome import MODES, CacheMode, OnOutcome, Outcome
-from cachedeval.engine.recipe import key_of
+from cachedeval.engine.keys import key_of
+from cachedeval.engine.node import Call
 from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import Resolution, resolve, resolve_alone
 from cachedeval.engine.resource import ResourcePool
-from cachedeval.engine.stats import Stats
+from cachedeval.engine.result import MODES, CacheMode, OnOutcome, Outcome, Stats
+from cachedeval.engine.source import Drift
 from cachedeval.engine.store import Store
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from cachedeval.engine.explain import Explanation
+    from cachedeval.engine.maintenance import PruneReport
     from cachedeval.engine.plan import Plan
-    from cachedeval.engine.prune import PruneReport
     from cachedeval.engine.runtime import Runtime
 
 __all__ = ["Engine"]
@@ -73,7 +71,7 @@ class Engine:
         self._runtime: Runtime | None = None
         self._closed = False
         self._drift = Drift()
-        forks.register(self)
+        process.register(self)
         # For whoever does not close: which records were used, a prune wants to know.
         weakref.finalize(self, self.store.flush)
 
@@ -158,8 +156,8 @@ class Engine:
         on_outcome: OnOutcome | None = None,
     ) -> list[Outcome]:
         """Do the same as `settle`, awaited."""
-        forks.import_logging()
-        with forks.importing():
+        process.import_logging()
+        with process.importing():
             import asyncio  # noqa: PLC0415  a run of hits has no need of it
 
         calls = list(calls)
@@ -170,7 +168,7 @@ class Engine:
 
     def plan(self, calls: Sequence[Call[Any]]) -> "Plan":
         """Say what a run would compute, and about what that costs; nothing runs or opens."""
-        with forks.importing():
+        with process.importing():
             from cachedeval.engine.plan import plan_of  # noqa: PLC0415  not to run
 
         return plan_of(resolve(list(calls), self.store.peek_many), self.store)
@@ -181,7 +179,7 @@ class Engine:
 
     def explain_many(self, calls: Sequence[Call[Any]]) -> "list[Explanation]":
         """Do the same as `explain` for many calls, reading the cache once."""
-        with forks.importing():
+        with process.importing():
             from cachedeval.engine.explain import Explainer  # noqa: PLC0415  not to run
 
         return Explainer(self.store).explain(list(calls))
@@ -204,8 +202,8 @@ class Engine:
             InputError: neither bound is given, or one is negative.
             BackendError: the cache cannot be read or written.
         """
-        with forks.importing():
-            from cachedeval.engine.prune import prune  # noqa: PLC0415  not to run
+        with process.importing():
+            from cachedeval.engine.maintenance import prune  # noqa: PLC0415  not to run
 
         self.store.flush()
         return prune(
@@ -245,7 +243,7 @@ class Engine:
     def forget_parent(self) -> None:
         """In a forked child: drop what the parent's threads do; what is stored stays usable."""
         self._lock = threading.Lock()
-        forks.leave_to_parent(self._runtime)
+        process.leave_to_parent(self._runtime)
         self._runtime = None
         self.stats.forget_parent()
         self.store.forget_parent()
@@ -324,8 +322,8 @@ class Engine:
             raise run.error
 
     def _started(self) -> "Runtime":
-        forks.import_logging()
-        with forks.importing():
+        process.import_logging()
+        with process.importing():
             from cachedeval.engine.runtime import Runtime  # noqa: PLC0415  nothing of this for hits
 
         with self._lock:

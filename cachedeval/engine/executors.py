@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from cachedeval.engine.forks import end_child
 from cachedeval.engine.inflight import InFlight, InFlightTable, current
 from cachedeval.engine.node import Node
+from cachedeval.engine.process import end_child
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.steps import run_batch, run_here
 

@@ -1,22 +1,24 @@
 """Why a call misses: the field-by-field difference from the nearest record of the same node."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
-from cachedeval.engine.call import Call
-from cachedeval.engine.decoding import decode
 from cachedeval.engine.difference import ABSENT, Difference, differences, short
-from cachedeval.engine.encoding import Identified, Output
-from cachedeval.engine.errors import EncodingError
-from cachedeval.engine.nearest import Index, Known
-from cachedeval.engine.recipe import Recipe, identity_recipe, key_of, read_recipe
+from cachedeval.engine.encoding import Identified, Output, decode, encode
+from cachedeval.engine.errors import BackendError, EncodingError
+from cachedeval.engine.keys import Recipe, identity_recipe, key_of, read_recipe
+from cachedeval.engine.node import Call
+from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import Resolution, graph_of, resolve
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.store import Store
 from cachedeval.engine.values import Codec
 
-__all__ = ["Explainer", "Explanation"]
+__all__ = ["Changed", "Explainer", "Explanation", "Index", "Known", "Reason", "reasons_of"]
+
 
 _SHOWN = 5
 """How many reasons are told for one explanation."""
@@ -25,6 +27,104 @@ _DEEP = 6
 """How many steps up an output's difference is followed."""
 
 _ANY = Codec()
+
+
+class Known(NamedTuple):
+    """A record, and what its recipe says."""
+
+    record: Record
+    recipe: Recipe
+    fields: dict[str, bytes]
+    """The encodings of its inputs."""
+
+
+class Index:
+    """All records of a store, read once.
+
+    Attributes:
+        unreadable: the keys of damaged records.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.unreadable: set[bytes] = set()
+        self._nodes: dict[str, list[Known]] = {}
+        self._sharing: dict[tuple[str, str, bytes], list[Known]] = {}
+        self._outputs: dict[str, list[Known]] = {}
+        try:
+            for entry, record in store.records():
+                if isinstance(record, Record):
+                    self._add(record)
+                else:
+                    self.unreadable.add(entry.key)
+        except BackendError:
+            return  # what was found by then is explained with
+
+    def nearest(self, recipe: bytes, among: Iterable[Known] | None = None) -> Known | None:
+        """Return the record of the same node that has the most inputs in common.
+
+        Args:
+            recipe: what is looked for; a record of itself counts.
+            among: where to look; by default all records of the node.
+        """
+        wanted = read_recipe(recipe)
+        fields = {name: encode(value) for name, value in wanted.inputs.items()}
+        if among is None:
+            among = self._candidates(wanted.node, fields)
+        found = [known for known in among if known.recipe.node == wanted.node]
+        return max(found, key=lambda known: _nearness(known, fields), default=None)
+
+    def with_output(self, digest: str) -> list[Known]:
+        """Return the records that hold an output."""
+        return self._outputs.get(digest, [])
+
+    def _candidates(self, node: str, fields: dict[str, bytes]) -> list[Known]:
+        shared: dict[int, tuple[int, Known]] = {}
+        for name, field in fields.items():
+            sharing = self._sharing.get((node, name, field), [])
+            if len(sharing) <= _COMMON:
+                for known in sharing:
+                    count = shared.get(id(known), (0, known))[0]
+                    shared[id(known)] = count + 1, known
+        if not shared:
+            return self._nodes.get(node, [])[-_AT_MOST:]
+        most = max(count for count, _ in shared.values())
+        return [known for count, known in shared.values() if count == most][-_AT_MOST:]
+
+    def _add(self, record: Record) -> None:
+        try:
+            recipe = read_recipe(record.recipe)
+            fields = {name: encode(value) for name, value in recipe.inputs.items()}
+        except EncodingError:
+            self.unreadable.add(key_of(record.recipe))
+            return
+        known = Known(record, recipe, fields)
+        self._nodes.setdefault(recipe.node, []).append(known)
+        self._outputs.setdefault(record.digest, []).append(known)
+        for name, field in fields.items():
+            self._sharing.setdefault((recipe.node, name, field), []).append(known)
+
+
+def _nearness(known: Known, fields: dict[str, bytes]) -> tuple[int, int, float]:
+    same, alike = 0, 0
+    for name, field in fields.items():
+        other = known.fields.get(name)
+        if other == field:
+            same += 1
+        elif other is not None:
+            alike += _shared_start(field, other) + _shared_start(field[::-1], other[::-1])
+    return same, alike, known.record.created
+
+
+def _shared_start(one: bytes, other: bytes) -> int:
+    """Return how many bytes two strings begin with alike."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 class Explanation(NamedTuple):
@@ -218,3 +318,162 @@ def _version(was: str, now: str) -> Difference:
         return Difference("its source", *(short(v).partition(":")[2] for v in (was, now)))
     told = ("by its source" if version.startswith("source:") else version for version in (was, now))
     return Difference("version", *told)
+
+
+# What a store holds, indexed to find the record that is nearest to a recipe.
+
+
+_COMMON = 500
+"""A field that so many records share does not tell which of them is near."""
+
+_AT_MOST = 200
+"""How many records are compared with a recipe, when nothing tells which of them is near."""
+
+
+# Explanations of many calls, told together: what misses for the same reason is one reason.
+
+
+_DIGEST = re.compile(r"(?<=:)([0-9a-f]{8})[0-9a-f]{24,}")
+
+
+class Changed(NamedTuple):
+    """A field in which calls differ from what is in the cache."""
+
+    where: str
+    was: str
+    now: str
+    values: int
+    """How many different changes of the field there are; the one told is the first."""
+
+    def __str__(self) -> str:
+        told = str(Difference(self.where, _short(self.was), _short(self.now)))
+        others = self.values - 1
+        return f"{told} (and {others} other change{'s'[: others > 1]})" if others else told
+
+
+class Reason(NamedTuple):
+    """Why so many calls of one node are not in the cache."""
+
+    node: str
+    calls: int
+    state: Literal["hit", "new", "changed", "waits", "failed"]
+    """`hit`: of calls that are in the cache, and have another output than was there before."""
+    changed: list[Changed]
+    waits_for: dict[str, int]
+    """Of `waits`: the nodes waited for, and how many of these calls wait for each."""
+    because: "list[Reason]"
+    """Of `changed` and `hit`: why the outputs that these calls are given are others."""
+
+    @property
+    def reason(self) -> str:
+        """The reason alone, in one line."""
+        match self.state:
+            case "new":
+                return "nothing of this step is in the cache yet"
+            case "waits":
+                return f"waits for {' and '.join(self.waits_for)}"
+            case "failed":
+                return "its inputs cannot be part of a key"
+            case "changed":
+                told = "; ".join(map(str, self.changed))
+                return told or "the nearest record cannot be read"
+            case "hit":
+                return f"another output: {'; '.join(map(str, self.changed))}"
+
+    def __str__(self) -> str:
+        lines = [f"{self.calls} {self.node}: {self.reason}"]
+        for cause in self.because:
+            first, *rest = str(cause).splitlines()
+            lines += [f"  because of {first}", *(f"  {line}" for line in rest)]
+        return "\n".join(lines)
+
+
+def reasons_of(explanations: Iterable[Explanation]) -> list[Reason]:
+    """Group explanations, and those of the calls that they wait for.
+
+    Calls of a node in which the same fields changed share a reason. What is waited for comes
+    before what waits, the commonest reason of a node first. Hits are left out.
+    """
+    groups: dict[tuple[str, ...], list[Explanation]] = {}
+    depths: dict[str, int] = {}
+    seen: dict[int, int] = {}
+    for explanation in explanations:
+        for each, depth in _all(explanation, seen):
+            if each.state == "hit":
+                continue
+            depths[each.node] = max(depth, depths.get(each.node, 0))
+            groups.setdefault(_kind(each), []).append(each)
+    found = [_reason(group) for group in groups.values()]
+    return sorted(found, key=lambda reason: (depths[reason.node], reason.node, -reason.calls))
+
+
+def _kind(explanation: Explanation) -> tuple[str, ...]:
+    """Return what explanations that are told together have in common."""
+    fields = sorted({difference.where for difference in explanation.differences})
+    return explanation.node, explanation.state, *fields
+
+
+def _all(explanation: Explanation, seen: dict[int, int]) -> Iterator[tuple[Explanation, int]]:
+    """Yield an explanation and those above it, each once, with how deep it stands in the graph.
+
+    Equal explanations may be of different calls: it is the object that tells them apart.
+    """
+    if id(explanation) in seen:
+        return
+    depth = 0
+    for above in explanation.upstream:
+        yield from _all(above, seen)
+        depth = max(depth, seen[id(above)] + 1)
+    seen[id(explanation)] = depth
+    yield explanation, depth
+
+
+def _reason(group: list[Explanation]) -> Reason:
+    first = group[0]
+    return Reason(
+        first.node,
+        len(group),
+        first.state,
+        [_changed(where, group) for where in _fields(first)],
+        dict(Counter(name for each in group for name in _waits_for(each))),
+        _because(group),
+    )
+
+
+def _because(group: list[Explanation]) -> list[Reason]:
+    if group[0].state not in ("changed", "hit"):
+        return []
+    causes: dict[tuple[str, ...], list[Explanation]] = {}
+    for above in (above for each in group for above in each.upstream):
+        if above.state == "hit" and above.differences:
+            causes.setdefault(_kind(above), []).append(above)
+    return sorted(map(_reason, causes.values()), key=lambda cause: (cause.node, -cause.calls))
+
+
+def _waits_for(explanation: Explanation) -> list[str]:
+    """Return the nodes that a call waits for; those that they wait for themselves go unsaid."""
+    if explanation.state != "waits":
+        return []
+    above = {each.node: each for each in explanation.upstream}
+    indirect = {further.node for each in above.values() for further in each.upstream}
+    return [name for name in above if name not in indirect]
+
+
+def _fields(explanation: Explanation) -> list[str]:
+    return list(dict.fromkeys(difference.where for difference in explanation.differences))
+
+
+def _changed(where: str, group: list[Explanation]) -> Changed:
+    values = dict.fromkeys(
+        (difference.was, difference.now)
+        for each in group
+        for difference in each.differences
+        if difference.where == where
+    )
+    was, now = next(iter(values))
+    return Changed(where, was, now, len(values))
+
+
+def _short(told: str) -> str:
+    """Return a value with its digests shortened: in full they are for programs."""
+    return _DIGEST.sub(r"\1…", told)

@@ -1,7 +1,7 @@
 """Identifies files by their content, and reads as few of them as can be.
 
-How a file is read and what its digest means stands in `cachedeval.engine.reading`, when a digest
-that is remembered is good in `cachedeval.engine.statmemo`, and which files of the Hugging Face
+How a file is read and what its digest means stands in `cachedeval.engine.hashing`, when a digest
+that is remembered is good in `cachedeval.engine.digest_cache`, and which files of the Hugging Face
 cache need no reading in `cachedeval.engine.hub`. A large file there is known by the SHA-256 that
 the cache names it by, elsewhere by its xxh3. So a model copied out of that cache counts as
 another one: its results are computed once more, which is slow but never wrong.
@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cachedeval.engine import hub, reading, statmemo
-from cachedeval.engine.digest import digest_bytes
+from cachedeval.engine import digest_cache, hashing, hub
+from cachedeval.engine.hashing import digest_bytes
 
 __all__ = ["FileEntry", "digest_file", "digest_files", "manifest", "manifest_digest"]
 
@@ -41,7 +41,7 @@ class _Seen(NamedTuple):
     """Known without reading or remembering."""
 
 
-def digest_file(path: AnyPath, *, memo: statmemo.Memo | None = None) -> str:
+def digest_file(path: AnyPath, *, memo: digest_cache.Memo | None = None) -> str:
     """Return the digest of a file's content; links are followed.
 
     Args:
@@ -54,13 +54,13 @@ def digest_file(path: AnyPath, *, memo: statmemo.Memo | None = None) -> str:
     return digest_files([path], memo=memo)[0]
 
 
-def digest_files(paths: Sequence[AnyPath], *, memo: statmemo.Memo | None = None) -> list[str]:
+def digest_files(paths: Sequence[AnyPath], *, memo: digest_cache.Memo | None = None) -> list[str]:
     """Return the files' digests in their order, as `digest_file` does, with one look-up for all."""
     return [digest for _, digest in _identify([Path(path) for path in paths], memo)]
 
 
 def manifest(
-    root: AnyPath, relative_paths: Iterable[str], *, memo: statmemo.Memo | None = None
+    root: AnyPath, relative_paths: Iterable[str], *, memo: digest_cache.Memo | None = None
 ) -> list[FileEntry]:
     """Return an entry for each of the files below `root`, sorted by path.
 
@@ -85,7 +85,7 @@ def manifest_digest(entries: Iterable[FileEntry]) -> str:
     return digest_bytes(parts)
 
 
-def _identify(paths: list[Path], memo: statmemo.Memo | None) -> list[tuple[int, str]]:
+def _identify(paths: list[Path], memo: digest_cache.Memo | None) -> list[tuple[int, str]]:
     """Return the size and digest of each file."""
     real: dict[Path, Path] = {}
     seen = [_look(path, real) for path in paths]
@@ -104,7 +104,7 @@ def _identify(paths: list[Path], memo: statmemo.Memo | None) -> list[tuple[int, 
 
 
 def _look(path: Path, real: dict[Path, Path]) -> _Seen:
-    status = reading.stat_file(path)
+    status = hashing.stat_file(path)
     try:
         link = path.lstat()
         sha256 = hub.blob_sha256(path, real) if stat.S_ISLNK(link.st_mode) else None
@@ -116,16 +116,16 @@ def _look(path: Path, real: dict[Path, Path]) -> _Seen:
     return _Seen(path, "sha256", status, f"sha256:{sha256}" if untouched else None)
 
 
-def _recall(seen: list[_Seen], memo: statmemo.Memo) -> dict[Path, str]:
+def _recall(seen: list[_Seen], memo: digest_cache.Memo) -> dict[Path, str]:
     now_ns = time.time_ns()
     asked = {
-        each.path: (each, statmemo.entry(each.kind, each.status)[0])
+        each.path: (each, digest_cache.entry(each.kind, each.status)[0])
         for each in seen
-        if not statmemo.is_young(each.status, now_ns)
+        if not digest_cache.is_young(each.status, now_ns)
     }
     held = memo.get_many([key for _, key in asked.values()]) if asked else {}
     digests = {
-        path: statmemo.recalled(each.kind, each.status, held.get(key))
+        path: digest_cache.recalled(each.kind, each.status, held.get(key))
         for path, (each, key) in asked.items()
     }
     return {path: digest for path, digest in digests.items() if digest}
@@ -134,9 +134,9 @@ def _recall(seen: list[_Seen], memo: statmemo.Memo) -> dict[Path, str]:
 def _read(each: _Seen, read: dict[bytes, bytes]) -> tuple[int, str]:
     """Return the size and the digest of a file; add to `read` what may be remembered of it."""
     now_ns = time.time_ns()
-    digest_of = reading.sha256_digest if each.kind == "sha256" else reading.content_digest
+    digest_of = hashing.sha256_digest if each.kind == "sha256" else hashing.content_digest
     digest, status = digest_of(each.path)
-    if not statmemo.is_young(status, now_ns):
-        key, value = statmemo.entry(each.kind, status, digest)
+    if not digest_cache.is_young(status, now_ns):
+        key, value = digest_cache.entry(each.kind, status, digest)
         read[key] = value
     return status.st_size, digest

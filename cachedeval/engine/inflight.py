@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from cachedeval.engine.call import Call, describe
 from cachedeval.engine.errors import CachedevalError
+from cachedeval.engine.node import Call, describe
 
 if TYPE_CHECKING:
-    from cachedeval.engine.outcome import CacheMode, Outcome
     from cachedeval.engine.record import Record
+    from cachedeval.engine.result import CacheMode, Outcome
     from cachedeval.engine.scheduler import Run, Scheduler
 
 __all__ = ["InFlight", "InFlightTable", "Waiter", "current"]

@@ -10,10 +10,10 @@ from itertools import islice
 from typing import NamedTuple
 
 from cachedeval.engine.inflight import InFlight
+from cachedeval.engine.keys import key_of
 from cachedeval.engine.log import logger
-from cachedeval.engine.outcome import Outcome, Unreadable
-from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
+from cachedeval.engine.result import Outcome, Unreadable
 from cachedeval.engine.store import Store
 
 __all__ = ["LeaseQueue", "Wave", "unreadable"]

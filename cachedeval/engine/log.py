@@ -5,7 +5,7 @@ Importing `logging` takes as long as all else of a small run, and most runs have
 
 from typing import TYPE_CHECKING
 
-from cachedeval.engine.forks import import_logging
+from cachedeval.engine.process import import_logging
 
 if TYPE_CHECKING:
     import logging

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from cachedeval.engine.errors import BackendError, EncodingError
-from cachedeval.engine.recipe import node_of
+from cachedeval.engine.keys import node_of
 from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import Resolution
 from cachedeval.engine.store import Store

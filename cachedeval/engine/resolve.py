@@ -7,11 +7,11 @@ event loop, no thread and no lease.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cachedeval.engine.call import Call, recipe_of
 from cachedeval.engine.errors import EncodingError
-from cachedeval.engine.outcome import Outcome, Unreadable
-from cachedeval.engine.recipe import key_of
+from cachedeval.engine.keys import key_of
+from cachedeval.engine.node import Call, recipe_of
 from cachedeval.engine.record import Record
+from cachedeval.engine.result import Outcome, Unreadable
 
 __all__ = ["Resolution", "graph_of", "resolve", "resolve_alone"]
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from cachedeval.engine import forks
-from cachedeval.engine.digest import digest_identity
+from cachedeval.engine import process
 from cachedeval.engine.encoding import Identified, encode
+from cachedeval.engine.hashing import digest_identity
 from cachedeval.engine.log import logger
 
 __all__ = ["Handle", "Resource", "ResourcePool"]
@@ -133,7 +133,7 @@ class ResourcePool:
     def forget_parent(self) -> None:
         """In a forked child: open what is needed anew, as a connection or a device is not shared."""
         self._lock = threading.Lock()
-        forks.leave_to_parent(self._open)
+        process.leave_to_parent(self._open)
         self._open = {}
 
     def _enter(self, resource: Resource[Any]) -> _Open:

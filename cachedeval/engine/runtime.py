@@ -9,18 +9,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from cachedeval.engine import forks
-from cachedeval.engine.call import Call, describe, substitute
+from cachedeval.engine import process
 from cachedeval.engine.encoding import Identified, encode
 from cachedeval.engine.errors import CachedevalError
 from cachedeval.engine.executors import Executor, SerialExecutor, ThreadExecutor
 from cachedeval.engine.inflight import InFlight, InFlightTable, Waiter
+from cachedeval.engine.keys import identity_recipe, key_of
 from cachedeval.engine.log import logger
-from cachedeval.engine.node import Node
-from cachedeval.engine.outcome import State
-from cachedeval.engine.recipe import identity_recipe, key_of
+from cachedeval.engine.node import Call, Node, describe, substitute
 from cachedeval.engine.record import Record
 from cachedeval.engine.resource import Resource, ResourcePool
+from cachedeval.engine.result import State
 from cachedeval.engine.scheduler import Run, Scheduler
 from cachedeval.engine.store import Store
 
@@ -150,7 +149,7 @@ class Runtime:
                 return serial
             if node.is_async:
                 if self._loop is None:
-                    with forks.importing():
+                    with process.importing():
                         from cachedeval.engine.aio import EventLoopExecutor  # noqa: PLC0415
 
                     self._loop = EventLoopExecutor(self.table, self.pool, self.ended)

@@ -18,14 +18,14 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-from cachedeval.engine.call import Call, describe, recipe_of
 from cachedeval.engine.errors import CachedevalError, EncodingError, MissingError
 from cachedeval.engine.inflight import InFlight, Waiter, current
-from cachedeval.engine.interrupts import Interrupts
+from cachedeval.engine.keys import key_of
 from cachedeval.engine.leases import LeaseQueue, unreadable
-from cachedeval.engine.outcome import CacheMode, OnOutcome, Outcome, State
-from cachedeval.engine.recipe import key_of
+from cachedeval.engine.node import Call, describe, recipe_of
+from cachedeval.engine.process import Interrupts
 from cachedeval.engine.resolve import Resolution
+from cachedeval.engine.result import CacheMode, OnOutcome, Outcome, State
 from cachedeval.engine.steps import run_here
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from cachedeval.engine.errors import InputError
-from cachedeval.engine.forks import importing
+from cachedeval.engine.process import importing
 
 if TYPE_CHECKING:
     import inspect

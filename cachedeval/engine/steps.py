@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cachedeval.engine.call import recipe_of, substitute
 from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
 from cachedeval.engine.inflight import InFlight
-from cachedeval.engine.node import Computed, Node
-from cachedeval.engine.recipe import OUTSIDE, read_recipe
+from cachedeval.engine.keys import OUTSIDE, read_recipe
+from cachedeval.engine.node import Computed, Node, recipe_of, substitute
 from cachedeval.engine.record import Damaged, Record, seal, unseal, write_notes
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.values import payload_digest

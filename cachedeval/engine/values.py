@@ -16,10 +16,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cachedeval.engine.decoding import decode
-from cachedeval.engine.encoding import Member, Typed, encode, too_deep
+from cachedeval.engine.encoding import Member, Typed, decode, encode, too_deep
 from cachedeval.engine.errors import EncodingError
-from cachedeval.engine.forks import importing
+from cachedeval.engine.process import importing
 
 __all__ = ["Codec", "payload_digest"]
 

@@ -9,10 +9,10 @@ numbered checkpoints. Imports nothing of mlx_lm.
 from pathlib import Path
 from typing import Any
 
+from cachedeval.engine.digest_cache import Memo
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.files import manifest
-from cachedeval.engine.reading import shown
-from cachedeval.engine.statmemo import Memo
+from cachedeval.engine.hashing import shown
 from cachedeval.evals.models import read_json_object
 
 __all__ = ["adapter_identity", "adapter_settings", "resolve_adapter"]

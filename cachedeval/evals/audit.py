@@ -13,10 +13,10 @@ import msgspec
 from cachedeval.engine.difference import Difference, differences
 from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import InputError
+from cachedeval.engine.keys import key_of
 from cachedeval.engine.node import Call
-from cachedeval.engine.outcome import Outcome
-from cachedeval.engine.recipe import key_of
 from cachedeval.engine.resolve import resolve
+from cachedeval.engine.result import Outcome
 from cachedeval.evals.evaluator import AdapterEvaluator
 from cachedeval.evals.watch import OnProgress, Progress
 

@@ -20,7 +20,7 @@ import xxhash
 
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import EncodingError, InputError
-from cachedeval.engine.reading import shown
+from cachedeval.engine.hashing import shown
 
 __all__ = ["Question", "read_questions"]
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cachedeval import __version__
-from cachedeval.engine.contents import disk_folder
+from cachedeval.engine.backend import open_backend
+from cachedeval.engine.digest_cache import StoreMemo
 from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import CachedevalError, InputError
-from cachedeval.engine.memo import StoreMemo
-from cachedeval.engine.open import open_backend
+from cachedeval.engine.maintenance import disk_folder
 from cachedeval.evals.evaluator import DEFAULT_JUDGE
 from cachedeval.evals.models import model_files, read_json_object, resolve_model
 from cachedeval.evals.proofs import BATCH_SIZE, Proofs

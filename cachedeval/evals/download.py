@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from cachedeval.engine.errors import CachedevalError, InputError
-from cachedeval.engine.reading import shown
+from cachedeval.engine.hashing import shown
 
 __all__ = ["FETCH_PATTERNS", "FetchError", "cached_snapshot", "fetch_snapshot", "hub_folder"]
 

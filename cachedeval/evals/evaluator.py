@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cachedeval.engine.backend import Backend
+from cachedeval.engine.digest_cache import Memo, ProcessMemo, StoreMemo
 from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import InputError, MissingError
-from cachedeval.engine.memo import StoreMemo
 from cachedeval.engine.node import Call
-from cachedeval.engine.outcome import Outcome
-from cachedeval.engine.statmemo import Memo, ProcessMemo
+from cachedeval.engine.result import Outcome
 from cachedeval.evals.dataset import read_questions
 from cachedeval.evals.items import Subject, read_item
 from cachedeval.evals.judging.judges import open_judge
@@ -24,8 +23,8 @@ from cachedeval.evals.watch import OnProgress, Progress, Watch
 
 if TYPE_CHECKING:
     from cachedeval.engine.explain import Explanation
-    from cachedeval.engine.outcome import CacheMode
     from cachedeval.engine.plan import Plan
+    from cachedeval.engine.result import CacheMode
     from cachedeval.evals.judging.judge import Judge
 
 __all__ = ["BASE", "DEFAULT_JUDGE", "AdapterEvaluator", "OptimizedAdapterEvaluator"]

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from cachedeval.engine.node import Call
-from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.resource import Resource
+from cachedeval.engine.result import Outcome
 from cachedeval.evals.dataset import Question
 from cachedeval.evals.generation import AdapterError, Generation, generation
 from cachedeval.evals.judging.judge import Bench, Judge

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cachedeval.engine.contents import inputs_of, summary, value_of
 from cachedeval.engine.errors import EncodingError
+from cachedeval.engine.maintenance import inputs_of, summary, value_of
 from cachedeval.engine.record import Record
 from cachedeval.evals.generation import generation
 
@@ -16,7 +16,7 @@ def summarise(node: str, record: Record) -> str:
     """Return question and answer, a verdict's scores, or what else a record holds.
 
     Args:
-        node: the step's name, as `cachedeval.engine.contents` lists it.
+        node: the step's name, as `cachedeval.engine.maintenance` lists it.
         record: its result.
     """
     try:

@@ -22,10 +22,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from cachedeval.engine.digest_cache import Memo
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.files import manifest
-from cachedeval.engine.reading import read_bytes, shown
-from cachedeval.engine.statmemo import Memo
+from cachedeval.engine.hashing import read_bytes, shown
 from cachedeval.evals.download import cached_snapshot, fetch_snapshot, hub_folder
 
 __all__ = ["model_files", "model_identity", "read_json_object", "resolve_model"]

@@ -12,9 +12,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cachedeval.engine.call import Call, recipe_of
-from cachedeval.engine.node import node
-from cachedeval.engine.recipe import key_of
+from cachedeval.engine.keys import key_of
+from cachedeval.engine.node import Call, node, recipe_of
 from cachedeval.engine.resolve import resolve_alone
 from cachedeval.engine.resource import Handle, Resource
 from cachedeval.engine.store import Store

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cachedeval.engine.explain import Explanation
-    from cachedeval.engine.reasons import Reason
+    from cachedeval.engine.explain import Explanation, Reason
 
 __all__ = ["PARSING", "reasons_of", "step_of"]
 
@@ -29,15 +28,15 @@ def step_of(node: str) -> str:
 
 
 def reasons_of(explanations: "Iterable[Explanation]") -> "list[Reason]":
-    """Group explanations by reason, as `cachedeval.engine.reasons` does, named by step.
+    """Group explanations by reason, as `cachedeval.engine.explain` does, named by step.
 
     A node that only waits for another node of its own step is left out.
     """
-    from cachedeval.engine import reasons  # noqa: PLC0415  a run needs `step_of` alone
+    from cachedeval.engine import explain  # noqa: PLC0415  a run needs `step_of` alone
 
     return [
         _named(reason)
-        for reason in reasons.reasons_of(explanations)
+        for reason in explain.reasons_of(explanations)
         if not (
             reason.state == "waits" and {*map(step_of, reason.waits_for)} == {step_of(reason.node)}
         )

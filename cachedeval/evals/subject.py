@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cachedeval.engine.digest_cache import Memo
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.installed import versions
 from cachedeval.engine.resource import Resource
-from cachedeval.engine.statmemo import Memo
 from cachedeval.engine.store import Store
 from cachedeval.evals.adapters import adapter_identity, resolve_adapter
 from cachedeval.evals.generation import AdapterResource

@@ -7,9 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cachedeval.engine.node import Call
-from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.resolve import graph_of
-from cachedeval.engine.stats import NodeStats, Stats
+from cachedeval.engine.result import NodeStats, Outcome, Stats
 from cachedeval.evals.generation import generation
 from cachedeval.evals.judging.judge import Judge
 from cachedeval.evals.judging.money import TOKENS, usd
@@ -17,7 +16,7 @@ from cachedeval.evals.steps import PARSING, step_of
 from cachedeval.evals.subject import LocalModel
 
 if TYPE_CHECKING:
-    from cachedeval.engine.outcome import OnOutcome
+    from cachedeval.engine.result import OnOutcome
 
 __all__ = ["OnProgress", "Progress", "Watch"]
 

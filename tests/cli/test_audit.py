@@ -6,7 +6,7 @@ import msgspec
 from support.evaluation import JUDGE, QUESTIONS, Evaluation
 
 from cachedeval import open_backend
-from cachedeval.engine.recipe import node_of
+from cachedeval.engine.keys import node_of
 from cachedeval.engine.record import seal, unseal
 from cachedeval.engine.values import payload_digest
 from cachedeval.evals.generation import Generation, generation

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cachedeval import Call, Engine, InputError, Node, node
-from cachedeval.engine.captured import only_written
+from cachedeval.engine.closure import only_written
 
 SCALE = 2
 TABLE = {"a": 1}

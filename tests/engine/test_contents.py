@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from cachedeval import Computed, Engine, node
-from cachedeval.engine.contents import (
+from cachedeval.engine.digest_cache import StoreMemo
+from cachedeval.engine.maintenance import (
     contents_of,
     disk_folder,
     identity_of,
@@ -17,7 +18,6 @@ from cachedeval.engine.contents import (
     lines_of,
     summary,
 )
-from cachedeval.engine.memo import StoreMemo
 from cachedeval.engine.resource import Handle, Resource
 from cachedeval_memory import MemoryBackend
 

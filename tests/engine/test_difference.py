@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from support.plain import VALUES, Colour, alike
 
-from cachedeval.engine.decoding import decode
 from cachedeval.engine.difference import ABSENT, differences, short
-from cachedeval.engine.encoding import Identified, Member, Output, Typed, encode
+from cachedeval.engine.encoding import Identified, Member, Output, Typed, decode, encode
 
 
 def told(was: Any, now: Any) -> list[str]:

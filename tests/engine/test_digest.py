@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from cachedeval.engine.digest import digest_bytes, digest_identity
+from cachedeval.engine.hashing import digest_bytes, digest_identity
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.plain import NEAR, VALUES, Access, Colour, Level, Old, Pair, Point, Slim, alike
 
-from cachedeval.engine.decoding import decode
-from cachedeval.engine.encoding import Identified, Output, encode
+from cachedeval.engine.encoding import Identified, Output, decode, encode
 from cachedeval.engine.errors import EncodingError
 
 

@@ -8,8 +8,8 @@ import pytest
 from support.faulty import FaultyBackend
 
 from cachedeval import Call, Engine, Resource, node
-from cachedeval.engine.call import recipe_of
-from cachedeval.engine.recipe import key_of
+from cachedeval.engine.keys import key_of
+from cachedeval.engine.node import recipe_of
 from cachedeval.engine.resource import Handle
 
 

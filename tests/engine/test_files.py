@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from support.hub_cache import add_snapshot
 
-from cachedeval.engine import files, reading, statmemo
-from cachedeval.engine.digest import digest_bytes
+from cachedeval.engine import digest_cache, files, hashing
 from cachedeval.engine.errors import InputError
+from cachedeval.engine.hashing import digest_bytes
 
 
-class CountingMemo(statmemo.ProcessMemo):
+class CountingMemo(digest_cache.ProcessMemo):
     """A memo that counts the calls."""
 
     def __init__(self) -> None:
@@ -40,20 +40,20 @@ def memo() -> CountingMemo:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are read, in order."""
     names: list[str] = []
-    read = reading._read_steady
+    read = hashing._read_steady
 
     def noted(path: Path, how: Callable[[int, int], Any]) -> tuple[Any, os.stat_result]:
         names.append(path.name)
         return read(path, how)
 
-    monkeypatch.setattr(reading, "_read_steady", noted)
+    monkeypatch.setattr(hashing, "_read_steady", noted)
     return names
 
 
 @pytest.fixture
 def old(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make files old as soon as they are written, so that a test need not wait."""
-    monkeypatch.setattr(statmemo, "GRAIN_NS", 0)
+    monkeypatch.setattr(digest_cache, "GRAIN_NS", 0)
 
 
 @pytest.mark.usefixtures("old")
@@ -84,7 +84,7 @@ def test_a_young_file_is_neither_remembered_nor_recalled(
     assert (memo.gets, memo.puts, reads) == ([], [], ["file"] * 2)
 
     clock = time.time_ns
-    monkeypatch.setattr(time, "time_ns", lambda: clock() + statmemo.GRAIN_NS)  # it grows old
+    monkeypatch.setattr(time, "time_ns", lambda: clock() + digest_cache.GRAIN_NS)  # it grows old
     for _ in range(2):
         assert files.digest_file(path, memo=memo) == digest_bytes(b"one")
     assert (memo.gets, memo.puts, reads) == ([1, 1], [1], ["file"] * 3)
@@ -123,10 +123,10 @@ def test_changed_twice_within_the_grain_is_seen(
     path = tmp_path / "file"
     path.write_bytes(b"one")
     status = path.stat()
-    key, value = statmemo.entry("content", status, digest_bytes(b"stale"))
+    key, value = digest_cache.entry("content", status, digest_bytes(b"stale"))
     memo.put_many({key: value})
     assert files.digest_file(path, memo=memo) == digest_bytes(b"stale")  # were there no rule
-    monkeypatch.setattr(statmemo, "GRAIN_NS", 2_000_000_000)
+    monkeypatch.setattr(digest_cache, "GRAIN_NS", 2_000_000_000)
     assert files.digest_file(path, memo=memo) == digest_bytes(b"one")
 
 
@@ -188,7 +188,7 @@ def test_what_was_read_before_a_failure_is_remembered(
 ) -> None:
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "b").write_bytes(b"b")
-    digest_of = reading.content_digest
+    digest_of = hashing.content_digest
 
     def failing(path: Path) -> tuple[str, os.stat_result]:
         if path.name == "b":
@@ -197,7 +197,7 @@ def test_what_was_read_before_a_failure_is_remembered(
         return digest_of(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "content_digest", failing)
+        patch.setattr(hashing, "content_digest", failing)
         with pytest.raises(InputError):
             files.manifest(tmp_path, ["a", "b"], memo=memo)
     files.manifest(tmp_path, ["a", "b"], memo=memo)

@@ -11,8 +11,8 @@ from support.faulty import FaultyBackend
 
 from cachedeval import Engine, node
 from cachedeval.backend import Backend, Entry
-from cachedeval.engine.call import recipe_of
-from cachedeval.engine.recipe import key_of
+from cachedeval.engine.keys import key_of
+from cachedeval.engine.node import recipe_of
 from cachedeval_memory import MemoryBackend
 
 

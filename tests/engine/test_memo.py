@@ -1,8 +1,8 @@
 from pathlib import Path
 
+from cachedeval.engine.backend import NothingBackend
+from cachedeval.engine.digest_cache import StoreMemo
 from cachedeval.engine.engine import Engine
-from cachedeval.engine.memo import StoreMemo
-from cachedeval.engine.nothing import NothingBackend
 from cachedeval.engine.store import Store
 from cachedeval_memory.backend import MemoryBackend
 

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from cachedeval import Engine, InputError, node, open_backend
+from cachedeval.engine.backend import GROUP, NothingBackend
 from cachedeval.engine.errors import BackendError
-from cachedeval.engine.nothing import NothingBackend
-from cachedeval.engine.open import GROUP
 from cachedeval_memory import MemoryBackend
 
 

@@ -9,7 +9,7 @@ from support.faulty import FaultyBackend
 
 from cachedeval import Engine, Entry, InputError, node
 from cachedeval.engine.errors import BackendError
-from cachedeval.engine.prune import choose
+from cachedeval.engine.maintenance import choose
 
 NOW = 1_000_000.0
 

@@ -8,75 +8,75 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from cachedeval.engine import reading
-from cachedeval.engine.digest import digest_bytes
+from cachedeval.engine import hashing
 from cachedeval.engine.errors import InputError
+from cachedeval.engine.hashing import digest_bytes
 
 
 def tree(data: bytes) -> str:
     """The definition of `xxh3t`, spelled out."""
-    chunks = [data[i : i + reading.CHUNK] for i in range(0, len(data), reading.CHUNK)]
+    chunks = [data[i : i + hashing.CHUNK] for i in range(0, len(data), hashing.CHUNK)]
     leaves = b"".join(xxhash.xxh3_128_digest(chunk) for chunk in chunks)
     return "xxh3t:" + xxhash.xxh3_128_hexdigest(leaves + len(data).to_bytes(8, "little"))
 
 
-@pytest.mark.parametrize("size", [0, 1, 511 << 10, (512 << 10) + 1, reading.CHUNK])
+@pytest.mark.parametrize("size", [0, 1, 511 << 10, (512 << 10) + 1, hashing.CHUNK])
 def test_a_file_of_one_chunk_has_the_digest_of_its_bytes(tmp_path: Path, size: int) -> None:
     data = os.urandom(size)
     path = tmp_path / "file"
     path.write_bytes(data)
-    digest, status = reading.content_digest(path)
+    digest, status = hashing.content_digest(path)
     assert digest == digest_bytes(data)
     assert status.st_size == size
-    assert reading.read_bytes(path) == data
+    assert hashing.read_bytes(path) == data
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize("extra", [1, reading.CHUNK, 2 * reading.CHUNK + 12345])
+@pytest.mark.parametrize("extra", [1, hashing.CHUNK, 2 * hashing.CHUNK + 12345])
 def test_a_large_file_has_the_digest_of_its_tree(
     tmp_path: Path, extra: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "threads", lambda: threads)
-    data = os.urandom(reading.CHUNK + extra)
+    monkeypatch.setattr(hashing, "threads", lambda: threads)
+    data = os.urandom(hashing.CHUNK + extra)
     path = tmp_path / "file"
     path.write_bytes(data)
-    assert reading.content_digest(path)[0] == tree(data)
-    assert reading.sha256_digest(path)[0] == f"sha256:{hashlib.sha256(data).hexdigest()}"
+    assert hashing.content_digest(path)[0] == tree(data)
+    assert hashing.sha256_digest(path)[0] == f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def test_the_tree_is_pinned(tmp_path: Path) -> None:
     path = tmp_path / "zeros"
     with path.open("wb") as file:
-        file.truncate(3 * reading.CHUNK + 5)
-    assert reading.content_digest(path)[0] == "xxh3t:c430a24cebc8bc55ac3af8c7e8c00feb"
+        file.truncate(3 * hashing.CHUNK + 5)
+    assert hashing.content_digest(path)[0] == "xxh3t:c430a24cebc8bc55ac3af8c7e8c00feb"
 
 
 def test_every_byte_of_a_large_file_counts(tmp_path: Path) -> None:
-    data = bytearray(2 * reading.CHUNK + 100)
+    data = bytearray(2 * hashing.CHUNK + 100)
     path = tmp_path / "file"
     digests = set()
-    places = [0, reading.CHUNK - 1, reading.CHUNK, 2 * reading.CHUNK, len(data) - 1]
+    places = [0, hashing.CHUNK - 1, hashing.CHUNK, 2 * hashing.CHUNK, len(data) - 1]
     for place in places:
         data[place] ^= 1
         path.write_bytes(data)
         data[place] ^= 1
-        digests.add(reading.content_digest(path)[0])
+        digests.add(hashing.content_digest(path)[0])
     path.write_bytes(data)
-    digests.add(reading.content_digest(path)[0])
+    digests.add(hashing.content_digest(path)[0])
     path.write_bytes(data + b"\0")
-    digests.add(reading.content_digest(path)[0])
+    digests.add(hashing.content_digest(path)[0])
     assert len(digests) == len(places) + 2
 
 
 @pytest.fixture
 def slow_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    read_into = reading._read_into
+    read_into = hashing._read_into
 
     def slowly(descriptor: int, buffer: memoryview, offset: int) -> int:
         time.sleep(0.002)
         return read_into(descriptor, buffer, offset)
 
-    monkeypatch.setattr(reading, "_read_into", slowly)
+    monkeypatch.setattr(hashing, "_read_into", slowly)
 
 
 @pytest.mark.usefixtures("slow_reads")
@@ -99,7 +99,7 @@ def test_a_file_that_never_stops_changing_is_an_error_that_names_it(
     writer.start()
     try:
         with pytest.raises(InputError, match=r"weights\.safetensors: changes while it is read"):
-            reading.content_digest(path)
+            hashing.content_digest(path)
     finally:
         stop.set()
         writer.join()
@@ -120,7 +120,7 @@ def test_a_file_that_is_still_written_is_read_again_when_it_is_complete(tmp_path
 
     writer = threading.Thread(target=finish)
     writer.start()
-    digest = reading.content_digest(path)[0]
+    digest = hashing.content_digest(path)[0]
     writer.join()
     assert digest == tree(block * 12 + bytes(8 << 20))
 
@@ -131,7 +131,7 @@ def test_a_file_changed_between_open_and_end_is_read_again(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"a" * 1000)
-    read_into = reading._read_into
+    read_into = hashing._read_into
     changes = [change]
 
     def interrupted(descriptor: int, buffer: memoryview, offset: int) -> int:
@@ -146,8 +146,8 @@ def test_a_file_changed_between_open_and_end_is_read_again(
                 (tmp_path / "other").replace(path)
         return read_into(descriptor, buffer, offset)
 
-    monkeypatch.setattr(reading, "_read_into", interrupted)
-    digest, status = reading.content_digest(path)
+    monkeypatch.setattr(hashing, "_read_into", interrupted)
+    digest, status = hashing.content_digest(path)
     assert digest == digest_bytes(path.read_bytes())
     assert status.st_ino == path.stat().st_ino
 
@@ -155,23 +155,23 @@ def test_a_file_changed_between_open_and_end_is_read_again(
 def test_what_is_no_file_is_named_and_never_hangs(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match=r"pipe: is a pipe, socket or device"):
-        reading.content_digest(tmp_path / "pipe")
+        hashing.content_digest(tmp_path / "pipe")
     with pytest.raises(InputError, match="is a pipe, socket or device"):
-        reading.stat_file(Path("/dev/null"))
+        hashing.stat_file(Path("/dev/null"))
     with pytest.raises(InputError, match="is a folder"):
-        reading.content_digest(tmp_path)
+        hashing.content_digest(tmp_path)
     with pytest.raises(InputError, match=r"gone: no such file$"):
-        reading.content_digest(tmp_path / "gone")
+        hashing.content_digest(tmp_path / "gone")
     (tmp_path / "link").symlink_to("gone")
     with pytest.raises(InputError, match=r"link: is a link to nothing$"):
-        reading.stat_file(tmp_path / "link")
+        hashing.stat_file(tmp_path / "link")
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(InputError, match=r"loop: cannot be read: Too many levels"):
-        reading.stat_file(tmp_path / "loop")
+        hashing.stat_file(tmp_path / "loop")
     with pytest.raises(InputError, match=r"is not a path"):
-        reading.stat_file(Path("nul\0byte"))
+        hashing.stat_file(Path("nul\0byte"))
     with pytest.raises(InputError, match="no such file"):
-        reading.stat_file(tmp_path / "link" / "below")
+        hashing.stat_file(tmp_path / "link" / "below")
 
 
 def test_a_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_a_socket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket")
         with pytest.raises(InputError, match="is a pipe, socket or device"):
-            reading.stat_file(Path("socket"))
+            hashing.stat_file(Path("socket"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -188,7 +188,7 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"x")
     path.chmod(0)
     with pytest.raises(InputError, match="secret: may not be read: its permissions forbid it"):
-        reading.content_digest(path)
+        hashing.content_digest(path)
 
 
 def test_a_denied_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_a_denied_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(os, "open", deny)
     with pytest.raises(InputError, match="secret: may not be read: its permissions forbid it"):
-        reading.content_digest(path)
+        hashing.content_digest(path)
 
 
 def test_a_file_that_says_less_than_it_holds_is_refused() -> None:
@@ -209,7 +209,7 @@ def test_a_file_that_says_less_than_it_holds_is_refused() -> None:
     if not path.exists():
         pytest.skip("no /proc here")
     with pytest.raises(InputError, match="changes while it is read"):
-        reading.content_digest(path)
+        hashing.content_digest(path)
 
 
 @pytest.mark.parametrize("name", ["📦 modèle", "new\nline", os.fsdecode(b"latin\xe9")])
@@ -219,10 +219,10 @@ def test_any_name_can_be_read_and_printed_on_one_line(tmp_path: Path, name: str)
         path.write_bytes(b"x")
     except OSError:
         pytest.skip("this file system refuses the name")
-    assert reading.content_digest(path)[0] == digest_bytes(b"x")
+    assert hashing.content_digest(path)[0] == digest_bytes(b"x")
     path.unlink()
     with pytest.raises(InputError) as caught:
-        reading.content_digest(path)
+        hashing.content_digest(path)
     message = str(caught.value)
     assert "\n" not in message
     message.encode()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cachedeval import Call, Engine, node
-from cachedeval.engine.reasons import Reason, reasons_of
+from cachedeval.engine.explain import Reason, reasons_of
 from cachedeval.engine.resource import Handle, Resource
 
 

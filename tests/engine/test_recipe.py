@@ -7,7 +7,7 @@ from support.plain import VALUES, alike
 
 from cachedeval import EncodingError
 from cachedeval.engine.encoding import Identified, encode
-from cachedeval.engine.recipe import RecipeHead, identity_recipe, key_of, node_of, read_recipe
+from cachedeval.engine.keys import RecipeHead, identity_recipe, key_of, node_of, read_recipe
 
 NAMES = st.text(min_size=1, max_size=5)
 

@@ -14,7 +14,7 @@ from support.faulty import FaultyBackend
 
 from cachedeval import CachedevalError, Engine, node
 from cachedeval.engine.errors import MissingError
-from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.result import Outcome
 
 ran: Counter[int] = Counter()
 entered = threading.Semaphore(0)
@@ -424,8 +424,8 @@ def test_a_claim_is_given_back_however_the_step_ends() -> None:
 def test_a_slow_holder_is_waited_for_and_a_dead_one_replaced() -> None:
     backend = FaultyBackend()
     with Engine(backend) as engine, ThreadPoolExecutor(1) as threads:
-        from cachedeval.engine.call import recipe_of  # noqa: PLC0415
-        from cachedeval.engine.recipe import key_of  # noqa: PLC0415
+        from cachedeval.engine.keys import key_of  # noqa: PLC0415
+        from cachedeval.engine.node import recipe_of  # noqa: PLC0415
 
         lease = backend.lease(key_of(recipe_of(double(1), lambda _: "")))
         assert lease.__enter__()

@@ -16,9 +16,8 @@ import pytest
 from support.cancellable import ends
 
 from cachedeval import Backend, EncodingError, Engine, Node, node, open_backend
-from cachedeval.engine.contents import contents_of, lines_of, value_of
+from cachedeval.engine.maintenance import contents_of, lines_of, value_of, verify
 from cachedeval.engine.record import seal, unseal
-from cachedeval.engine.verify import verify
 
 NAME = "unreadable.step"
 

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from cachedeval import Backend, Engine, Entry, node, open_backend
+from cachedeval.engine.backend import NothingBackend
+from cachedeval.engine.digest_cache import StoreMemo
 from cachedeval.engine.errors import BackendError
-from cachedeval.engine.memo import StoreMemo
-from cachedeval.engine.nothing import NothingBackend
+from cachedeval.engine.maintenance import verify
 from cachedeval.engine.record import seal, unseal
 from cachedeval.engine.store import Store
-from cachedeval.engine.verify import verify
 
 
 @node(version="1", name="double")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.tiny_model import make_tiny_adapter, make_tiny_model
 
-from cachedeval.engine import statmemo
+from cachedeval.engine import digest_cache
 from cachedeval.engine.errors import InputError
 from cachedeval.evals.adapters import adapter_identity, resolve_adapter
 
@@ -63,7 +63,7 @@ def test_copied_moved_or_touched_it_is_the_same(adapter: Path, tmp_path: Path) -
 def test_retrained_in_place_with_size_and_mtime_restored_it_is_another(
     base: Path, adapter: Path
 ) -> None:
-    memo = statmemo.ProcessMemo()
+    memo = digest_cache.ProcessMemo()
     path = adapter / "adapters.safetensors"
     before = path.stat()
     identity = adapter_identity(adapter, memo=memo)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from cachedeval import Engine, InputError, node
-from cachedeval.engine.recipe import key_of, node_of
+from cachedeval.engine.keys import key_of, node_of
 from cachedeval.engine.record import Record, seal
 from cachedeval.engine.values import payload_digest
 from cachedeval.evals.audit import audit

@@ -9,7 +9,7 @@ import pytest
 from support.hub_cache import REVISION, add_snapshot
 from support.hub_server import COMMIT, HubServer, hub_server
 
-from cachedeval.engine import reading
+from cachedeval.engine import hashing
 from cachedeval.engine.files import digest_file
 from cachedeval.evals.download import FETCH_PATTERNS, cached_snapshot, hub_folder
 
@@ -186,7 +186,7 @@ def test_what_was_really_downloaded_is_known_unread(
 ) -> None:
     with hub_server("org/tiny", FILES) as server:
         resolve(server, tmp_path, "org/tiny", fetch=True)
-    monkeypatch.delattr(reading, "sha256_digest")
+    monkeypatch.delattr(hashing, "sha256_digest")
     folder = tmp_path / "models--org--tiny" / "snapshots" / COMMIT
     digest = digest_file(folder / "model.safetensors")
     assert digest == f"sha256:{hashlib.sha256(FILES['model.safetensors']).hexdigest()}"

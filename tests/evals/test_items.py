@@ -4,9 +4,9 @@ from typing import Any
 from support.bound import asked, bench_of, judge_of, recipe
 
 from cachedeval.engine.node import Call
-from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.record import Record
 from cachedeval.engine.resource import Resource
+from cachedeval.engine.result import Outcome
 from cachedeval.evals.generation import Generation, generation
 from cachedeval.evals.items import Bound, Subject, read_item
 from cachedeval.evals.judging.failures import TimedOut

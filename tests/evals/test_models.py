@@ -12,7 +12,7 @@ import pytest
 from support.hub_cache import add_snapshot
 from support.tiny_model import make_tiny_model
 
-from cachedeval.engine import statmemo
+from cachedeval.engine import digest_cache
 from cachedeval.engine.errors import InputError
 from cachedeval.evals.models import model_files, model_identity, resolve_model
 
@@ -122,8 +122,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 def test_a_change_to_what_is_read_is_another_model(
     model: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statmemo, "GRAIN_NS", 0)
-    memo = statmemo.ProcessMemo()
+    monkeypatch.setattr(digest_cache, "GRAIN_NS", 0)
+    memo = digest_cache.ProcessMemo()
     identity = model_identity(model, memo=memo)
     time.sleep(0.02)  # a tick of the file system's clock
     CHANGES[change](model)

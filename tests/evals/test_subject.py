@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from cachedeval.engine.digest_cache import ProcessMemo
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.installed import version
 from cachedeval.engine.resource import ResourcePool
-from cachedeval.engine.statmemo import ProcessMemo
 from cachedeval.evals import subject
 from cachedeval.evals.subject import (
     LocalModel,

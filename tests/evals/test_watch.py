@@ -5,8 +5,8 @@ from support.bound import answer_to, asked, bench_of, judge_of
 
 from cachedeval.engine.engine import Engine
 from cachedeval.engine.node import Call, Computed, node
-from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.record import Record, write_notes
+from cachedeval.engine.result import Outcome
 from cachedeval.evals.subject import LocalModel
 from cachedeval.evals.watch import Progress, Watch
 

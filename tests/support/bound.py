@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from cachedeval.engine.call import Call, recipe_of
+from cachedeval.engine.digest_cache import ProcessMemo
+from cachedeval.engine.node import Call, recipe_of
 from cachedeval.engine.resource import Resource
-from cachedeval.engine.statmemo import ProcessMemo
 from cachedeval.evals.dataset import Question
 from cachedeval.evals.generation import Generation, generation
 from cachedeval.evals.judging.judge import Bench, Judge

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import msgspec
 import xxhash
 
-from cachedeval.engine.call import recipe_of
 from cachedeval.engine.encoding import encode
-from cachedeval.engine.node import Call, node
-from cachedeval.engine.recipe import key_of
+from cachedeval.engine.keys import key_of
+from cachedeval.engine.node import Call, node, recipe_of
 from cachedeval.engine.record import Record, seal, write_notes
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.values import Codec, payload_digest

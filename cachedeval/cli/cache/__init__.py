@@ -28,9 +28,9 @@ def open_store(url: str) -> "Iterator[Store]":
         InputError: there is no such cache, or the folder holds something else.
         BackendError: the service that keeps it cannot be used now.
     """
-    from cachedeval.engine.contents import disk_folder
+    from cachedeval.engine.backend import open_backend
     from cachedeval.engine.errors import BackendError, InputError
-    from cachedeval.engine.open import open_backend
+    from cachedeval.engine.maintenance import disk_folder
     from cachedeval.engine.store import Store
 
     folder = disk_folder(url)

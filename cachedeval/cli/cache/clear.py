@@ -21,7 +21,7 @@ def declare(parser: Parser) -> None:
 
 def execute(options: Namespace) -> None:
     """Delete all records, after asking for confirmation."""
-    from cachedeval.engine.prune import prune
+    from cachedeval.engine.maintenance import prune
 
     if not options.yes and not sys.stdin.isatty():
         raise InputError("cache clear: there is no terminal to ask for confirmation on; give --yes")

@@ -8,7 +8,7 @@ from cachedeval.cli.options import Namespace, Parser, add_cache, add_json, durat
 from cachedeval.engine.errors import InputError
 
 if TYPE_CHECKING:
-    from cachedeval.engine.prune import PruneReport
+    from cachedeval.engine.maintenance import PruneReport
 
 __all__ = ["declare", "execute", "show_pruned"]
 
@@ -34,7 +34,7 @@ def declare(parser: Parser) -> None:
 
 def execute(options: Namespace) -> None:
     """Delete old records, or the least recently used ones down to a size; runs may continue."""
-    from cachedeval.engine.prune import prune
+    from cachedeval.engine.maintenance import prune
 
     if options.older_than is None and options.max_size is None:
         raise InputError("cache prune: give --older-than, --max-size, or both")

@@ -23,7 +23,7 @@ def declare(parser: Parser) -> None:
 
 def execute(options: Namespace) -> None:
     """Show what is stored, by step, and the time and money that hits have saved."""
-    from cachedeval.engine.contents import FILES, IDENTITIES, contents_of
+    from cachedeval.engine.maintenance import FILES, IDENTITIES, contents_of
     from cachedeval.evals.judging.money import SavedMoney
     from cachedeval.evals.judging.pricing import load_prices
 

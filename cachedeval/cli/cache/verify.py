@@ -7,7 +7,7 @@ from cachedeval.cli.format import show, show_bytes, show_json
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json
 
 if TYPE_CHECKING:
-    from cachedeval.engine.verify import Verification
+    from cachedeval.engine.maintenance import Verification
 
 __all__ = ["declare", "execute"]
 
@@ -24,7 +24,7 @@ def declare(parser: Parser) -> None:
 
 def execute(options: Namespace) -> int:
     """Read every record and check it. The exit status is 3 if corrupt records remain."""
-    from cachedeval.engine.verify import verify
+    from cachedeval.engine.maintenance import verify
 
     with open_store(options.cache) as store:
         found = verify(store, delete=options.delete)

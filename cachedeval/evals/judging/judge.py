@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from cachedeval.engine.digest_cache import Memo
 from cachedeval.engine.node import Call, Node
-from cachedeval.engine.outcome import Outcome
-from cachedeval.engine.statmemo import Memo
+from cachedeval.engine.result import Outcome
 from cachedeval.evals.dataset import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.pricing import Prices

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cachedeval.engine.digest_cache import Memo
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Call, Node
-from cachedeval.engine.outcome import Outcome
-from cachedeval.engine.statmemo import Memo
+from cachedeval.engine.result import Outcome
 from cachedeval.evals.dataset import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.judge import DECIMALS, Bench, Judge, Scored

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from cachedeval.engine.backend import Entry
-from cachedeval.engine.contents import identity_of, inputs_of
 from cachedeval.engine.encoding import Identified
+from cachedeval.engine.maintenance import identity_of, inputs_of
 from cachedeval.engine.record import Record
 from cachedeval.engine.store import Store
 from cachedeval.evals.judging.pricing import Prices

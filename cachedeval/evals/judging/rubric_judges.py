@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from cachedeval.engine.digest_cache import Memo
 from cachedeval.engine.node import Call, Node
-from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.resource import Resource
-from cachedeval.engine.statmemo import Memo
+from cachedeval.engine.result import Outcome
 from cachedeval.evals.dataset import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.failures import BadVerdict

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cachedeval import Computed, Engine, node
-from cachedeval.engine.contents import contents_of, lines_of
+from cachedeval.engine.maintenance import contents_of, lines_of
 from cachedeval.engine.resource import Handle, Resource
 from cachedeval.evals.estimate import estimate
 from cachedeval.evals.generation import Generation, GenerationInputs

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from cachedeval.engine.decoding import decode
-from cachedeval.engine.encoding import ENCODERS, LONG, Identified, encode, too_deep
+from cachedeval.engine.encoding import ENCODERS, LONG, Identified, decode, encode, too_deep
 from cachedeval.engine.errors import EncodingError
 
 __all__ = ["OUTSIDE", "Recipe", "RecipeHead", "identity_recipe", "key_of", "node_of", "read_recipe"]

@@ -23,9 +23,13 @@ from typing import Protocol
 
 import xxhash
 
-from cachedeval.engine.reading import stamp
+from cachedeval.engine.hashing import stamp
+from cachedeval.engine.keys import RecipeHead, key_of
+from cachedeval.engine.record import Record
+from cachedeval.engine.store import Store
 
-__all__ = ["GRAIN_NS", "Memo", "ProcessMemo", "entry", "is_young", "recalled"]
+__all__ = ["GRAIN_NS", "Memo", "ProcessMemo", "StoreMemo", "entry", "is_young", "recalled"]
+
 
 GRAIN_NS = 2_000_000_000
 """Nanoseconds for which a changed file counts as young."""
@@ -110,3 +114,35 @@ def _machine() -> str:
         except OSError:
             continue
     return xxhash.xxh3_128_hexdigest(b"\0".join(names))
+
+
+# A memo of file digests that is kept in a store, so that an unchanged file is read once.
+
+
+_HEAD = RecipeHead("(file)", "1", ("stat",))
+
+
+class StoreMemo:
+    """Keeps digests as records of their own. Safe to use from several threads at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def get_many(self, keys: Sequence[bytes], /) -> dict[bytes, bytes]:
+        """Return what is held of the keys."""
+        recipes = {key: _HEAD.recipe({"stat": key}) for key in keys}
+        asked = {key_of(recipe): recipe for recipe in recipes.values()}
+        records = self._store.get_many(asked)
+        return {
+            key: record.payload
+            for key, recipe in recipes.items()
+            if (record := records.get(key_of(recipe))) is not None and record.recipe == recipe
+        }
+
+    def put_many(self, items: Mapping[bytes, bytes], /) -> None:
+        """Keep the items."""
+        records = {}
+        for key, value in items.items():
+            recipe = _HEAD.recipe({"stat": key})
+            records[key_of(recipe)] = Record(recipe, value, "", 0.0, 0.0)
+        self._store.put_many(records)

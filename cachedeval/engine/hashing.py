@@ -1,14 +1,16 @@
-"""Reads a file that may change at any moment: whole, steady and, where it is large, in parallel.
+"""Digests: content hashes that carry the name of their algorithm.
 
-The digest of a file depends on its bytes alone:
+A digest is text, `<algorithm>:<lower-case hex>`. Two digests of different algorithms are never
+equal, so that a change of algorithm is a miss and not a mistake.
 
-- up to `CHUNK` bytes: `xxh3:` and xxh3_128 over the bytes, as `digest_bytes` gives it;
-- more: `xxh3t:` and xxh3_128 over the concatenation of the xxh3_128 digests (16 bytes each,
-  canonical) of the chunks of `CHUNK` bytes, the last one shorter, followed by the size in bytes
-  as 8 bytes, little-endian. The chunks can be read by several threads in any order.
+| tag | is |
+| --- | --- |
+| `xxh3` | xxh3_128 over the bytes, seed 0, canonical (big-endian) |
+| `xxh3t` | the same over a tree of chunks, for large files: see `cachedeval.engine.hashing` |
+| `sha256` | SHA-256 over the bytes, where somebody else has named a file by it |
 
-Files are read by `preadv` into a buffer that stays in the processor's cache, never by `mmap`: a
-file truncated under a map kills the process with SIGBUS.
+xxh3 is fast and not cryptographic: whoever can choose the bytes can make two contents share a
+digest. It tells apart what changed, not what was forged.
 """
 
 import errno
@@ -17,17 +19,20 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import xxhash
 
 from cachedeval.engine.errors import InputError
-from cachedeval.engine.forks import import_logging, importing
+from cachedeval.engine.process import import_logging, importing
 
 __all__ = [
     "CHUNK",
     "content_digest",
+    "digest_bytes",
+    "digest_identity",
     "read_bytes",
     "sha256_digest",
     "shown",
@@ -35,6 +40,30 @@ __all__ = [
     "stat_file",
     "threads",
 ]
+
+
+def digest_bytes(data: bytes | bytearray | memoryview) -> str:
+    """Return the `xxh3:` digest of the bytes: the tag and 32 hexadecimal digits."""
+    return "xxh3:" + xxhash.xxh3_128_hexdigest(data)
+
+
+def digest_identity(data: bytes) -> str:
+    """Return the `sha256:` digest of the few short texts that even a run of hits digests.
+
+    OpenSSL takes 3 ms to load. The interpreter's own sha256, a tenth as fast, is there at once; a
+    build that lacks it has OpenSSL's.
+    """
+    for module in ("_sha2", "_sha256", "hashlib"):  # from Python 3.12 on, before, and for sure
+        try:
+            sha256: Any = import_module(module).sha256
+        except (ImportError, AttributeError):
+            continue
+        return f"sha256:{sha256(data).hexdigest()}"
+    raise AssertionError("hashlib has a sha256")
+
+
+# Reads a file that may change at any moment: whole, steady and, where it is large, in parallel.
+
 
 CHUNK = 8 << 20
 """Bytes in a leaf of the tree; part of what `xxh3t` means."""
