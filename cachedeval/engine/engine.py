@@ -16,7 +16,7 @@ from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import Resolution, resolve, resolve_alone
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.result import MODES, CacheMode, OnOutcome, Outcome, Stats
-from cachedeval.engine.source import Drift
+from cachedeval.engine.stale import StaleVersions
 from cachedeval.engine.store import Store
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Engine:
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         self._closed = False
-        self._drift = Drift()
+        self._stale = StaleVersions()
         process.register(self)
         # For whoever does not close: which records were used, a prune wants to know.
         weakref.finalize(self, self.store.flush)
@@ -255,7 +255,7 @@ class Engine:
         known = self._resolve(calls, mode, on_outcome)
         if known.open:
             runtime = self._started()
-            from cachedeval.engine.scheduler import Run  # noqa: PLC0415  nothing of this for hits
+            from cachedeval.engine.inflight import Run  # noqa: PLC0415  nothing of this for hits
 
             note = partial(self._note_one, on_outcome)
             runtime.run(Run(known, mode or self.mode, note, calls))
@@ -296,7 +296,7 @@ class Engine:
         import asyncio  # noqa: PLC0415  imported already
 
         runtime = self._started()
-        from cachedeval.engine.scheduler import Run  # noqa: PLC0415
+        from cachedeval.engine.inflight import Run  # noqa: PLC0415
 
         run = Run(known, mode or self.mode, partial(self._note_one, on_outcome), calls)
         loop = asyncio.get_running_loop()
@@ -336,7 +336,7 @@ class Engine:
 
     def _note(self, outcomes: Collection[Outcome], on_outcome: OnOutcome | None) -> None:
         self.stats.note(outcomes)
-        self._drift.notice(outcomes)
+        self._stale.notice(outcomes)
         if on_outcome is not None:
             for outcome in outcomes:
                 on_outcome(outcome)

@@ -1,4 +1,4 @@
-"""Calls in flight: one computation that every run that wants it shares.
+"""Runs, and the calls in flight that they wait for: one computation that all of them share.
 
 The table is shared by all runs of an engine. A call in flight belongs to one scheduler, its owner,
 which gets its result. When the owner's run is cancelled, a scheduler that still waits takes over;
@@ -6,29 +6,119 @@ when none waits, a step that has not started is dropped and one that runs is lef
 """
 
 import threading
-from collections.abc import Iterable, Mapping
-from contextvars import Context, ContextVar
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context, ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from cachedeval.engine.errors import CachedevalError
 from cachedeval.engine.node import Call, describe
+from cachedeval.engine.resolve import Resolution
+from cachedeval.engine.result import CacheMode, OnOutcome, Outcome, State
 
 if TYPE_CHECKING:
     from cachedeval.engine.record import Record
-    from cachedeval.engine.result import CacheMode, Outcome
-    from cachedeval.engine.scheduler import Run, Scheduler
 
-__all__ = ["InFlight", "InFlightTable", "Waiter", "current"]
+__all__ = ["InFlight", "InFlightTable", "Owner", "Run", "Waiter", "current"]
 
 current: ContextVar["InFlight | None"] = ContextVar("current call", default=None)
 """The call whose step runs in this context, so that a nested run knows what it runs inside of."""
 
 
+class Run:
+    """A graph while it runs.
+
+    Args:
+        known: what the cache holds of it.
+        mode: how the cache is used.
+        on_outcome: gets each outcome that is not known yet.
+        roots: the calls whose outcomes are wanted; others go once nothing waits for them.
+
+    Attributes:
+        outcomes: the outcomes so far, by call.
+        pending: how many calls have none.
+        parent: the call whose step started this run, if one did.
+        error: what ended it early.
+    """
+
+    __slots__ = (
+        *("context", "dependents", "error", "keys", "mode", "on_end", "on_outcome", "outcomes"),
+        *("parent", "pending", "ready", "records", "uses", "waiting"),
+    )
+
+    def __init__(
+        self,
+        known: Resolution,
+        mode: CacheMode,
+        on_outcome: OnOutcome,
+        roots: Iterable[Call[Any]],
+    ) -> None:
+        self.outcomes = known.outcomes
+        self.keys = known.keys
+        self.mode = mode
+        self.on_outcome = on_outcome
+        self.pending = len(known.open)
+        self.context: Context = copy_context()
+        self.parent = current.get()
+        self.error: BaseException | None = None
+        self.on_end: Callable[[Run], None] | None = None
+        """Called once when the run has ended, however it ended."""
+        self.records: dict[bytes, Record] = {}
+        """Results that are not stored, by recipe: none is computed twice, even without a cache."""
+        self.dependents: dict[Call[Any], list[Call[Any]]] = {}
+        self.waiting: dict[Call[Any], int] = {}
+        """How many upstream calls of a call have no outcome yet."""
+        self.uses: dict[Call[Any], int] = {}
+        """How many calls without an outcome have a call among their inputs."""
+        self.ready: list[Call[Any]] = []
+        wanted = set(roots)
+        for call in known.open:
+            missing = 0
+            for upstream in call.upstream:
+                if upstream not in wanted:
+                    self.uses[upstream] = self.uses.get(upstream, 0) + 1
+                if upstream not in self.outcomes:
+                    missing += 1
+                    self.dependents.setdefault(upstream, []).append(call)
+            if missing:
+                self.waiting[call] = missing
+            else:
+                self.ready.append(call)
+
+    def digest(self, call: Call[Any]) -> str:
+        """Return the digest of a call's output."""
+        return self.outcomes[call].digest
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it is left to do."""
+        return not self.pending or self.error is not None
+
+
+class Owner(Protocol):
+    """A scheduler, as calls in flight know it: it takes events from any thread."""
+
+    def post(self, handler: Callable[..., None], *args: Any) -> None:
+        """Call a function on the scheduler's thread."""
+        ...
+
+    def adopt(self, flight: "InFlight") -> None:
+        """Become the owner of a call; to be posted."""
+        ...
+
+    def end(self, flight: "InFlight") -> None:
+        """Take the result of an own call; to be posted."""
+        ...
+
+    def receive(self, waiter: "Waiter", state: State, flight: "InFlight") -> None:
+        """Take the result of a call that was committed elsewhere; to be posted."""
+        ...
+
+
 class Waiter(NamedTuple):
     """A run that waits for a call in flight."""
 
-    scheduler: "Scheduler"
-    run: "Run"
+    scheduler: Owner
+    run: Run
     call: Call[Any]
 
 
@@ -66,14 +156,14 @@ class InFlight:
         ),
     )
 
-    def __init__(self, call: Call[Any], key: bytes, recipe: bytes, run: "Run") -> None:
+    def __init__(self, call: Call[Any], key: bytes, recipe: bytes, run: Run) -> None:
         self.call = call
         self.key = key
         self.recipe = recipe
         self.mode: CacheMode = run.mode
         self.outcomes: Mapping[Call[Any], Outcome] = run.outcomes
         self.context: Context = run.context.copy()
-        self.owner: Scheduler | None = None
+        self.owner: Owner | None = None
         self.waiters: list[Waiter] = []
         self.state: Literal["waiting", "queued", "running", "ended"] = "waiting"
         self.leased = False
@@ -129,7 +219,7 @@ class InFlightTable:
             run.parent.waits_for.append(found)
         return found, new
 
-    def waited_for_by(self, run: "Run") -> list[InFlight]:
+    def waited_for_by(self, run: Run) -> list[InFlight]:
         """Return the calls that a run waits for; the lock must be held."""
         return [
             flight

@@ -13,26 +13,22 @@ The idea is that of dask's `get_async` (dask/local.py) and redun's `_process_eve
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cachedeval.engine.errors import CachedevalError, EncodingError, MissingError
-from cachedeval.engine.inflight import InFlight, Waiter, current
+from cachedeval.engine.execution import Execution
+from cachedeval.engine.inflight import InFlight, Run, Waiter, current
 from cachedeval.engine.keys import key_of
 from cachedeval.engine.leases import LeaseQueue, unreadable
 from cachedeval.engine.node import Call, describe, recipe_of
 from cachedeval.engine.process import Interrupts
-from cachedeval.engine.resolve import Resolution
-from cachedeval.engine.result import CacheMode, OnOutcome, Outcome, State
+from cachedeval.engine.resource import ResourcePool
+from cachedeval.engine.result import Outcome, State
 from cachedeval.engine.steps import run_here
 
-if TYPE_CHECKING:
-    from cachedeval.engine.record import Record
-    from cachedeval.engine.runtime import Runtime
-
-__all__ = ["Run", "Scheduler"]
+__all__ = ["Scheduler"]
 
 _WINDOW = 2000
 """Calls that a scheduler has in flight before it begins with further ones: leases and results in
@@ -43,90 +39,20 @@ _STALL = 1.0
 """Seconds without an event after which steps may be waiting for runs that find no thread."""
 
 
-class Run:
-    """A graph while it runs.
-
-    Args:
-        known: what the cache holds of it.
-        mode: how the cache is used.
-        on_outcome: gets each outcome that is not known yet.
-        roots: the calls whose outcomes are wanted; others go once nothing waits for them.
-
-    Attributes:
-        outcomes: the outcomes so far, by call.
-        pending: how many calls have none.
-        parent: the call whose step started this run, if one did.
-        error: what ended it early.
-    """
-
-    __slots__ = (
-        *("context", "dependents", "error", "keys", "mode", "on_end", "on_outcome", "outcomes"),
-        *("parent", "pending", "ready", "records", "uses", "waiting"),
-    )
-
-    def __init__(
-        self,
-        known: Resolution,
-        mode: CacheMode,
-        on_outcome: OnOutcome,
-        roots: Iterable[Call[Any]],
-    ) -> None:
-        self.outcomes = known.outcomes
-        self.keys = known.keys
-        self.mode = mode
-        self.on_outcome = on_outcome
-        self.pending = len(known.open)
-        self.context: Context = copy_context()
-        self.parent = current.get()
-        self.error: BaseException | None = None
-        self.on_end: Callable[[Run], None] | None = None
-        """Called once when the run has ended, however it ended."""
-        self.records: dict[bytes, Record] = {}
-        """Results that are not stored, by recipe: none is computed twice, even without a cache."""
-        self.dependents: dict[Call[Any], list[Call[Any]]] = {}
-        self.waiting: dict[Call[Any], int] = {}
-        """How many upstream calls of a call have no outcome yet."""
-        self.uses: dict[Call[Any], int] = {}
-        """How many calls without an outcome have a call among their inputs."""
-        self.ready: list[Call[Any]] = []
-        wanted = set(roots)
-        for call in known.open:
-            missing = 0
-            for upstream in call.upstream:
-                if upstream not in wanted:
-                    self.uses[upstream] = self.uses.get(upstream, 0) + 1
-                if upstream not in self.outcomes:
-                    missing += 1
-                    self.dependents.setdefault(upstream, []).append(call)
-            if missing:
-                self.waiting[call] = missing
-            else:
-                self.ready.append(call)
-
-    def digest(self, call: Call[Any]) -> str:
-        """Return the digest of a call's output."""
-        return self.outcomes[call].digest
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing of it is left to do."""
-        return not self.pending or self.error is not None
-
-
 class Scheduler:
     """Runs graphs, driven by one thread.
 
     Args:
-        runtime: what all schedulers of an engine share.
+        execution: what all schedulers of an engine share.
         inline: whether a single ready synchronous call may run on the driving thread.
 
     Thread safety: `post` may be called from any thread, everything else from the driving one.
     """
 
-    def __init__(self, runtime: "Runtime", *, inline: bool) -> None:
-        self._runtime = runtime
+    def __init__(self, execution: Execution, *, inline: bool) -> None:
+        self._execution = execution
         self._inline = inline
-        self._leases = LeaseQueue(runtime.store)
+        self._leases = LeaseQueue(execution.store)
         self._runs: set[Run] = set()
         self._first: deque[tuple[Run, Call[Any]]] = deque()
         """Calls that waited for no others from the start."""
@@ -177,7 +103,7 @@ class Scheduler:
                 self._interrupts.acknowledge()
             if run.error is not None:
                 raise run.error
-            self._runtime.wait_idle()
+            self._execution.wait_idle()
 
     def serve(self) -> None:
         """Run the graphs that are posted to this thread, until `stop` is posted."""
@@ -246,14 +172,14 @@ class Scheduler:
             return
         seconds = self._leases.wait_seconds()
         if seconds is None or seconds > _STALL:
-            seconds = _STALL if self._runtime.may_stall else -1
+            seconds = _STALL if self._execution.may_stall else -1
         try:
             self._interrupts.allow()
             rung = self._bell.acquire(timeout=seconds)
         finally:
             self._interrupts.defer()
         if not rung and seconds == _STALL:
-            self._runtime.unstick()
+            self._execution.unstick()
 
     def _room(self) -> int:
         """Return how many of the calls that are ready may be joined now."""
@@ -274,10 +200,10 @@ class Scheduler:
         if not wanted:
             return
         refused: list[tuple[Waiter, CachedevalError]] = []
-        with self._runtime.table.lock:
+        with self._execution.table.lock:
             for waiter, key, recipe in wanted:
                 try:
-                    flight, new = self._runtime.table.join(waiter, key, recipe)
+                    flight, new = self._execution.table.join(waiter, key, recipe)
                 except CachedevalError as error:
                     refused.append((waiter, error))
                     continue
@@ -327,7 +253,7 @@ class Scheduler:
             self._submit(wave.granted)
 
     def _submit(self, flights: list[InFlight]) -> None:
-        table = self._runtime.table
+        table = self._execution.table
         with table.lock:
             for flight in flights:
                 flight.state = "queued"
@@ -336,7 +262,7 @@ class Scheduler:
             return
         by_executor: dict[Any, list[InFlight]] = {}
         for flight in flights:
-            by_executor.setdefault(self._runtime.executor(flight.call.node), []).append(flight)
+            by_executor.setdefault(self._execution.executor(flight.call.node), []).append(flight)
         for executor, given in by_executor.items():
             executor.submit_many(given)
 
@@ -351,11 +277,11 @@ class Scheduler:
         )
 
     def _run_inline(self, flight: InFlight) -> None:
-        self._runtime.table.start(flight)
+        self._execution.table.start(flight)
         self.runs_inline = True
         try:
             self._interrupts.allow()
-            flight.context.run(_run, flight, self._runtime)
+            flight.context.run(_run, flight, self._execution.pool)
         finally:
             self._interrupts.defer()
             self.runs_inline = False
@@ -379,8 +305,8 @@ class Scheduler:
         if cancelled:
             ended = [flight for flight in ended if not flight.cancelled]
             for flight in cancelled:
-                self._runtime.restart(flight)
-        for waiter, state, flight in self._runtime.commit(ended):
+                self._execution.restart(flight)
+        for waiter, state, flight in self._execution.commit(ended):
             if waiter.scheduler is self:
                 self._deliver(waiter, state, flight)
             else:
@@ -452,7 +378,7 @@ class Scheduler:
             return
         self._first = deque(each for each in self._first if each[0] is not run)
         self._ready = deque(each for each in self._ready if each[0] is not run)
-        left = self._runtime.leave(run, self)
+        left = self._execution.leave(run, self)
         self._leases.discard(left)
         self._mine.difference_update(left)
         # What had ended by then was posted to this scheduler.
@@ -460,9 +386,9 @@ class Scheduler:
         self._commit()
 
 
-def _run(flight: InFlight, runtime: "Runtime") -> None:
+def _run(flight: InFlight, pool: ResourcePool) -> None:
     current.set(flight)
-    run_here(flight, runtime.pool)
+    run_here(flight, pool)
 
 
 def _in_event_loop() -> bool:

@@ -2,7 +2,7 @@
 
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,15 +11,11 @@ import xxhash
 
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import EncodingError, InputError
-from cachedeval.engine.log import logger
-from cachedeval.engine.node import Node
-from cachedeval.engine.result import Outcome
 
 if TYPE_CHECKING:
     import ast
 
 __all__ = [
-    "Drift",
     "code_fingerprint",
     "drifted",
     "once_a_code",
@@ -173,36 +169,3 @@ def drifted(function: Callable[..., Any], code: str, source: str) -> bool:
             return source != source_fingerprint((function,))
     # Without the source, the code tells, if the same Python compiled it.
     return code.partition(":")[0] == now.partition(":")[0]
-
-
-# Noticing that a node's source is another than when its stored results were made.
-
-
-class Drift:
-    """Warns once a node, where a hit was made by another source under the same version."""
-
-    def __init__(self) -> None:
-        self._last: dict[Node[Any], bytes] = {}
-        """The notes that were looked at last: most results of a node have the same."""
-        self._told: set[str] = set()
-
-    def notice(self, outcomes: Iterable[Outcome]) -> None:
-        """Look at outcomes."""
-        for outcome in outcomes:
-            if outcome.state == "hit" and outcome.record is not None:
-                node, notes = outcome.call.node, outcome.record.notes
-                if self._last.get(node) != notes:
-                    self._last[node] = notes
-                    self._compare(node, outcome.record.provenance)
-
-    def _compare(self, node: Node[Any], then: Mapping[str, Any]) -> None:
-        if node.version is None or node.name in self._told:
-            return
-        if node.drifted(then):
-            self._told.add(node.name)
-            logger().warning(
-                "the source of %s has changed since results of its version %r were stored, and "
-                "they are still used: raise the version if the results would differ",
-                node.name,
-                node.version,
-            )

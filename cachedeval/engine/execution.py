@@ -1,0 +1,254 @@
+"""What the schedulers of an engine share: the calls in flight, the executors, and the commits."""
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from cachedeval.engine import process
+from cachedeval.engine.encoding import Identified, encode
+from cachedeval.engine.errors import CachedevalError
+from cachedeval.engine.executors import Executor, SerialExecutor, ThreadExecutor
+from cachedeval.engine.inflight import InFlight, InFlightTable, Owner, Run, Waiter
+from cachedeval.engine.keys import identity_recipe, key_of
+from cachedeval.engine.log import logger
+from cachedeval.engine.node import Call, Node, describe, substitute
+from cachedeval.engine.record import Record
+from cachedeval.engine.resource import Resource, ResourcePool
+from cachedeval.engine.result import State
+from cachedeval.engine.store import Store
+
+if TYPE_CHECKING:
+    from cachedeval.engine.aio import EventLoopExecutor
+
+__all__ = ["Execution", "closed_error"]
+
+
+class Execution:
+    """Executors and commits for all runs of one engine.
+
+    Args:
+        store: where records are read and written.
+        pool: the resources that steps use.
+
+    Attributes:
+        table: the calls in flight.
+        schedulers: how many schedulers run graphs now.
+
+    Thread safety: every method may be called from any thread.
+    """
+
+    def __init__(self, store: Store, pool: ResourcePool) -> None:
+        self.store = store
+        self.pool = pool
+        self.table = InFlightTable()
+        self.schedulers = 0
+        self._lock = threading.Lock()
+        self._closed = False
+        self._threads: ThreadExecutor | None = None
+        self._serial: dict[str, SerialExecutor] = {}
+        self._loop: EventLoopExecutor | None = None
+        self._identified: set[Identified] = set()
+        """Resources whose identity is stored for explanations."""
+        self._warned: set[str] = set()
+
+    # Executors.
+
+    def executor(self, node: Node[Any]) -> Executor:
+        """Return the executor on which a node's steps run, started if need be."""
+        with self._lock:
+            if self._closed:
+                raise closed_error()
+            if node.executor is not None:
+                serial = self._serial.get(node.executor)
+                if serial is None:
+                    serial = self._serial[node.executor] = SerialExecutor(
+                        node.executor, self.table, self.pool, self.ended
+                    )
+                return serial
+            if node.is_async:
+                if self._loop is None:
+                    with process.importing():
+                        from cachedeval.engine.aio import EventLoopExecutor  # noqa: PLC0415
+
+                    self._loop = EventLoopExecutor(self.table, self.pool, self.ended)
+                return self._loop
+            if self._threads is None:
+                self._threads = ThreadExecutor(self.table, self.pool, self.ended)
+            return self._threads
+
+    def wait_idle(self) -> None:
+        """Wait until batches whose calls have all ended have let go of what they hold.
+
+        Whoever asks for a model's memory back as the next thing may want it to be free.
+        """
+        for serial in list(self._serial.values()):
+            serial.wait_idle()
+
+    # Calls in flight.
+
+    def ended(self, flight: InFlight) -> None:
+        """Hand a call whose step has ended to its owner; called on any thread."""
+        with self.table.lock:
+            owner = flight.owner
+            if owner is not None:
+                owner.post(owner.end, flight)
+                return
+        if flight.cancelled:
+            self.restart(flight)
+        else:
+            self.deliver(self.commit([flight]))
+
+    def restart(self, flight: InFlight) -> None:
+        """Compute a call whose step was cancelled again if somebody wants it by now, or drop it."""
+        with self.table.lock:
+            if flight.waiters:
+                flight.state = "waiting"
+                flight.cancelled = flight.cancelling = False
+                flight.error = None
+                flight.owner = owner = flight.waiters[0].scheduler
+                owner.post(owner.adopt, flight)
+                return
+            self.table.remove([flight])
+        self._release([flight])
+
+    def leave(self, run: Run, scheduler: Owner) -> list[InFlight]:
+        """Wait no longer for the calls of a run; return those that are the scheduler's no more."""
+        moved: list[InFlight] = []
+        dropped: list[InFlight] = []
+        running: list[InFlight] = []
+        with self.table.lock:
+            for flight in self.table.waited_for_by(run):
+                mine = flight.owner is scheduler
+                flight.waiters = [waiter for waiter in flight.waiters if waiter.run is not run]
+                if not mine or any(waiter.scheduler is scheduler for waiter in flight.waiters):
+                    continue
+                moved.append(flight)
+                if flight.waiters:
+                    flight.owner = heir = flight.waiters[0].scheduler
+                    heir.post(heir.adopt, flight)
+                elif flight.state == "running":
+                    flight.owner = None
+                    running.append(flight)
+                else:
+                    dropped.append(flight)
+            self.table.remove(dropped)
+        self._release(dropped)
+        # Batches see by themselves that nobody wants the rest; a thread cannot be interrupted.
+        if self._loop is not None:
+            self._loop.cancel([flight for flight in running if flight.call.node.is_async])
+        return moved
+
+    def commit(self, flights: Sequence[InFlight]) -> list[tuple[Waiter, State, InFlight]]:
+        """Store the records of calls that have ended, as one group.
+
+        Returns:
+            Who waits for them, and what each is told.
+        """
+        records: dict[bytes, Record] = {}
+        for flight in flights:
+            if flight.state != "running" or flight.record is None or flight.mode == "off":
+                continue
+            if flight.mutated is not None:
+                self._warn_mutation(flight)
+                continue
+            records[flight.key] = flight.record
+            if not flight.call.plain:
+                self._add_identities(flight.call, records)
+        stored = bool(records) and self.store.put_many(records)
+        self._release(flights)
+        told: list[tuple[Waiter, State, InFlight]] = []
+        with self.table.lock:
+            for flight in flights:
+                state: State = "computed" if flight.state == "running" else "hit"
+                flight.stored = state == "hit" or (
+                    stored and flight.mode == "use" and flight.mutated is None
+                )
+                for waiter in flight.waiters:
+                    told.append((waiter, state, flight))
+                    state = "hit"  # for all but the first
+            self.table.remove(flights)
+        return told
+
+    def deliver(self, told: Sequence[tuple[Waiter, State, InFlight]]) -> None:
+        """Tell schedulers what became of calls that they wait for."""
+        for waiter, state, flight in told:
+            waiter.scheduler.post(waiter.scheduler.receive, waiter, state, flight)
+
+    def _release(self, flights: Sequence[InFlight]) -> None:
+        leased = [flight for flight in flights if flight.leased]
+        for flight in leased:
+            flight.leased = False
+        self.store.release_many([flight.key for flight in leased])
+
+    def _add_identities(self, call: Call[Any], records: dict[bytes, Record]) -> None:
+        """Store what stands behind the identities in a recipe, for explanations."""
+        found: list[Resource[Any]] = []
+        for value in call.inputs.values():
+            substitute(value, lambda _: None, found.append)
+        for resource in found:
+            identified = resource.identified
+            if identified not in self._identified:
+                self._identified.add(identified)
+                recipe = identity_recipe(identified)
+                payload = b"c" + encode(resource.identity)
+                records[key_of(recipe)] = Record(recipe, payload, identified.digest, 0.0, 0.0)
+
+    def _warn_mutation(self, flight: InFlight) -> None:
+        name = flight.call.node.name
+        if name not in self._warned:
+            self._warned.add(name)
+            logger().warning(
+                "%s is not stored: %s changed while it ran, so the result may belong to other "
+                "inputs; a step must not change what it reads, nor may another meanwhile",
+                describe(flight.call),
+                flight.mutated,
+            )
+
+    # Waiting, and the end.
+
+    def may_wait(self) -> bool:
+        """Say whether the current thread may wait for steps: not if they run on it."""
+        here = threading.current_thread()
+        return not (
+            (self._loop is not None and here is self._loop.thread)
+            or any(here is serial.thread for serial in self._serial.values())
+        )
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Return the context in which the current thread waits for a run."""
+        return nullcontext() if self._threads is None else self._threads.waiting()
+
+    @property
+    def may_stall(self) -> bool:
+        """Whether all threads may be taken by steps that wait for another run."""
+        return self._threads is not None and self.schedulers > 1
+
+    def unstick(self) -> None:
+        """Give waiting steps one more thread, if none has ended since the last time."""
+        if self._threads is not None:
+            self._threads.unstick()
+
+    def stop(self, timeout: float) -> None:
+        """Stop all steps, and wait so many seconds for the async ones."""
+        with self._lock:
+            self._closed = True
+        if self._loop is not None and not self._loop.stop(timeout):
+            logger().warning("a step does not end; it is left behind")
+        for serial in self._serial.values():
+            serial.close(1.0)
+        if self._threads is not None:
+            self._threads.close(0.0)
+        self._release(self.table.take_all())
+
+    def close(self, timeout: float) -> None:
+        """End the event loop."""
+        if self._loop is not None:
+            self._loop.close(timeout)
+
+
+def closed_error() -> CachedevalError:
+    """Return the error of a run that its engine's end ended."""
+    return CachedevalError(
+        "the engine was closed before all was computed; what was computed is stored"
+    )

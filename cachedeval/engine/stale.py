@@ -1,0 +1,40 @@
+"""Stale versions: hits whose node has other source than when they were stored."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cachedeval.engine.log import logger
+from cachedeval.engine.node import Node
+from cachedeval.engine.result import Outcome
+
+__all__ = ["StaleVersions"]
+
+
+class StaleVersions:
+    """Warns once a node, where a hit was made by another source under the same version."""
+
+    def __init__(self) -> None:
+        self._last: dict[Node[Any], bytes] = {}
+        """The notes that were looked at last: most results of a node have the same."""
+        self._told: set[str] = set()
+
+    def notice(self, outcomes: Iterable[Outcome]) -> None:
+        """Look at outcomes."""
+        for outcome in outcomes:
+            if outcome.state == "hit" and outcome.record is not None:
+                node, notes = outcome.call.node, outcome.record.notes
+                if self._last.get(node) != notes:
+                    self._last[node] = notes
+                    self._compare(node, outcome.record.provenance)
+
+    def _compare(self, node: Node[Any], then: Mapping[str, Any]) -> None:
+        if node.version is None or node.name in self._told:
+            return
+        if node.drifted(then):
+            self._told.add(node.name)
+            logger().warning(
+                "the source of %s has changed since results of its version %r were stored, and "
+                "they are still used: raise the version if the results would differ",
+                node.name,
+                node.version,
+            )
