@@ -1,8 +1,9 @@
 """The canonical encoding: one value, one string of bytes, and no two values the same.
 
 Each value is a tag of one byte, a length or a count where its size is not fixed, and its content.
-So `1`, `1.0`, `True` and `"1"` differ, and `("a", "bc")` and `("ab", "c")` do. The order of a dict's
-items and of a set's members does not matter: they are sorted by their own encodings.
+So `1`, `1.0`, `True` and `"1"` differ, and `("a", "bc")` and `("ab", "c")` do. The order of a dict is part
+of its value, since a function can observe it; the order of a set is not: its members are sorted by
+their own encodings.
 
 | tag | value | content |
 | --- | --- | --- |
@@ -13,7 +14,7 @@ items and of a set's members does not matter: they are sorted by their own encod
 | `b` | bytes | length, bytes |
 | `l` `t` | list, tuple | count, members |
 | `S` `Z` | set, frozenset | count, members sorted by encoding |
-| `d` | dict | count, key and value in turn, sorted by the key's encoding |
+| `d` | dict | count, key and value in turn, in the dict's order |
 | `e` | enum member | class, name, value |
 | `c` | dataclass, msgspec struct, named tuple | class, count, field name and value in turn |
 | `o` | the output of another step | its digest |
@@ -44,6 +45,7 @@ __all__ = [
     "Typed",
     "decode",
     "encode",
+    "encode_noting_sets",
     "extra_of",
     "fields_of",
     "refusal",
@@ -105,12 +107,27 @@ def encode(value: Any) -> bytes:
     Raises:
         EncodingError: the value, or something inside it, has none; the message says where.
     """
+    return b"".join(_parts(value))
+
+
+def encode_noting_sets(value: Any) -> tuple[bytes, bool]:
+    """Return what `encode` does, and whether there may be sets inside the value.
+
+    Raises:
+        EncodingError: as `encode`.
+    """
+    parts = _parts(value)
+    # A text "S" looks the same. What is asked then takes the longer way, with the same result.
+    return b"".join(parts), b"S" in parts or b"Z" in parts
+
+
+def _parts(value: Any) -> list[bytes]:
     out: list[bytes] = []
     try:
         ENCODERS[type(value)](value, out)
     except RecursionError:
         raise too_deep(value) from None
-    return b"".join(out)
+    return out
 
 
 def too_deep(value: Any) -> TooDeepError:
@@ -203,20 +220,13 @@ def _put_set(value: set[Any] | frozenset[Any], out: list[bytes]) -> None:
 
 
 def _put_dict(value: dict[Any, Any], out: list[bytes]) -> None:
-    items: list[tuple[bytes, list[bytes]]] = []
+    out += (b"d", _length(len(value)))
     for key, member in value.items():
-        encoded: list[bytes] = []
+        ENCODERS[type(key)](key, out)
         try:
-            ENCODERS[type(member)](member, encoded)
+            ENCODERS[type(member)](member, out)
         except EncodingError as error:
             raise _inside(f"[{key!r:.40}]", error) from None
-        items.append((encode(key), encoded))
-    # By the values too: two NaNs are two keys of one encoding.
-    items.sort()
-    out += (b"d", _length(len(items)))
-    for encoded_key, encoded in items:
-        out.append(encoded_key)
-        out += encoded
 
 
 def _put_output(value: Output, out: list[bytes]) -> None:

@@ -379,3 +379,33 @@ def test_a_batched_node_is_called_like_its_items_are_made() -> None:
             TypeError, match=r"batched\(\) missing 1 required positional argument: 'tags'"
         ):
             batched(1)
+
+
+@node(version="1")
+def names(table: dict[str, int]) -> list[str]:
+    return list(table)
+
+
+@node(version="1")
+def keywords(**words: int) -> list[str]:
+    return list(words)
+
+
+@node(version="1")
+def reversed_table(table: dict[str, Any]) -> dict[str, Any]:
+    return dict(reversed(table.items()))
+
+
+def test_the_order_of_a_dict_reaches_the_step_and_comes_back() -> None:
+    backend = FaultyBackend()
+    for _ in range(2):
+        with Engine(backend) as engine:
+            assert engine.run(names({"a": 1, "b": 2})) == ["a", "b"]
+            assert engine.run(names({"b": 2, "a": 1})) == ["b", "a"]
+            assert engine.run(keywords(a=1, b=2)) == ["a", "b"]
+            assert engine.run(keywords(b=2, a=1)) == ["b", "a"]
+            table = {"z": {"y": 1, "x": 2}, "a": [{"n": 1, "m": 2}]}
+            for _ in range(2):
+                found = engine.run(reversed_table(table))
+                assert [*found, *found["z"], *found["a"][0]] == ["a", "z", "y", "x", "n", "m"]
+            assert engine.run(names(reversed_table({"p": 1, "o": 2}))) == ["o", "p"]

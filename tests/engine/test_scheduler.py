@@ -100,6 +100,13 @@ def test_two_engines_on_one_backend_share_one_computation(step: Any) -> None:
         assert sum(computed) == 5
 
 
+def waiters(engine: Engine) -> int:
+    assert engine._runtime is not None
+    table = engine._runtime._execution.table
+    with table.lock:
+        return sum(len(flight.waiters) for flight in table._calls.values())
+
+
 @pytest.mark.parametrize("step", KINDS)
 def test_one_who_gives_up_harms_no_other(step: Any) -> None:
     with Engine() as engine, ThreadPoolExecutor(2) as threads:
@@ -108,7 +115,8 @@ def test_one_who_gives_up_harms_no_other(step: Any) -> None:
             first = asyncio.create_task(engine.arun(step(1)))
             await asyncio.to_thread(entered.acquire, timeout=5)
             waiting = threads.submit(engine.run, step(1))
-            await asyncio.sleep(0.1)
+            while waiters(engine) < 2:  # noqa: ASYNC110  set on another thread
+                await asyncio.sleep(0.001)
             first.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await first

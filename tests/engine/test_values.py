@@ -42,8 +42,19 @@ PLAIN = NEAR.filter(lambda value: not holds_classes(value))
 
 
 @given(st.lists(st.tuples(st.text(max_size=5), PLAIN), max_size=5, unique_by=lambda item: item[0]))
-def test_equal_values_have_equal_payloads(items: list[tuple[str, Any]]) -> None:
-    assert ANY.dump(dict(items)) == ANY.dump(dict(reversed(items)))
+def test_a_dict_comes_back_in_its_order(items: list[tuple[str, Any]]) -> None:
+    payload = ANY.dump(dict(items))
+    assert list(ANY.load(payload)) == [name for name, _ in items]
+    assert payload == ANY.dump(dict(items))
+    assert (payload == ANY.dump(dict(reversed(items)))) == (len(items) < 2)
+
+
+@given(st.lists(st.text(max_size=5), unique=True))
+def test_equal_sets_have_equal_payloads(members: list[str]) -> None:
+    for codec in (ANY, Codec(dict[str, set[str]])):
+        payload = codec.dump({"S": set(members)})
+        assert payload == codec.dump({"S": {*members[::-1]}})
+        assert codec.load(payload) == {"S": set(members)}
 
 
 @dataclass
