@@ -55,7 +55,6 @@ def _in_two_orders(value: dict[Any, Any]) -> st.SearchStrategy[list[list[Any]]]:
 def test_the_order_of_a_dict_is_part_of_its_value(orders: list[list[Any]]) -> None:
     one, other = orders
     assert (encode(dict(one)) == encode(dict(other))) == (one == other)
-    assert list(decode(encode(dict(one)))) == list(dict(one))
 
 
 def test_two_nans_are_two_keys() -> None:
