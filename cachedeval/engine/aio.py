@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -95,8 +95,9 @@ class EventLoopExecutor:
         start = time.perf_counter()
         try:
             inputs = inputs_of(flight, self._pool)
-            start = time.perf_counter()
-            value = await node.signature.call(node.function, inputs)
+            async with nullcontext() if node.limiter is None else node.limiter.acquire():
+                start = time.perf_counter()
+                value = await node.signature.call(node.function, inputs)
         except asyncio.CancelledError as raised:
             # One that the step made itself, and that nobody else asked for, is its failure.
             flight.cancelled = flight.cancelling

@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import wraps
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
@@ -21,7 +21,7 @@ from cachedeval.engine.source import (
 )
 from cachedeval.engine.values import Codec
 
-__all__ = ["Call", "Computed", "Node", "describe", "node", "recipe_of", "substitute"]
+__all__ = ["Call", "Computed", "Limiter", "Node", "describe", "node", "recipe_of", "substitute"]
 
 
 R = TypeVar("R")
@@ -218,6 +218,17 @@ def _computed_once(compute: Callable[[Any], R]) -> Any:
 _UNSET: Any = object()
 
 
+class Limiter(Protocol):
+    """Holds steps back: `cachedeval.services.limiter.RateLimiter` is one."""
+
+    def acquire(self) -> AbstractAsyncContextManager[Any]:
+        """Return the context in which a step may run; entering it waits.
+
+        Tasks of several event loops may use one limiter.
+        """
+        ...
+
+
 class Node(Generic[R_co]):
     """A step: a function with a name and a version. Made by `node`.
 
@@ -227,6 +238,7 @@ class Node(Generic[R_co]):
         batch: whether it takes its misses together.
         executor: steps that name the same executor share one thread and take turns; None is any
             thread.
+        limiter: what holds its steps back; None is nothing.
     """
 
     def __init__(
@@ -238,6 +250,7 @@ class Node(Generic[R_co]):
         helpers: Sequence[Callable[..., Any]] = (),
         batch: bool = False,
         executor: str | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
         qualname = getattr(function, "__qualname__", "")
         if not isinstance(function, types.FunctionType):
@@ -263,6 +276,11 @@ class Node(Generic[R_co]):
             raise InputError(
                 f"{qualname}: an async step runs on the event loop; it takes no executor"
             )
+        if batch and limiter is not None:
+            raise InputError(
+                f"{qualname}: a batched node takes no limiter: it computes many at once"
+            )
+        self.limiter = limiter
         self.is_closed = version is not None and not function.__closure__
         """Whether nothing from around the function is part of its calls' keys."""
         self.__doc__ = function.__doc__
@@ -404,6 +422,7 @@ def node(
     helpers: Sequence[Callable[..., Any]] = (),
     batch: Literal[False] = False,
     executor: str | None = None,
+    limiter: Limiter | None = None,
 ) -> _Decorator: ...
 
 
@@ -416,6 +435,7 @@ def node(
     helpers: Sequence[Callable[..., Any]] = (),
     batch: bool = False,
     executor: str | None = None,
+    limiter: Limiter | None = None,
 ) -> Any:
     """Make a function a step whose results are kept.
 
@@ -430,6 +450,7 @@ def node(
         helpers: functions of other modules whose source counts as its own; without `version`.
         batch: whether it takes its misses together.
         executor: steps that name the same executor share one thread and take turns.
+        limiter: holds steps back that would go over a rate; a hit does not pass it.
 
     Raises:
         InputError: the function cannot be a node.
@@ -437,7 +458,13 @@ def node(
 
     def wrap(function: Callable[..., Any]) -> Node[Any]:
         return Node(
-            function, version=version, name=name, helpers=helpers, batch=batch, executor=executor
+            function,
+            version=version,
+            name=name,
+            helpers=helpers,
+            batch=batch,
+            executor=executor,
+            limiter=limiter,
         )
 
     return wrap if function is None else wrap(function)

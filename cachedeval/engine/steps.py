@@ -6,12 +6,14 @@ flight. Batched steps take many calls and give each result as soon as it is ther
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any
 
 from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
 from cachedeval.engine.inflight import InFlight
 from cachedeval.engine.keys import OUTSIDE, read_recipe
-from cachedeval.engine.node import Computed, Node, recipe_of, substitute
+from cachedeval.engine.node import Computed, Limiter, Node, recipe_of, substitute
+from cachedeval.engine.process import importing
 from cachedeval.engine.record import Damaged, Record, seal, unseal, write_notes
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.values import payload_digest
@@ -52,11 +54,38 @@ def run_here(flight: InFlight, pool: ResourcePool) -> None:
     start = time.perf_counter()
     try:
         inputs = inputs_of(flight, pool)
-        start = time.perf_counter()
-        value = node.signature.call(node.function, inputs)
+        with nullcontext() if node.limiter is None else _limited(node.limiter):
+            start = time.perf_counter()
+            value = node.signature.call(node.function, inputs)
     except BaseException as raised:  # noqa: BLE001  it belongs to the call
         error = raised
     complete(flight, value, error, time.perf_counter() - start)
+
+
+@contextmanager
+def _limited(limiter: Limiter) -> Iterator[None]:
+    """Hold a step back on this thread, by an event loop of its own."""
+    with importing():
+        import asyncio  # noqa: PLC0415  for limited steps alone
+
+    with asyncio.Runner() as runner:
+        context = limiter.acquire()
+        runner.run(_entered(context))
+        try:
+            yield
+        except BaseException as error:
+            runner.run(_left(context, error))
+            raise
+        runner.run(_left(context, None))
+
+
+async def _entered(context: AbstractAsyncContextManager[Any]) -> None:
+    await context.__aenter__()
+
+
+async def _left(context: AbstractAsyncContextManager[Any], error: BaseException | None) -> None:
+    kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
+    await context.__aexit__(kind, error, trace)
 
 
 def complete(flight: InFlight, value: Any, error: BaseException | None, seconds: float) -> None:
