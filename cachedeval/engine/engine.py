@@ -322,6 +322,9 @@ class Engine:
             raise run.error
 
     def _started(self) -> "Runtime":
+        runtime = self._runtime
+        if runtime is not None:
+            return runtime
         process.import_logging()
         with process.importing():
             from cachedeval.engine.runtime import Runtime  # noqa: PLC0415  nothing of this for hits

@@ -7,13 +7,17 @@ of the user's.
 """
 
 import os
-import signal
 import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
+
+try:  # the module `signal` wraps each call in enums, which takes longer than the call
+    import _signal as signal  # type: ignore[import-not-found]
+except ImportError:  # another Python than CPython
+    import signal
 
 __all__ = [
     "Forkable",

@@ -5,8 +5,7 @@ Made at the first miss; a run of hits has no need of it.
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 
 from cachedeval.engine.execution import Execution, closed_error
 from cachedeval.engine.inflight import Run
@@ -34,8 +33,8 @@ class Runtime:
         self._execution = Execution(store, pool)
         self._lock = threading.Lock()
         self._closed = False
-        self._driven: dict[Scheduler, threading.Event] = {}
-        """Schedulers that run on their callers' threads, with what is set when they are done."""
+        self._driven: set[Scheduler] = set()
+        """Schedulers that run on their callers' threads now."""
         self._background: tuple[Scheduler, threading.Thread] | None = None
 
     def run(self, run: Run) -> None:
@@ -51,8 +50,18 @@ class Runtime:
                 "await engine.arun(…) in an async step"
             )
         scheduler = Scheduler(self._execution, inline=True)
-        with self._driving(scheduler):
-            scheduler.drive(run)
+        with self._lock:
+            if self._closed:
+                raise closed_error()
+            self._driven.add(scheduler)
+            self._execution.schedulers += 1
+        try:
+            with self._execution.waiting():
+                scheduler.drive(run)
+        finally:
+            with self._lock:
+                self._driven.discard(scheduler)
+                self._execution.schedulers -= 1
 
     def start(self, run: Run) -> None:
         """Run a graph on the thread in the background; `run.on_end` is called there at its end.
@@ -90,7 +99,7 @@ class Runtime:
         deadline = time.monotonic() + _PATIENCE
         with self._lock:
             self._closed = True
-            driven = dict(self._driven)
+            driven = set(self._driven)
             background, self._background = self._background, None
         for scheduler in driven:
             scheduler.post(scheduler.cancel_all, closed_error())
@@ -99,28 +108,12 @@ class Runtime:
             scheduler.post(scheduler.cancel_all, closed_error())
             scheduler.post(scheduler.stop)
             thread.join(_PATIENCE)
-        for scheduler, done in driven.items():
-            if not scheduler.runs_inline:
-                done.wait(max(0.0, deadline - time.monotonic()))
+        while time.monotonic() < deadline and any(
+            scheduler in self._driven and not scheduler.runs_inline for scheduler in driven
+        ):
+            time.sleep(0.002)
         self._execution.stop(max(0.1, deadline - time.monotonic()))
 
     def close(self) -> None:
         """End the event loop."""
         self._execution.close(_PATIENCE)
-
-    @contextmanager
-    def _driving(self, scheduler: Scheduler) -> Iterator[None]:
-        done = threading.Event()
-        with self._lock:
-            if self._closed:
-                raise closed_error()
-            self._driven[scheduler] = done
-            self._execution.schedulers += 1
-        try:
-            with self._execution.waiting():
-                yield
-        finally:
-            done.set()
-            with self._lock:
-                self._driven.pop(scheduler, None)
-                self._execution.schedulers -= 1
