@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support.workplace import Finished, Workplace, environment
 
+pytestmark = pytest.mark.slow
+
 _LOOK = """
 import sys
 from cachedeval.cli.main import main
