@@ -207,7 +207,8 @@ def _checkout(given: str, folder: Path) -> Path:
 def _make_sure_of(candidate: _Candidate) -> None:
     """Raise where a candidate's process would import another checkout; compile its byte code."""
     code = (
-        "import cachedeval.engine.engine as e, cachedeval_disk as d; print(e.__file__, d.__file__)"
+        "import sys, cachedeval_disk as disk; from cachedeval import Engine; "
+        "print(sys.modules[Engine.__module__].__file__, disk.__file__)"
     )
     places = command([sys.executable, "-c", code], env=candidate.env).out.split()
     if not all(place.startswith(candidate.env["PYTHONPATH"]) for place in places):
@@ -333,10 +334,8 @@ def show(found: Mapping[str, Any]) -> str:
     for size, pipeline in found["pipelines"].items():
         lines += ["", f"pipeline of {int(size):,} questions"]
         for state, figures in pipeline.items():
-            lines.append(
-                f"{state + ', seconds':32}" + _cells(figures["seconds"], "seconds", 1, "s")
-            )
-            lines.append(f"{state + ', peak':32}" + _cells(figures["peak_mb"], "peak_mb", 1, "MiB"))
+            lines += [f"{state}, seconds", _cells(figures["seconds"], "seconds", 1, "s")]
+            lines += [f"{state}, peak memory", _cells(figures["peak_mb"], "peak_mb", 1, "MiB")]
     if "start-up" in found:
         lines += ["", "start-up, and how many times `python -c pass`"]
         for name, row in found["start-up"].items():

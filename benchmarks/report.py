@@ -85,7 +85,7 @@ _NOTES = {
     "Start-up": "The judge is the one over HTTP; the 20 questions are all in the cache.",
     "One hit, one miss": (
         "One call at a time, of about 700 bytes. *Ours* verifies the record's checksum and compares "
-        "its recipe. *diskcache, bytes* makes the same key, then gets or sets bytes, and verifies "
+        "its recipe. *diskcache, bytes* makes a key with msgspec and xxh3, gets or sets bytes, and verifies "
         "nothing. DSPy and ours in memory answer from a dictionary; the others read a disk."
     ),
     "Warm pipeline": (
