@@ -29,7 +29,7 @@ from benchmarks.measure import (
     summary,
     write_results,
 )
-from benchmarks.report import TARGETS, load_targets, shortfalls
+from benchmarks.report import TARGETS, check
 
 __all__ = ["main"]
 
@@ -125,11 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_results(file, found)
     print(show(found))
     print(f"\n{file}")
-    if not given.check:
-        return 0
-    short = shortfalls(found, load_targets(given.targets))
-    print("\n".join(short) if short else "all targets are met")
-    return 1 if short else 0
+    return check(found, given.targets) if given.check else 0
 
 
 def _measure(given: argparse.Namespace, root: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ __all__ = [
     "BEGIN",
     "END",
     "TARGETS",
+    "check",
     "load_targets",
     "main",
     "page",
@@ -300,6 +301,13 @@ def shortfalls(results: Results, targets: Mapping[str, Sequence[Mapping[str, Any
         if "equals" in target and figure != target["equals"]:
             lines.append(f"{target['name']}: {figure!r}, wanted {target['equals']!r}")
     return lines
+
+
+def check(results: Results, targets: Path) -> int:
+    """Print the targets that are missed; return 1 if there are any."""
+    short = shortfalls(results, load_targets(targets))
+    print("\n".join(short) if short else "all targets are met")
+    return 1 if short else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
