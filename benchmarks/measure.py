@@ -172,7 +172,7 @@ class Rounds:
 
 Results = dict[str, Any]
 
-_VERSIONS = ("cachedeval", "mlx", "mlx-lm", "msgspec", "xxhash", "diskcache", "click")
+_VERSIONS = ("cachedeval", "mlx", "mlx-lm", "msgspec", "xxhash", "diskcache")
 
 
 def _machine() -> dict[str, Any]:

@@ -34,7 +34,7 @@ def measure_startup(root: Path, model: Path, say: Callable[[str], None]) -> dict
             command(run, env=judge.env)
         commands: dict[str, list[str | Path]] = {
             "pass": [sys.executable, "-c", "pass"],
-            "import click": [sys.executable, "-c", "import click"],
+            "import argparse": [sys.executable, "-c", "import argparse"],
             "import asyncio": [sys.executable, "-c", "import asyncio"],
             "import cachedeval.engine": [sys.executable, "-c", "from cachedeval import Engine"],
             "cachedeval --help": [CLI, "--help"],

@@ -2,13 +2,12 @@
 
 import contextlib
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cachedeval_disk import damage, database, locks
+from cachedeval_disk import damage, database, forks, locks
 from cachedeval_disk.reader import Reader
 
 if TYPE_CHECKING:
@@ -38,9 +37,11 @@ class Access:
         self._folder = folder
         self._path = folder / database.NAME
         self._reader = reader
-        self._lock = threading.RLock()
+        self.guard = forks.Guard()
+        """Held during each operation."""
         self._writer: Writer | None = None
         self._lock_file: locks.LockFile | None = None
+        forks.register(self)
 
     def write(self, work: "Callable[[Writer], _T]") -> _T:
         """Do the work, with others who write; once more if the database proves damaged.
@@ -49,14 +50,17 @@ class Access:
             BackendError: the database is not ours to write.
             sqlite3.Error, OSError: it could not be done.
         """
-        try:
+
+        def once() -> _T:
             with self._writing(alone=False) as writer:
                 return work(writer)
+
+        try:
+            return forks.repeat_if_forked(once)
         except sqlite3.DatabaseError as error:
             if not damage.is_damage(error):
                 raise
-        with self._writing(alone=False) as writer:
-            return work(writer)
+        return forks.repeat_if_forked(once)
 
     def alone(self) -> "AbstractContextManager[Writer]":
         """Write while nobody else does.
@@ -74,7 +78,7 @@ class Access:
         Raises:
             OSError: the folder cannot be written to.
         """
-        with self._lock, self._attached().gate(alone=alone):
+        with self.guard, self._attached().gate(alone=alone):
             yield
 
     def attach(self) -> locks.LockFile:
@@ -89,22 +93,31 @@ class Access:
 
     def close(self) -> None:
         """Close the database and the lock file."""
-        with self._lock:
+        with self.guard:
             lock_file, self._lock_file = self._lock_file, None
             if lock_file is not None:
                 with lock_file.gate(alone=False):
                     self._close_writer()
                 lock_file.detach()
 
-    def abandon(self) -> object:
-        """After a fork: forget what is the parent's, and return it, as it must not be closed."""
-        writer, self._writer, self._lock_file = self._writer, None, None
-        self._lock = threading.RLock()
-        return writer
+    def close_before_fork(self) -> None:
+        """Close the database; the lock file stays open, as no child can end its locks."""
+        if self._writer is None:
+            return
+        with contextlib.ExitStack() as stack:
+            if self._lock_file is not None and not self._lock_file.is_inside():
+                # Without the gate, if another process does not leave it.
+                with contextlib.suppress(OSError):
+                    stack.enter_context(self._lock_file.gate(alone=False, patience=1.0))
+            self._close_writer()
+
+    def forget_parent(self) -> None:
+        """In a forked child: forget the parent's connection and lock file."""
+        self._writer = self._lock_file = None
 
     @contextlib.contextmanager
     def _writing(self, *, alone: bool) -> "Iterator[Writer]":
-        with self._lock:
+        with self.guard:
             while True:
                 lock_file = self._attached()
                 if not self._current():

@@ -3,21 +3,19 @@
 import contextlib
 import os
 import sqlite3
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from cachedeval.engine.backend import Entry
-from cachedeval.engine.errors import InputError
-from cachedeval_disk import damage, database, locks, usage
+from cachedeval.backend import Backend, Entry, InputError
+from cachedeval_disk import damage, database, forks, locks, usage
 from cachedeval_disk.access import Access
 from cachedeval_disk.reader import Reader
 
 __all__ = ["DiskBackend", "open_url"]
 
 
-class DiskBackend:
+class DiskBackend(Backend):
     """Keeps values in a folder, for any number of processes.
 
     Nothing is created before the first write or lease. A damaged database is replaced at the next
@@ -31,7 +29,8 @@ class DiskBackend:
         InputError: the path cannot be a folder.
         BackendError: the folder holds another program's database, or a newer version's.
 
-    Thread safety: every method may be called from any thread, and a forked child may go on.
+    Thread safety: every method may be called from any thread. Both sides of a fork may go on: what
+    is open is closed before a fork, which waits for operations of other threads.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -50,7 +49,6 @@ class DiskBackend:
         self._access = Access(self._folder, self._reader)
         with contextlib.suppress(sqlite3.Error, OSError):  # told when something is to be read
             self._reader.open()
-        _backends.add(self)
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values of those keys that are held; no bytes for one that cannot be read.
@@ -59,7 +57,7 @@ class DiskBackend:
             BackendError: the database was replaced by one that is not ours.
             sqlite3.Error, OSError: nothing can be read.
         """
-        return self._reader.get_many(keys)
+        return self._reader.get_many(keys if type(keys) is tuple else list(keys))
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
         """Keep all the items, or none.
@@ -68,6 +66,7 @@ class DiskBackend:
             BackendError: the database was replaced by one that is not ours.
             sqlite3.Error, OSError: none is kept.
         """
+        items = dict(items)  # the mapping's own code may wait for a thread that waits for us
         if items:
             self._access.write(lambda writer: writer.put_many(items))
 
@@ -96,8 +95,11 @@ class DiskBackend:
         Raises:
             sqlite3.Error, OSError: it could not be noted.
         """
-        if not hits or database.find(self._path) is None:
-            return
+        hits = dict(hits)
+        if hits and database.find(self._path) is not None:
+            forks.repeat_if_forked(self._touch_many, hits, when)
+
+    def _touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
         try:
             with self._access.gate(alone=False):
                 usage.note(self._folder, hits, when)
@@ -118,7 +120,8 @@ class DiskBackend:
         from cachedeval_disk.upkeep import row_size  # noqa: PLC0415  not needed to read
 
         rows = self._reader.rows()
-        used = usage.read(self._folder, {row.key: row.number for row in rows})
+        with self._reader.guard:  # no fork while the other database is open
+            used = usage.read(self._folder, {row.key: row.number for row in rows})
         for row in rows:
             last, hits = used.get(row.key, (row.created, 0))
             size = row_size(row.size, in_file=row.in_file)
@@ -136,23 +139,6 @@ class DiskBackend:
         """Close what is open."""
         self._reader.close()
         self._access.close()
-
-    def _forget_parent(self) -> None:
-        # To close what belongs to the parent could harm it, so it stays open, out of reach.
-        _parents.extend((self._reader.abandon(), self._access.abandon()))
-
-
-_parents: list[object] = []
-_backends: "weakref.WeakSet[DiskBackend]" = weakref.WeakSet()
-
-
-def _forget_parent() -> None:
-    """After a fork: the parent's connections and locks are the parent's."""
-    for backend in list(_backends):
-        backend._forget_parent()  # noqa: SLF001  its own module
-
-
-os.register_at_fork(after_in_child=_forget_parent)
 
 
 def open_url(rest: str) -> DiskBackend:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cachedeval.engine.errors import BackendError
+from cachedeval_disk import forks
 
 __all__ = [
     "APPLICATION",
@@ -117,7 +118,7 @@ def connect_to_read(path: Path) -> Connection:
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    connection = _open_leniently(uri_to_read(path))
+    connection = _open_leniently(path, uri_to_read(path))
     try:
         # The first read opens the other files that belong to it.
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
@@ -127,7 +128,7 @@ def connect_to_read(path: Path) -> Connection:
         if code & 0xFF not in _SHARED_NOTHING or code == sqlite3.SQLITE_READONLY_ROLLBACK:
             raise
         # Nobody writes here now: who does has made the file that readers and writers share.
-        connection = _open_leniently(f"{uri_to_read(path)}&immutable=1")
+        connection = _open_leniently(path, f"{uri_to_read(path)}&immutable=1")
         connection.immutable = True
     except BaseException:
         connection.close()
@@ -135,8 +136,8 @@ def connect_to_read(path: Path) -> Connection:
     return connection
 
 
-def _open_leniently(uri: str) -> Connection:
-    connection = _connect(uri)
+def _open_leniently(path: Path, uri: str) -> Connection:
+    connection = _connect(path, uri)
     # A text where a blob belongs is told by its type, and need not be valid UTF-8.
     connection.text_factory = bytearray
     # Nothing is written here. What this allows is to read what is left of a file that was cut off.
@@ -150,10 +151,15 @@ def connect_to_write(path: Path, like: Path) -> Connection:
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    return _connect(f"file:{_quoted(path)}?modeof={_quoted(like)}")
+    return _connect(path, f"file:{_quoted(path)}?modeof={_quoted(like)}")
 
 
-def _connect(uri: str) -> Connection:
+def _connect(path: Path, uri: str) -> Connection:
+    if forks.is_inherited(path):
+        raise BackendError(
+            f"{path} was in use when this process was forked, so it cannot be used here: "
+            "let operations on the cache end before a fork"
+        )
     connection = sqlite3.connect(
         uri,
         uri=True,
@@ -162,6 +168,7 @@ def _connect(uri: str) -> Connection:
         check_same_thread=False,
         factory=Connection,
     )
+    forks.track(connection, path)
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection
 

@@ -53,6 +53,8 @@ class LockFile:
         self._leased: set[int] = set()
         self._leases = threading.Lock()
         self._gate = threading.Lock()
+        self._inside = 0
+        """The thread that is at the gate or inside it."""
 
     def detach(self) -> None:
         """Give it back; the last user's descriptor is closed."""
@@ -78,16 +80,22 @@ class LockFile:
             self._unlock(offset)
 
     @contextmanager
-    def gate(self, *, alone: bool) -> Iterator[None]:
+    def gate(self, *, alone: bool, patience: float | None = None) -> Iterator[None]:
         """Stay inside the gate: with others who write, or alone to create or replace files.
 
+        Args:
+            alone: whether to keep all others out.
+            patience: seconds to wait for those who are inside; a minute by default.
+
         Raises:
-            TimeoutError: somebody stayed inside for a minute.
+            TimeoutError: somebody stayed inside for longer.
         """
-        deadline = time.monotonic() + _PATIENCE
+        patience = _PATIENCE if patience is None else patience
+        deadline = time.monotonic() + patience
         kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-        if not self._gate.acquire(timeout=_PATIENCE):
+        if not self._gate.acquire(timeout=patience):
             raise TimeoutError(errno.ETIMEDOUT, "the cache is held by another thread")
+        self._inside = threading.get_ident()
         try:
             try:
                 self._wait(kind, _TURNSTILE, deadline)
@@ -99,7 +107,12 @@ class LockFile:
             finally:
                 self._unlock(_GATE)
         finally:
+            self._inside = 0
             self._gate.release()
+
+    def is_inside(self) -> bool:
+        """Say whether this thread is at the gate or inside it."""
+        return self._inside == threading.get_ident()
 
     def _wait(self, kind: int, offset: int, deadline: float) -> None:
         # Asked again and again, because waiting in the system has no time-out.
@@ -113,6 +126,8 @@ class LockFile:
             fcntl.lockf(self.fds[0], fcntl.LOCK_UN, 1, offset)
 
     def _lock(self, kind: int, offset: int) -> bool:
+        if self.forked:  # the number may be another file's by now
+            raise OSError(errno.EBADF, "the lock file was the parent process's")
         try:
             fcntl.lockf(self.fds[0], kind | fcntl.LOCK_NB, 1, offset)
         except OSError as error:

@@ -5,14 +5,13 @@ bookkeeping of use, and works in a folder that it may not write to.
 """
 
 import sqlite3
-import threading
 import time
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cachedeval_disk import blobs, damage, database
+from cachedeval_disk import blobs, damage, database, forks
 
 __all__ = ["Reader", "Row"]
 
@@ -58,12 +57,14 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / database.NAME
-        self._lock = threading.Lock()
+        self.guard = forks.Guard()
+        """Held during each operation."""
         self._connection: database.Connection | None = None
         self._identity: database.Identity | None = None
         self._trusted_until = 0.0
         self.damaged: database.Identity | None = None
         """The database that was found damaged, for whoever writes next to replace."""
+        forks.register(self)
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values of those keys that are held.
@@ -75,7 +76,10 @@ class Reader:
             BackendError: the database is not ours to read.
             sqlite3.Error: it cannot be read, or nothing that was asked for can.
         """
-        with self._lock:
+        return forks.repeat_if_forked(self._get_many, keys)
+
+    def _get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        with self.guard:
             connection: sqlite3.Connection | None = self._connection
             if time.monotonic() > self._trusted_until or self._identity == self.damaged:
                 connection = self._connect()
@@ -106,9 +110,13 @@ class Reader:
             BackendError: the database is not ours to read.
             sqlite3.Error: nothing can be read.
         """
-        with self._lock:
-            connection = self._connect()
-            rows = [] if connection is None else self._select_all(connection)
+
+        def read() -> list[Any]:
+            with self.guard:
+                connection = self._connect()
+                return [] if connection is None else self._select_all(connection)
+
+        rows = forks.repeat_if_forked(read)
         found: dict[bytes, Row] = {}
         for number, key, created, size, in_file, readable in rows:
             if readable or key not in found:
@@ -128,20 +136,22 @@ class Reader:
             BackendError: it is not ours to read.
             sqlite3.Error: it cannot be read.
         """
-        with self._lock:
+        with self.guard:
             self._connect()
 
     def close(self) -> None:
         """Close the connection; the next read opens another."""
-        with self._lock:
+        with self.guard:
             self._close()
 
-    def abandon(self) -> object:
-        """After a fork: forget the parent's connection, and return it, as it must not be closed."""
-        connection, self._connection, self._identity = self._connection, None, None
+    def close_before_fork(self) -> None:
+        """Close the connection; the next read opens another."""
+        self._close()
+
+    def forget_parent(self) -> None:
+        """In a forked child: forget the parent's connection."""
+        self._connection = self._identity = None
         self._trusted_until = 0.0
-        self._lock = threading.Lock()
-        return connection
 
     def _connect(self) -> sqlite3.Connection | None:
         if self._connection is not None and self._connection.immutable:

@@ -1,30 +1,37 @@
 """Values in a dictionary under a lock."""
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from typing import Any
 
-from cachedeval.engine.backend import Entry
-from cachedeval.engine.errors import InputError
+from cachedeval.backend import Backend, Entry, InputError
 
 __all__ = ["MemoryBackend", "open_url"]
 
 
-class MemoryBackend:
+class MemoryBackend(Backend):
     """Keeps values in this process's memory; each instance is a store of its own.
+
+    A forked child goes on with a copy: it has the values that were held, and no lease is taken.
 
     Thread safety: every method may be called from any thread.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant, because a signal handler may fork in the middle of an operation.
+        self._lock = threading.RLock()
         self._values: dict[bytes, bytes] = {}
         self._entries: dict[bytes, Entry] = {}
         self._leased: set[bytes] = set()
+        _backends[id(self)] = weakref.ref(self)
+        weakref.finalize(self, _backends.pop, id(self)).atexit = False
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values of those keys that are held."""
+        keys = list(keys)
         with self._lock:
             values = self._values
             return {key: values[key] for key in keys if key in values}
@@ -32,6 +39,7 @@ class MemoryBackend:
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
         """Keep the items for as long as this object lives."""
         now = time.time()
+        items = dict(items)  # the mapping's own code may wait for a thread that waits for the lock
         with self._lock:
             for key, value in items.items():
                 before = self._entries.get(key)
@@ -41,14 +49,16 @@ class MemoryBackend:
 
     def delete_many(self, keys: Iterable[bytes]) -> int:
         """Forget the keys; return how many were held."""
+        keys = set(keys)
         with self._lock:
-            held = [key for key in set(keys) if key in self._values]
+            held = [key for key in keys if key in self._values]
             for key in held:
                 del self._values[key], self._entries[key]
             return len(held)
 
     def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
         """Note the use of those keys that are held."""
+        hits = dict(hits)
         with self._lock:
             for key, count in hits.items():
                 entry = self._entries.get(key)
@@ -61,21 +71,62 @@ class MemoryBackend:
             entries = list(self._entries.values())
         return iter(entries)
 
-    @contextmanager
-    def lease(self, key: bytes) -> Iterator[bool]:
-        """Try to be the only one that computes `key` among those who share this object."""
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Lease the keys that nobody else who shares this object has leased."""
         with self._lock:
-            mine = key not in self._leased
-            self._leased.add(key)
-        try:
-            yield mine
-        finally:
-            if mine:
-                with self._lock:
-                    self._leased.remove(key)
+            granted = set(keys).difference(self._leased)
+            self._leased |= granted
+            return granted
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        """Release the leases of the keys."""
+        with self._lock:
+            self._leased.difference_update(keys)
 
     def close(self) -> None:
         """Do nothing: the values live as long as this object."""
+
+    def _forget_parent(self) -> None:
+        """In a forked child: the threads that held the lock and the leases are not here."""
+        self._lock = threading.RLock()
+        self._leased = set()
+
+
+_backends: "dict[int, weakref.ref[MemoryBackend]]" = {}
+"""All that are alive. A plain dictionary, as its values can be listed at once, without a lock."""
+
+_held: "list[list[Any]]" = []
+"""The locks that each fork under way holds, so that no child inherits half an operation."""
+
+
+def _before_fork() -> None:
+    held = []
+    for reference in list(_backends.values()):
+        backend = reference()
+        if backend is not None:
+            backend._lock.acquire()  # noqa: SLF001  its own module
+            held.append(backend._lock)  # noqa: SLF001
+    _held.append(held)
+
+
+def _after_fork_in_parent() -> None:
+    for lock in _held.pop() if _held else ():
+        lock.release()
+
+
+def _after_fork_in_child() -> None:
+    _held.clear()
+    for reference in list(_backends.values()):
+        backend = reference()
+        if backend is not None:
+            backend._forget_parent()  # noqa: SLF001
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
 
 
 def open_url(rest: str) -> MemoryBackend:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+from cachedeval.engine.forks import importing
+
 __all__ = ["extra_of", "fields_of", "refusal"]
 
 _PLAIN = (str, bytes, int, float, list, tuple, set, frozenset, dict)
@@ -15,7 +17,8 @@ def fields_of(cls: type) -> tuple[str, ...] | None:
     if issubclass(cls, _PLAIN):  # its content is no field
         return None
     if "__dataclass_fields__" in cls.__dict__:
-        import dataclasses  # noqa: PLC0415  slow to import, and no built-in node needs it
+        with importing():
+            import dataclasses  # noqa: PLC0415  slow to import, and no built-in node needs it
 
         return tuple(field.name for field in dataclasses.fields(cast("Any", cls)))
     return cast("tuple[str, ...] | None", getattr(cls, "__struct_fields__", None))

@@ -4,6 +4,7 @@ from typing import Any
 
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.errors import BackendError, InputError
+from cachedeval.engine.forks import importing
 from cachedeval.engine.installed import entry_points, load
 from cachedeval.engine.log import logger
 from cachedeval.engine.nothing import NothingBackend
@@ -30,7 +31,9 @@ def open_backend(url: str) -> Backend:
             f"(schemes here: {known})"
         )
     try:
-        opened: Any = load(found[scheme])(rest)
+        with importing():
+            opens: Any = load(found[scheme])
+        opened = opens(rest)
     except (InputError, BackendError):
         raise
     except Exception as error:

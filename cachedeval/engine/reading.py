@@ -23,6 +23,7 @@ from typing import Protocol, TypeVar
 import xxhash
 
 from cachedeval.engine.errors import InputError
+from cachedeval.engine.forks import import_logging, importing
 
 __all__ = [
     "CHUNK",
@@ -127,7 +128,8 @@ def stat_file(path: Path) -> os.stat_result:
 def _read_steady(path: Path, read: Callable[[int, int], T]) -> tuple[T, os.stat_result]:
     """Call `read(descriptor, size)` until the file was the same before and after it."""
     for attempt in range(_ATTEMPTS):
-        time.sleep(_PAUSE_S * attempt)
+        if attempt:  # sleeping for 0 seconds hands the processor to another process
+            time.sleep(_PAUSE_S * attempt)
         try:
             # A FIFO that takes the file's place must not hang the open.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -167,7 +169,9 @@ def _content(descriptor: int, size: int) -> str:
 
 def _leaves(descriptor: int, size: int) -> list[bytes]:
     # Imported here: it takes longer than all else of a run whose files are known.
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+    import_logging()
+    with importing():
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     leaves = [b""] * -(-size // CHUNK)
     order = itertools.count()  # its next() is atomic, so that each chunk is taken once
@@ -188,7 +192,8 @@ def _leaves(descriptor: int, size: int) -> list[bytes]:
 
 
 def _sha256(descriptor: int, size: int) -> str:
-    import hashlib  # noqa: PLC0415 - loads OpenSSL, which hardly any run needs
+    with importing():
+        import hashlib  # noqa: PLC0415 - loads OpenSSL, which hardly any run needs
 
     state = hashlib.sha256()
     _feed(state, descriptor, 0, size, _buffer(size))

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from cachedeval.engine import forks
+from cachedeval.engine.digest import digest_identity
 from cachedeval.engine.encoding import Identified, encode
 from cachedeval.engine.log import logger
-from cachedeval.engine.values import payload_digest
 
 __all__ = ["Handle", "Resource", "ResourcePool"]
 
@@ -59,7 +60,7 @@ class Resource(Generic[T]):
     def identified(self) -> Identified:
         """How recipes name it: the label and the sha256 of its identity's encoding."""
         if self._identified is None:
-            digest = payload_digest(encode(self.identity))
+            digest = digest_identity(encode(self.identity))
             self._identified = Identified(self.label, digest)
         return self._identified
 
@@ -129,6 +130,12 @@ class ResourcePool:
         self._closed = True
         self.cleanup()
 
+    def forget_parent(self) -> None:
+        """In a forked child: open what is needed anew, as a connection or a device is not shared."""
+        self._lock = threading.Lock()
+        forks.leave_to_parent(self._open)
+        self._open = {}
+
     def _enter(self, resource: Resource[Any]) -> _Open:
         with self._lock:
             entry = self._open.get(resource.identified)
@@ -156,7 +163,7 @@ class ResourcePool:
         except BaseException as error:
             entry.error = error
             with self._lock:
-                del self._open[resource.identified]
+                self._open.pop(resource.identified, None)  # not there, in a child
             raise
         finally:
             entry.ready.set()

@@ -51,6 +51,10 @@ class Stats(dict[str, NodeStats]):
         super().__init__()
         self._lock = threading.Lock()
 
+    def forget_parent(self) -> None:
+        """In a forked child: another thread may have held the lock."""
+        self._lock = threading.Lock()
+
     def note(self, outcomes: Iterable[Outcome]) -> None:
         """Count outcomes."""
         with self._lock:

@@ -263,7 +263,7 @@ def test_the_projects_targets_can_be_read() -> None:
 def test_a_target_out_of_reach_fails_the_check(tmp_path: Path, at_most: float, status: int) -> None:
     targets = tmp_path / "targets.toml"
     targets.write_text(
-        '[[quick]]\nname = "bare start"\nfigure = ["startup", "import click", "ratio", "median"]\n'
+        '[[quick]]\nname = "bare start"\nfigure = ["startup", "import argparse", "ratio", "median"]\n'
         f"at_most = {at_most}\nneeded = true\n",
         encoding="utf-8",
     )

@@ -153,7 +153,7 @@ def test_a_run_of_hits_starts_no_thread() -> None:
     with Engine(backend) as engine:
         assert engine.run([inc(double(1))]) == [3]
         assert threading.active_count() == before
-        assert engine._running is None
+        assert engine._runtime is None
 
 
 def test_closing_ends_all_threads_and_may_be_done_twice() -> None:
@@ -161,7 +161,7 @@ def test_closing_ends_all_threads_and_may_be_done_twice() -> None:
     backend = FaultyBackend()
     engine = Engine(backend)
     engine.run([inc(double(1)), lane(1)])
-    assert len(set(threading.enumerate()) - before) >= 4
+    assert len(set(threading.enumerate()) - before) >= 3
     engine.close()
     engine.close()
     for thread in set(threading.enumerate()) - before:
@@ -172,7 +172,7 @@ def test_closing_ends_all_threads_and_may_be_done_twice() -> None:
         engine.run(double(1))
 
 
-@node(version="1", lane="one")
+@node(version="1", executor="one")
 def lane(x: int) -> int:
     return x
 
@@ -228,8 +228,7 @@ def test_closing_in_the_middle_keeps_what_is_done_and_frees_who_waits() -> None:
 def test_a_step_that_does_not_end_is_left_behind(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cachedeval.engine.worker._PATIENCE", 0.1)
-    monkeypatch.setattr("cachedeval.engine.loop._PATIENCE", 0.1)
+    monkeypatch.setattr("cachedeval.engine.runtime._PATIENCE", 0.1)
     go, started = threading.Event(), threading.Event()
 
     @node(version="1")
@@ -261,7 +260,7 @@ def test_a_step_that_waits_for_itself_is_told() -> None:
     async def on_the_loop(x: int) -> int:
         return engine.run(double(x))  # it would stop the loop that it waits for
 
-    @node(version="1", lane="one")
+    @node(version="1", executor="one")
     def on_a_lane(x: int) -> int:
         return engine.run(double(x))
 

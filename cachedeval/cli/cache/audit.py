@@ -1,64 +1,72 @@
 """`cachedeval cache audit`: computes stored answers again and reports any that differ."""
 
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from cachedeval.cli.figures import plural, show_age
-from cachedeval.cli.options import evaluation_options, evaluator_of
-from cachedeval.cli.output import short
+from cachedeval.cli.format import plural, short, show, show_age, show_json
+from cachedeval.cli.options import (
+    Namespace,
+    Parser,
+    add_cache,
+    add_evaluation,
+    add_json,
+    at_least,
+    evaluator_of,
+)
 from cachedeval.cli.progress import progress_of
 
 if TYPE_CHECKING:
     from cachedeval.evals.audit import Audit, Finding
 
-__all__ = ["command"]
+__all__ = ["declare", "execute"]
 
 _FOUND = 3
 
 
-@click.command("audit")
-@evaluation_options
-@click.option(
-    "--sample",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="How many stored answers are computed again; others each time.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(**options: Any) -> int:
-    """Compute a sample of a run's stored answers again and report any that differ.
+def declare(parser: Parser) -> None:
+    """Add the options."""
+    add_evaluation(parser)
+    add_cache(parser)
+    parser.add_argument(
+        "--sample",
+        type=at_least(1),
+        default=5,
+        metavar="N",
+        help="How many stored answers are computed again; each time others (default: %(default)s).",
+    )
+    add_json(parser, "the result")
 
-    Takes the options of `cachedeval run`, and leaves what is stored as it is. The exit status is 3
+
+def execute(options: Namespace) -> int:
+    """Compute a sample of a run's stored answers again, and report any that differ.
+
+    Takes the options of `cachedeval run`, and changes nothing that is stored. The exit status is 3
     if an answer differs or cannot be computed.
     """
-    from cachedeval.evals.audit import audit_answers  # noqa: PLC0415  not for --help
+    from cachedeval.evals.audit import audit_answers
 
     with evaluator_of(options) as evaluator, progress_of(sys.stderr) as progress:
         found = audit_answers(
             evaluator,
-            options["adapters"] or [None],
-            options["data"],
-            options["num_questions"],
-            options["sample"],
+            options.adapters or [None],
+            options.data,
+            options.num_questions,
+            options.sample,
             on_progress=progress,
         )
-    if options["as_json"]:
-        told = {
-            "stored": found.stored,
-            "audited": found.audited,
-            "same": found.same,
-            "differ": [_as_json(each) for each in found.differ],
-            "failed": [_as_json(each) for each in found.failed],
-        }
-        click.echo(json.dumps(told, indent=2, allow_nan=False))
+    if options.json:
+        show_json(
+            {
+                "stored": found.stored,
+                "audited": found.audited,
+                "same": found.same,
+                "differ": [_as_json(each) for each in found.differ],
+                "failed": [_as_json(each) for each in found.failed],
+            }
+        )
     else:
-        click.echo(_shown(found))
+        show(_show_audit(found))
     return _FOUND if found.differ or found.failed else 0
 
 
@@ -72,7 +80,7 @@ def _as_json(each: "Finding") -> dict[str, Any]:
     }
 
 
-def _shown(found: "Audit") -> str:
+def _show_audit(found: "Audit") -> str:
     counts = f"{found.same:,} the same, {len(found.differ):,} differ, {len(found.failed):,} failed"
     lines = [
         f"{found.audited:,} of {plural(found.stored, 'stored answer')} computed again: {counts}"
@@ -91,7 +99,7 @@ def _shown(found: "Audit") -> str:
     ]
     if found.differ:
         lines.append(
-            "the cache's answers are not this machine's and software's: evaluate again with "
+            "these answers were not computed by this machine and software: evaluate again with "
             "--refresh, and please report it"
         )
     return "\n".join(lines)

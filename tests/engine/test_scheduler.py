@@ -329,7 +329,7 @@ def test_collisions_are_misses(monkeypatch: pytest.MonkeyPatch, bits: int) -> No
         number: int = xxhash.xxh3_64_intdigest(recipe) % 2**bits
         return number.to_bytes(16, "big")
 
-    for module in ("resolve", "runner", "explain", "engine", "nearest", "memo"):
+    for module in ("resolve", "scheduler", "explain", "engine", "nearest", "memo"):
         monkeypatch.setattr(f"cachedeval.engine.{module}.key_of", short)
 
     @node(version="1")

@@ -40,7 +40,7 @@ async def async_bad(kind: int) -> int:
     raise BAD[kind]("bad")
 
 
-@node(version="1", lane="one")
+@node(version="1", executor="one")
 def lane_bad(kind: int) -> int:
     raise BAD[kind]("bad")
 
@@ -245,7 +245,7 @@ def test_two_nodes_of_a_lane_take_turns_on_its_thread() -> None:
     threads: set[threading.Thread] = set()
     both = threading.Barrier(2)
 
-    @node(version="1", batch=True, lane="shared")
+    @node(version="1", batch=True, executor="shared")
     def long(batch: Sequence[Item]) -> Iterator[tuple[int, int] | None]:
         for index in range(len(batch)):
             for _ in range(20):
@@ -255,7 +255,7 @@ def test_two_nodes_of_a_lane_take_turns_on_its_thread() -> None:
                 yield None
             yield index, 0
 
-    @node(version="1", lane="shared")
+    @node(version="1", executor="shared")
     def short(x: int) -> int:
         turns.append("short")
         threads.add(threading.current_thread())
@@ -290,7 +290,7 @@ def test_sync_steps_run_side_by_side_and_lane_steps_one_by_one() -> None:
         barrier.wait(5)
         return x
 
-    @node(version="1", lane="alone")
+    @node(version="1", executor="alone")
     def alone(x: int) -> int:
         now[0] += 1
         peak[0] = max(peak[0], now[0])
