@@ -20,6 +20,8 @@ from cachedeval.engine.contents import contents_of, lines_of, value_of
 from cachedeval.engine.record import seal, unseal
 from cachedeval.engine.verify import verify
 
+pytestmark = pytest.mark.slow
+
 NAME = "unreadable.step"
 
 
