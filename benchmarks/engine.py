@@ -257,7 +257,7 @@ def _pipelines(
     seconds = {state: {name: [] for name in able} for state in ("cold", "warm")}
     peaks: dict[str, dict[str, list[float]]]
     peaks = {state: {name: [] for name in able} for state in seconds}
-    # A large one takes a minute: three rounds of it, whose number is told, are enough.
+    # A large one takes a minute: three rounds of it, shown as n=3, are enough.
     for number in range(min(rounds, 3)):
         for state in seconds:
             for name in _shuffled(able, number):
@@ -345,9 +345,9 @@ def _cells(row: Mapping[str, Any], what: str, scale: float, unit: str) -> str:
 
 def _cell(one: Mapping[str, Any], what: str, scale: float, unit: str) -> str:
     figure, noise = one[what]["median"] * scale, one[what]["noise"]
-    told = f"±{noise / 2:.0%}" if noise is not None else f"n={one[what]['n']}"
+    spread = f"±{noise / 2:.0%}" if noise is not None else f"n={one[what]['n']}"
     least = min(one[what]["samples"]) * scale
-    return f"{figure:.4g} {unit} {told}, least {least:.4g} ({one['ratio']['median']:.2f} times)"
+    return f"{figure:.4g} {unit} {spread}, least {least:.4g} ({one['ratio']['median']:.2f} times)"
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
