@@ -47,7 +47,7 @@ def run(server: JudgeServer, questions: int, limits: Limits, policy: Retry | Non
 def chaos(scale: Scale) -> Iterator[Row]:
     """Seeded faults of all kinds."""
     script = Chaos(2026, retry_after=0.2)
-    policy = Retry(deadline=1.0, first_wait=0.05)
+    policy = Retry(deadline=5.0, first_wait=0.05)
     limits = Limits(max_concurrency=100, minute=scale.minute)
     load = run(JudgeServer(latency=0.02, script=script), scale.questions, limits, policy)
     faults = ", ".join(f"{count} {fault}" for fault, count in sorted(script.happened.items()))
