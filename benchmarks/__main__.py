@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import pictures, tables
 from benchmarks.measure import Results, command, new_results, write_results
 from benchmarks.peers.compare import measure_peers
-from benchmarks.report import TARGETS, load_targets, shortfalls
+from benchmarks.report import TARGETS, check
 from benchmarks.reproducibility import measure_reproducibility
 from benchmarks.scale import measure_scale, measure_sharing
 from benchmarks.scenarios import SCENARIOS, measure_profile
@@ -70,11 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pictures.write(given.out, found)
     print(tables.show(found))
     print(f"\n{file}")
-    if not given.check:
-        return 0
-    short = shortfalls(found, load_targets(given.targets))
-    print("\n".join(short) if short else "all targets are met")
-    return 1 if short else 0
+    return check(found, given.targets) if given.check else 0
 
 
 def _measure(given: argparse.Namespace, root: Path, say: _Say, found: Results) -> Iterator[None]:

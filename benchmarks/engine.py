@@ -29,7 +29,7 @@ from benchmarks.measure import (
     summary,
     write_results,
 )
-from benchmarks.report import TARGETS, load_targets, shortfalls
+from benchmarks.report import TARGETS, check
 
 __all__ = ["main"]
 
@@ -125,11 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_results(file, found)
     print(show(found))
     print(f"\n{file}")
-    if not given.check:
-        return 0
-    short = shortfalls(found, load_targets(given.targets))
-    print("\n".join(short) if short else "all targets are met")
-    return 1 if short else 0
+    return check(found, given.targets) if given.check else 0
 
 
 def _measure(given: argparse.Namespace, root: Path) -> dict[str, Any]:
@@ -207,7 +203,8 @@ def _checkout(given: str, folder: Path) -> Path:
 def _make_sure_of(candidate: _Candidate) -> None:
     """Raise where a candidate's process would import another checkout; compile its byte code."""
     code = (
-        "import cachedeval.engine.engine as e, cachedeval_disk as d; print(e.__file__, d.__file__)"
+        "import sys, cachedeval_disk as disk; from cachedeval import Engine; "
+        "print(sys.modules[Engine.__module__].__file__, disk.__file__)"
     )
     places = command([sys.executable, "-c", code], env=candidate.env).out.split()
     if not all(place.startswith(candidate.env["PYTHONPATH"]) for place in places):
@@ -260,7 +257,7 @@ def _pipelines(
     seconds = {state: {name: [] for name in able} for state in ("cold", "warm")}
     peaks: dict[str, dict[str, list[float]]]
     peaks = {state: {name: [] for name in able} for state in seconds}
-    # A large one takes a minute: three rounds of it, whose number is told, are enough.
+    # A large one takes a minute: three rounds of it, shown as n=3, are enough.
     for number in range(min(rounds, 3)):
         for state in seconds:
             for name in _shuffled(able, number):
@@ -333,10 +330,8 @@ def show(found: Mapping[str, Any]) -> str:
     for size, pipeline in found["pipelines"].items():
         lines += ["", f"pipeline of {int(size):,} questions"]
         for state, figures in pipeline.items():
-            lines.append(
-                f"{state + ', seconds':32}" + _cells(figures["seconds"], "seconds", 1, "s")
-            )
-            lines.append(f"{state + ', peak':32}" + _cells(figures["peak_mb"], "peak_mb", 1, "MiB"))
+            lines += [f"{state}, seconds", _cells(figures["seconds"], "seconds", 1, "s")]
+            lines += [f"{state}, peak memory", _cells(figures["peak_mb"], "peak_mb", 1, "MiB")]
     if "start-up" in found:
         lines += ["", "start-up, and how many times `python -c pass`"]
         for name, row in found["start-up"].items():
@@ -350,9 +345,9 @@ def _cells(row: Mapping[str, Any], what: str, scale: float, unit: str) -> str:
 
 def _cell(one: Mapping[str, Any], what: str, scale: float, unit: str) -> str:
     figure, noise = one[what]["median"] * scale, one[what]["noise"]
-    told = f"±{noise / 2:.0%}" if noise is not None else f"n={one[what]['n']}"
+    spread = f"±{noise / 2:.0%}" if noise is not None else f"n={one[what]['n']}"
     least = min(one[what]["samples"]) * scale
-    return f"{figure:.4g} {unit} {told}, least {least:.4g} ({one['ratio']['median']:.2f} times)"
+    return f"{figure:.4g} {unit} {spread}, least {least:.4g} ({one['ratio']['median']:.2f} times)"
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -88,10 +88,10 @@ def command(
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a measured command, with more variables in it.
 
-    Byte code is kept, as it is for a user, wherever these benchmarks run.
+    Byte code is written, as it is for a user.
     """
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, **(more or {})}
+    rest = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**rest, **(more or {})}
 
 
 def _wait(process: "subprocess.Popen[bytes]", begun: float, limit_s: float) -> tuple[float, Any]:

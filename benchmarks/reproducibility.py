@@ -29,7 +29,7 @@ def measure_reproducibility(workplace: Workplace, say: Callable[[str], None]) ->
 
     Args:
         workplace: what to evaluate.
-        say: told what begins.
+        say: called with what begins.
     """
     root, profile = workplace.root / "reproducibility", workplace.profile
     few = str(max(2, profile.questions // 4))

@@ -40,7 +40,7 @@ def measure_scale(root: Path, sizes: Sequence[int], say: Callable[[str], None]) 
         say(f"{size} questions, cold")
         folder = root / str(size)
         cold = command([*_PIPELINE, folder, str(size)])
-        kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         changed = iter(range(size))
 
         def change(folder: Path = folder, size: int = size, turn: Any = changed) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def measure_scale(root: Path, sizes: Sequence[int], say: Callable[[str], None]) 
             "changed": summary([one["seconds"] for one in taken["changed"]]),
             "cold_peak_mb": cold.peak_mb,
             "peak_mb": max(ran.peak_mb for ran in taken["warm"]),
-            "bytes_a_question": kept / size,
+            "bytes_a_question": stored / size,
             "generated": max(one["generation"] for one in taken["changed"]),
             "judged": max(one["judge"] for one in taken["changed"]),
         }

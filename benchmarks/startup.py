@@ -24,7 +24,7 @@ def measure_startup(root: Path, model: Path, say: Callable[[str], None]) -> dict
     Args:
         root: an empty folder.
         model: a model's folder.
-        say: told what begins.
+        say: called with what begins.
     """
     workplace = Workplace(root, _PROFILE, model)
     with JudgeProcess(0.0) as judge:

@@ -110,7 +110,7 @@ def _joblib(folder: Path, held: Sequence[bytes]) -> Iterator[dict[str, Work]]:
     yield {"get": lambda keys: call(held[: len(keys)]), "put": call}
 
 
-def _work(key: bytes) -> bytes:  # noqa: ARG001  it is what the result is kept under
+def _work(key: bytes) -> bytes:  # noqa: ARG001  the result is stored under it
     return _VALUE
 
 

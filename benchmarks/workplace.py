@@ -164,15 +164,15 @@ class Workplace:
     def retrained(self, other: str) -> Iterator[None]:
         """Put another adapter's tensors in the place of the first, size and time as they were."""
         file = self.adapter / "adapters.safetensors"
-        kept = self.root / "kept.safetensors"
-        shutil.copy2(file, kept)
+        saved = self.root / "saved.safetensors"
+        shutil.copy2(file, saved)
         before = file.stat()
         try:
             file.write_bytes((self.root / "adapters" / other / file.name).read_bytes())
             os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
             yield
         finally:
-            shutil.copy2(kept, file)
+            shutil.copy2(saved, file)
 
     def _row(self, number: int) -> dict[str, str]:
         if self.profile.terse:

@@ -16,6 +16,8 @@ import pytest
 from cachedeval.testing.others import Child, Line
 from cachedeval_disk import DiskBackend
 
+pytestmark = pytest.mark.slow
+
 SIZES = (10, 1_000, 70_000)
 
 

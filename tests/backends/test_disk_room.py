@@ -10,6 +10,8 @@ import pytest
 from cachedeval.testing.others import Child, Line
 from cachedeval_disk import DiskBackend
 
+pytestmark = pytest.mark.slow
+
 
 def _on_disk(folder: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())

@@ -20,6 +20,8 @@ from support.forked import Fork, fork_quietly, forked, wait_for
 from cachedeval import open_backend
 from cachedeval.engine.backend import Backend
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO = b"1" * 16, b"2" * 16
 
 

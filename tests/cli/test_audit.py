@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 from support.evaluation import JUDGE, QUESTIONS, Evaluation
 
 from cachedeval import open_backend
@@ -10,6 +11,8 @@ from cachedeval.engine.keys import node_of
 from cachedeval.engine.record import seal, unseal
 from cachedeval.engine.values import payload_digest
 from cachedeval.evals.generation import Generation, generation
+
+pytestmark = pytest.mark.slow
 
 
 def falsify(cache: str) -> str:

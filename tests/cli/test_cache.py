@@ -17,6 +17,8 @@ from support.workplace import Workplace, command, environment
 
 from cachedeval import open_backend
 
+pytestmark = pytest.mark.slow
+
 
 class Bomb:
     """Unpickled, it makes a folder."""

@@ -8,6 +8,8 @@ from support.evaluation import JUDGE, QUESTIONS, Evaluation
 from support.judge_server import JudgeServer
 from support.workplace import Finished, Workplace
 
+pytestmark = pytest.mark.slow
+
 
 def compare(evaluation: Evaluation, a: str | Path, b: str | Path, *more: str) -> Finished:
     options = evaluation.options(adapter=None, judge=JUDGE)

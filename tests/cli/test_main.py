@@ -16,6 +16,8 @@ from cachedeval.cli.main import COMMANDS, execute, main
 from cachedeval.engine.errors import BackendError, InputError, MissingError
 from cachedeval.evals.judging.failures import RateLimited, Unauthorised
 
+pytestmark = pytest.mark.slow
+
 _LOOK = """
 import sys
 from cachedeval.cli.main import main

@@ -13,6 +13,8 @@ from support.judge_server import JudgeServer
 from support.tiny_model import make_tiny_adapter
 from support.workplace import environment
 
+pytestmark = pytest.mark.slow
+
 _ALONE = """
 import socket, sys
 

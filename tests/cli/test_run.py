@@ -17,6 +17,8 @@ from support.judge_server import JudgeServer
 from support.tiny_model import make_tiny_model
 from support.workplace import Finished, Workplace, command, environment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:

@@ -19,6 +19,8 @@ from support.forked import Fork, fork_quietly, forked, wait_for
 
 from cachedeval import Engine, Resource, node, open_backend
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -19,6 +19,8 @@ from cachedeval import Backend, EncodingError, Engine, Node, node, open_backend
 from cachedeval.engine.maintenance import contents_of, lines_of, value_of, verify
 from cachedeval.engine.record import seal, unseal
 
+pytestmark = pytest.mark.slow
+
 NAME = "unreadable.step"
 
 

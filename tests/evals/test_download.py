@@ -13,6 +13,8 @@ from cachedeval.engine import hashing
 from cachedeval.engine.files import digest_file
 from cachedeval.evals.download import FETCH_PATTERNS, cached_snapshot, hub_folder
 
+pytestmark = pytest.mark.slow
+
 VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
 
 FILES = {

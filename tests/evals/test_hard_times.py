@@ -14,6 +14,8 @@ import pytest
 from support.judge_server import JudgeServer
 from support.workplace import Finished, Workplace, command, environment
 
+pytestmark = pytest.mark.slow
+
 KEY = "csk-secret-0123456789abcdef"
 
 

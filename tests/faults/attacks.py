@@ -136,9 +136,9 @@ def _after(folder: Path, log: Path, name: str, reported: set[str]) -> Counter[st
     found: Counter[str] = Counter()
     graph = graph_of(str(log), name, _COUNT)
     with Engine(f"disk:{folder}") as engine:
-        kept = [n for n, title in enumerate(graph.names) if title in reported]
-        outcomes = engine.settle([graph.calls[n] for n in kept], mode="offline")
-        for n, outcome in zip(kept, outcomes, strict=True):
+        known = [n for n, title in enumerate(graph.names) if title in reported]
+        outcomes = engine.settle([graph.calls[n] for n in known], mode="offline")
+        for n, outcome in zip(known, outcomes, strict=True):
             found[f"{BROKEN}lost after it was reported"] += outcome.error is not None
             wrong = outcome.error is None and outcome.value != graph.values[n]
             found[f"{BROKEN}wrong value"] += wrong

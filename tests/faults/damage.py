@@ -89,7 +89,7 @@ def _run(folder: Path, graph: Graph) -> Counter[str]:
 if __name__ == "__main__":
     logging.disable()
     first, last = int(sys.argv[4]), int(sys.argv[5])
-    for told in measure_damage(
+    for found in measure_damage(
         Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), range(first, last)
     ):
-        print(json.dumps(told), flush=True)
+        print(json.dumps(found), flush=True)

@@ -47,7 +47,7 @@ def run(server: JudgeServer, questions: int, limits: Limits, policy: Retry | Non
 def chaos(scale: Scale) -> Iterator[Row]:
     """Seeded faults of all kinds."""
     script = Chaos(2026, retry_after=0.2)
-    policy = Retry(deadline=1.0, first_wait=0.05)
+    policy = Retry(deadline=5.0, first_wait=0.05)
     limits = Limits(max_concurrency=100, minute=scale.minute)
     load = run(JudgeServer(latency=0.02, script=script), scale.questions, limits, policy)
     faults = ", ".join(f"{count} {fault}" for fault, count in sorted(script.happened.items()))
@@ -97,9 +97,9 @@ def retry_after(_: Scale) -> Iterator[Row]:
 
     server = JudgeServer(script=script)  # type: ignore[arg-type] # answers and None
     load = run(server, 20, Limits(max_concurrency=20))
-    told = {got.text: got.answered for got in server.requests if got.status == 429}
-    first = min(told.values())
-    waits = [got.at - told.get(got.text, first) for got in server.requests if got.status == 200]
+    rejected = {got.text: got.answered for got in server.requests if got.status == 429}
+    first = min(rejected.values())
+    waits = [got.at - rejected.get(got.text, first) for got in server.requests if got.status == 200]
     yield Row(
         "429 with retry-after: 2, 20 workers",
         f"tried again after {min(waits):.2f} to {max(waits):.2f} s, {len(load.verdicts)} scored",

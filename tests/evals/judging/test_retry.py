@@ -13,6 +13,8 @@ from cachedeval.engine.errors import InputError
 from cachedeval.evals.judging.policy import Retry
 from cachedeval.evals.limiting.limits import Limits
 
+pytestmark = pytest.mark.slow
+
 FAST = Retry(deadline=0.6, first_wait=0.02, longest_wait=0.2)
 MANY = Limits(max_concurrency=50, minute=3)
 

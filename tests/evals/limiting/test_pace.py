@@ -16,6 +16,8 @@ from cachedeval.evals.judging.failures import BudgetExhausted
 from cachedeval.evals.limiting.limits import Limits, RateHeaders
 from cachedeval.evals.limiting.pace import Pace, Ticket
 
+pytestmark = pytest.mark.slow
+
 NOTHING = RateHeaders()
 MESSAGES = ({"role": "user", "content": "A question, and the answer to be judged. " * 30},)
 USED = 100

@@ -17,6 +17,8 @@ from cachedeval.evals.mlx.runtime import mx
 import mlx_lm  # isort: skip - after the runtime, which opens the BLAS
 from mlx_lm.models.cache import ConcatenateKVCache  # isort: skip
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Path]
 KINDS: list[dict[str, Any]] = [
     {},

@@ -21,6 +21,8 @@ from cachedeval.evals.mlx.sampling import Chooser
 
 from mlx_lm import stream_generate  # isort: skip - after the runtime, which opens the BLAS
 
+pytestmark = pytest.mark.slow
+
 REFUSED = {
     *("afm7", "deepseek_v41", "gemma2", "gpt_bigcode", "llama4", "minimax_m3_vl"),
     *("nemotron-nas", "plamo3"),

@@ -17,6 +17,8 @@ from cachedeval.evals.demo.model import MODEL_NAME
 from cachedeval.evals.judging.policy import Retry
 from cachedeval.evals.limiting.limits import Limits
 
+pytestmark = pytest.mark.slow
+
 JUDGES = ("openai:default_model", "cerebras:default_model")
 
 SERVE = """
