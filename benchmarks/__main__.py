@@ -1,4 +1,8 @@
-"""`python -m benchmarks`: measures, shows, writes JSON and pictures, and checks the targets."""
+"""`python -m benchmarks`: measures, shows, writes JSON and pictures, and checks the targets.
+
+`python -m benchmarks NAME` runs one benchmark with options of its own: `engine`, `judge`, `decode`,
+`storage`. `python -m benchmarks report RESULTS.json` writes the documents.
+"""
 
 import argparse
 import shutil
@@ -7,26 +11,29 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks import check, pictures, results, tables
-from benchmarks.evaluations import measure_profile
-from benchmarks.measure import command
+from benchmarks import pictures, tables
+from benchmarks.measure import Results, command, new_results, write_results
+from benchmarks.peers.compare import measure_peers
+from benchmarks.report import TARGETS, load_targets, shortfalls
 from benchmarks.reproducibility import measure_reproducibility
-from benchmarks.results import Results
-from benchmarks.rivals import measure_rivals
 from benchmarks.scale import measure_scale, measure_sharing
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios import SCENARIOS, measure_profile
 from benchmarks.startup import measure_startup
 from benchmarks.workplace import HEAVY, QUICK, SMALL, Workplace
 
-SECTIONS = ("startup", "scenarios", "heavy", "reproducibility", "rivals", "scale")
+SECTIONS = ("startup", "scenarios", "heavy", "reproducibility", "peers", "scale")
+_FURTHER = ("engine", "judge", "decode", "storage", "report")
+"""Benchmarks with options of their own, each a module with a `main`."""
+
 _LIMIT_S = 90
 """Seconds for one run of a peer's pipeline."""
 
 
 class _Say:
-    """Tells on standard error what is being measured, and since when."""
+    """Says on standard error what is being measured, and since when."""
 
     def __init__(self) -> None:
         self._begun = time.perf_counter()
@@ -39,6 +46,9 @@ class _Say:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks; return 1 where a target is missed and `--check` is given."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] and words[0] in _FURTHER:
+        return int(import_module(f"benchmarks.{words[0]}").main(words[1:]))
     given = _parse(arguments)
     names = {scenario.name for scenario in SCENARIOS}
     unknown = set(given.only) - set(SECTIONS) - names
@@ -46,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = ", ".join((*SECTIONS, *sorted(names)))
         sys.exit(f"benchmarks: no such part: {', '.join(sorted(unknown))} (there are {known})")
     given.out.mkdir(parents=True, exist_ok=True)
-    found = results.new("quick" if given.quick else "default")
+    found = new_results("quick" if given.quick else "default")
     file = given.out / f"{found['mode']}.json"
     root = Path(tempfile.mkdtemp(prefix="cachedeval-benchmarks-"))
     try:
@@ -54,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for _ in _measure(given, root, _Say(), found):
             # After each part, so that an interrupted run leaves what it measured.
             found["seconds"] = time.perf_counter() - begun
-            results.write(file, found)
+            write_results(file, found)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     pictures.write(given.out, found)
@@ -62,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\n{file}")
     if not given.check:
         return 0
-    short = check.shortfalls(found, check.load_targets(given.targets))
+    short = shortfalls(found, load_targets(given.targets))
     print("\n".join(short) if short else "all targets are met")
     return 1 if short else 0
 
@@ -115,11 +125,11 @@ def _measure(given: argparse.Namespace, root: Path, say: _Say, found: Results) -
 def _measure_engine(
     given: argparse.Namespace, root: Path, say: _Say, sections: set[str], *, found: Results
 ) -> Iterator[None]:
-    if "rivals" in sections:
-        say.section = "rivals"
+    if "peers" in sections:
+        say.section = "peers"
         sizes = (100, 1000) if given.quick else (1000, 10_000)
         peers_too = not given.quick
-        found["rivals"] = measure_rivals(root / "rivals", sizes, _LIMIT_S, say, peers_too=peers_too)
+        found["peers"] = measure_peers(root / "peers", sizes, _LIMIT_S, say, peers_too=peers_too)
         yield
     if "scale" in sections:
         say.section = "scale"
@@ -137,7 +147,7 @@ def _demo_model(say: _Say) -> Path:
 
 
 def _weights(kind: str, folder: Path) -> Path:
-    command([sys.executable, "-m", "benchmarks.weights", kind, folder])
+    command([sys.executable, "-m", "benchmarks.models", kind, folder])
     return folder
 
 
@@ -151,7 +161,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--only", nargs="+", default=[], metavar="PART", help="sections or scenarios by name"
     )
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"))
-    parser.add_argument("--targets", type=Path, default=check.TARGETS)
+    parser.add_argument("--targets", type=Path, default=TARGETS)
     return parser.parse_args(arguments)
 
 

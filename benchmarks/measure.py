@@ -1,16 +1,33 @@
-"""Timing whole commands as their user runs them, and what samples come to."""
+"""Timing whole commands as a user runs them; samples, rounds, and results as JSON."""
 
+import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["CLI", "REPOSITORY", "Ran", "Rounds", "Stopped", "command", "environment", "summary"]
+__all__ = [
+    "CLI",
+    "REPOSITORY",
+    "Ran",
+    "Results",
+    "Rounds",
+    "Stopped",
+    "command",
+    "environment",
+    "new_results",
+    "read_results",
+    "summary",
+    "write_results",
+]
 
 REPOSITORY = Path(__file__).parents[1]
 CLI = str(Path(sys.executable).with_name("cachedeval"))
@@ -119,13 +136,21 @@ class Rounds:
         wanted: samples of each thing.
         budget_s: seconds that one thing may take in all; a long one gets fewer samples, at least
             one.
-        say: told before each sample what begins.
+        say: called before each sample with what begins.
+        budgets: other budgets, by name.
     """
 
-    def __init__(self, wanted: int, budget_s: float, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        wanted: int,
+        budget_s: float,
+        say: Callable[[str], None],
+        budgets: Mapping[str, float] | None = None,
+    ) -> None:
         self._wanted = wanted
         self._budget_s = budget_s
         self._say = say
+        self._budgets = budgets or {}
 
     def take(self, things: Mapping[str, Callable[[], Any]]) -> dict[str, list[Any]]:
         """Return what each thing returned, sample by sample."""
@@ -133,7 +158,8 @@ class Rounds:
         spent = dict.fromkeys(things, 0.0)
         for number in range(self._wanted):
             for name, thing in things.items():
-                if number and spent[name] * (number + 1) / number > self._budget_s:
+                budget = self._budgets.get(name, self._budget_s)
+                if number and spent[name] * (number + 1) / number > budget:
                     continue
                 if len(taken[name]) < number:
                     continue
@@ -142,3 +168,65 @@ class Rounds:
                 taken[name].append(thing())
                 spent[name] += time.perf_counter() - begun
         return taken
+
+
+Results = dict[str, Any]
+
+_VERSIONS = ("cachedeval", "mlx", "mlx-lm", "msgspec", "xxhash", "diskcache")
+
+
+def _machine() -> dict[str, Any]:
+    """Return what the figures depend on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in _VERSIONS},
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def new_results(mode: str) -> Results:
+    """Return results without measurements.
+
+    Args:
+        mode: `quick` or `default`.
+    """
+    return {
+        "mode": mode,
+        "commit": _commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "machine": _machine(),
+        "profiles": {},
+    }
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write results to a file."""
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def read_results(path: Path) -> Results:
+    """Read results from a file."""
+    found: Results = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _commit() -> str:
+    """Return the commit that is measured, marked where files differ from it; "" outside git."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import Results
+from benchmarks.measure import Results
 from benchmarks.tables import factor, seconds
 
 __all__ = ["scale_picture", "scenarios_picture", "write"]

@@ -1,8 +1,7 @@
 """The pipeline that every peer runs: `python -m benchmarks.pipeline FOLDER QUESTIONS [CHANGED]`.
 
 For each question a generation and a judge call that depends on its output, and one mean over all
-scores: 2 n + 1 steps. The steps cost nothing, so that what is timed is the caching alone. An
-answer is about 700 bytes, as 150 tokens are; a verdict is a score and a sentence.
+scores: 2 n + 1 steps.
 """
 
 import json
@@ -10,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.workload import answer_of, question_of, verdict_of
+from benchmarks.peers.steps import answer_of, question_of, verdict_of
 from cachedeval import Engine, node
 
 computed = {"generation": 0, "judge": 0, "mean": 0}
@@ -50,7 +49,7 @@ def run_on(engine: Engine, questions: int, changed: int = -1) -> float:
 
 
 def main() -> None:
-    """Run it and say what was computed."""
+    """Run it and print what was computed."""
     folder, questions, *rest = sys.argv[1:]
     begun = time.perf_counter()
     with Engine(cache=f"disk:{folder}") as engine:

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -24,13 +25,17 @@ def measure_scale(root: Path, sizes: Sequence[int], say: Callable[[str], None]) 
     Args:
         root: an empty folder.
         sizes: questions, ascending.
-        say: told what begins.
+        say: called with what begins.
 
     Returns:
-        By size: seconds, peak memory and bytes on disk a question; `slope`: the growth of the warm
-        seconds between the two largest sizes as an exponent of the number of questions.
+        By size: seconds, peak memory and bytes on disk a question; `start`: the seconds of a warm
+        run of one question; `slope`: the growth of the warm seconds between the two largest sizes,
+        less the start, as an exponent of the number of questions.
     """
     results: dict[str, Any] = {}
+    one: list[str | Path] = [*_PIPELINE, root / "one", "1"]
+    command(one)
+    start = statistics.median(command(one).seconds for _ in range(5))
     for size in sizes:
         say(f"{size} questions, cold")
         folder = root / str(size)
@@ -52,6 +57,7 @@ def measure_scale(root: Path, sizes: Sequence[int], say: Callable[[str], None]) 
             "cold": cold.seconds,
             "warm": summary([ran.seconds for ran in taken["warm"]]),
             "changed": summary([one["seconds"] for one in taken["changed"]]),
+            "cold_peak_mb": cold.peak_mb,
             "peak_mb": max(ran.peak_mb for ran in taken["warm"]),
             "bytes_a_question": kept / size,
             "generated": max(one["generation"] for one in taken["changed"]),
@@ -59,8 +65,8 @@ def measure_scale(root: Path, sizes: Sequence[int], say: Callable[[str], None]) 
         }
         shutil.rmtree(folder)
     last, largest = (results[str(size)]["warm"]["median"] for size in sizes[-2:])
-    slope = math.log(largest / last) / math.log(sizes[-1] / sizes[-2])
-    return {"sizes": results, "slope": slope}
+    slope = math.log((largest - start) / (last - start)) / math.log(sizes[-1] / sizes[-2])
+    return {"sizes": results, "start": start, "slope": slope}
 
 
 def measure_sharing(
@@ -74,7 +80,7 @@ def measure_sharing(
         root: an empty folder.
         size: questions.
         processes: how many at a time.
-        say: told what begins.
+        say: called with what begins.
     """
     results = {}
     for count in processes:
@@ -92,8 +98,8 @@ def measure_sharing(
                 )
                 for _ in range(count)
             ]
-            told = [json.loads(process.communicate()[0]) for process in running]
+            printed = [json.loads(process.communicate()[0]) for process in running]
             seconds[state] = time.perf_counter() - begun
-            computed[state] = sum(one["computed"]["generation"] for one in told)
+            computed[state] = sum(one["computed"]["generation"] for one in printed)
         results[str(count)] = {"seconds": seconds, "generated": computed, "questions": size}
     return results

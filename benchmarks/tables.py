@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.results import Results
+from benchmarks.measure import Results
 
-__all__ = ["Table", "factor", "markdown", "noise", "seconds", "show", "tables_of"]
+__all__ = ["Table", "factor", "markdown", "noise", "rounded", "seconds", "show", "tables_of"]
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -22,11 +22,16 @@ def seconds(value: float) -> str:
     return f"{value:.3g} s" if value < 1000 else f"{value:,.0f} s"  # noqa: PLR2004
 
 
+def rounded(value: float) -> float:
+    """Return a figure with two significant digits, which is more than most measurements hold."""
+    return float(f"{value:.2g}")
+
+
 def factor(value: float | None) -> str:
-    """Return a ratio."""
+    """Return a ratio with two significant digits."""
     if value is None:
         return "—"
-    return f"{value:,.0f}{_TIMES}" if value >= 100 else f"{value:.3g}{_TIMES}"  # noqa: PLR2004
+    return f"{rounded(value):,.0f}{_TIMES}" if value >= 100 else f"{value:.2g}{_TIMES}"  # noqa: PLR2004
 
 
 def noise(summary: Mapping[str, Any]) -> str:
@@ -38,13 +43,15 @@ def noise(summary: Mapping[str, Any]) -> str:
 
 def tables_of(results: Results) -> list[Table]:
     """Return a table for each part that was measured."""
-    found: list[Table] = [
-        _scenarios(name, profile) for name, profile in results["profiles"].items()
-    ]
+    found: list[Table] = []
+    for name, profile in results["profiles"].items():
+        found.append(_scenarios(name, profile))
+        if profile.get("script"):
+            found.append(_script(name, profile))
     makers: list[tuple[str, Callable[[Any], Iterable[Table]]]] = [
         ("reproducibility", _reproducibility),
         ("startup", _startup),
-        ("rivals", _rivals),
+        ("peers", _peers),
         ("scale", _scale),
         ("sharing", _sharing),
     ]
@@ -81,19 +88,22 @@ def _columns(table: Table) -> str:
 
 def _scenarios(name: str, profile: Mapping[str, Any]) -> Table:
     heads = (
-        *("scenario", "original", "ours", "noise", "faster", "of ideal"),
+        *("scenario", "original", "ours", "noise", "faster", "of bound"),
         *("loads", "batching", "concurrency", "cache", "loaded", "answered", "asked"),
     )
     rows = []
     for one in profile["scenarios"].values():
         row = [
             one["title"],
-            seconds(one["original"]),
+            seconds(rounded(one["original"])),
             seconds(one["seconds"]["median"]),
             noise(one["seconds"]),
             factor(one["speedup"]),
-            "—" if one["of_ideal"] is None else f"{one['of_ideal']:.2f}",
-            *(factor(one["split"][part]) for part in ("loads", "batching", "concurrency", "cache")),
+            "—" if one["of_bound"] is None else f"{one['of_bound']:.2f}",
+            *(
+                factor(one["factors"][part])
+                for part in ("loads", "batching", "concurrency", "cache")
+            ),
             *(str(one[count]) for count in ("loads", "generated", "asked")),
         ]
         rows.append(row)
@@ -102,6 +112,22 @@ def _scenarios(name: str, profile: Mapping[str, Any]) -> Table:
         f"{profile['max_tokens']} tokens each, judge {profile['latency']:g} s"
     )
     return title, heads, rows
+
+
+def _script(name: str, profile: Mapping[str, Any]) -> Table:
+    rows = [
+        (
+            profile["scenarios"][scenario]["title"],
+            seconds(one["seconds"]["median"]),
+            noise(one["seconds"]),
+            seconds(profile["scenarios"][scenario]["seconds"]["median"]),
+            f"{one['ours']['median']:.2f}",
+            noise(one["ours"]),
+        )
+        for scenario, one in profile["script"].items()
+    ]
+    heads = ("scenario", "peer script", "noise", "ours", "ours / script", "noise")
+    return f"Beside the peer script ({name})", heads, rows
 
 
 def _reproducibility(part: Mapping[str, Any]) -> Iterable[Table]:
@@ -134,34 +160,64 @@ def _startup(part: Mapping[str, Any]) -> Iterable[Table]:
     yield "Start-up", ("command", "time", "noise", "of `python -c pass`"), rows
 
 
-def _rivals(part: Mapping[str, Any]) -> Iterable[Table]:
+def _peers(part: Mapping[str, Any]) -> Iterable[Table]:
     points = sorted(part["points"].items(), key=lambda item: item[1]["hit"]["median"])
     yield (
-        "One hit, one store",
-        ("cache", "hit", "noise", "store", "noise"),
+        "One hit, one miss",
+        ("cache", "hit", "noise", "miss", "noise"),
         [
             (
                 name,
                 *(seconds(one["hit"]["median"]), noise(one["hit"])),
-                *(seconds(one["store"]["median"]), noise(one["store"])),
+                *(seconds(one["miss"]["median"]), noise(one["miss"])),
             )
             for name, one in points
         ],
     )
     sizes = list(dict.fromkeys(size for one in part["pipelines"].values() for size in one))
     ours = part["pipelines"]["ours, disk"]
-    rows = []
+    rows, cold = [], []
     for name, one in part["pipelines"].items():
-        row = [name]
+        row, first = [name], [name]
         for size in sizes:
-            row += _pipeline(one.get(size, {"error": "not run"}), ours[size])
+            found = one.get(size, {"error": "not run"})
+            row += _pipeline(found, ours[size])
+            first += _cold(found, ours[size])
         rows.append(row)
+        cold.append(first)
     heads = ["pipeline, warm, new process"]
     for size in sizes:
         heads += [f"{int(size):,} questions", "noise", "of ours"]
     yield "Warm pipeline", heads, rows
+    heads = ["pipeline, cold"]
+    for size in sizes:
+        heads += [f"{int(size):,} questions", "of ours", "peak memory", "bytes a question"]
+    yield "Cold pipeline", heads, cold
+    together = part["writers"]
+    yield (
+        "Four writers",
+        ("cache", "seconds", "times each answer was computed"),
+        [
+            (name, one["error"], "—")
+            if "error" in one
+            else (name, seconds(one["seconds"]), f"{one['computed']:.2f}")
+            for name, one in together["caches"].items()
+        ],
+    )
     if part["missing"]:
         yield "Not measured", ("peer", "why"), [tuple(item) for item in part["missing"].items()]
+
+
+def _cold(one: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    if "error" in one:
+        return [one["error"], "—", "—", "—"]
+    about = "≈ " if "scaled_from" in one else ""
+    peak = f"{one['cold_peak_mb']:.0f} MB" if "cold_peak_mb" in one else "—"
+    ratio = factor(one["cold"] / ours["cold"])
+    return [
+        *(about + seconds(one["cold"]), about + ratio),
+        *(peak, f"{one['bytes_a_question']:,.0f}"),
+    ]
 
 
 def _pipeline(one: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
@@ -183,6 +239,7 @@ def _scale(part: Mapping[str, Any]) -> Iterable[Table]:
             noise(one["warm"]),
             seconds(one["changed"]["median"]),
             f"{one['generated']} + {one['judged']}",
+            f"{one['cold_peak_mb']:.0f} MB",
             f"{one['peak_mb']:.0f} MB",
             f"{one['bytes_a_question']:,.0f}",
         )
@@ -190,9 +247,9 @@ def _scale(part: Mapping[str, Any]) -> Iterable[Table]:
     ]
     heads = (
         *("questions", "cold", "warm", "noise", "one changed", "computed then"),
-        *("peak memory", "bytes a question"),
+        *("peak cold", "peak warm", "bytes a question"),
     )
-    yield f"Scale: warm seconds grow as n^{part['slope']:.2f}", heads, rows
+    yield f"Scale: warm seconds, less the start, grow as n^{part['slope']:.2f}", heads, rows
 
 
 def _sharing(part: Mapping[str, Any]) -> Iterable[Table]:

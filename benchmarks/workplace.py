@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import CLI, command
+from benchmarks.measure import CLI, REPOSITORY, command
 from cachedeval.evals.dataset import Question, read_questions
 from cachedeval.evals.sample import draw
 
-__all__ = ["HEAVY", "QUICK", "SMALL", "Profile", "Workplace"]
+__all__ = ["HEAVY", "QUICK", "SMALL", "Profile", "Workplace", "questions", "write_questions"]
+
+_MT_BENCH = REPOSITORY.parent / "shared" / "data" / "mt_bench_question.jsonl"
 
 _RUBRIC = """name = "edited"
 
@@ -65,6 +67,21 @@ HEAVY = Profile(
 )
 
 
+def questions(count: int) -> list[str]:
+    """Return real questions: MT-Bench's where it lies beside the repository, else the examples'."""
+    path = _MT_BENCH if _MT_BENCH.exists() else REPOSITORY / "examples" / "demo.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = [row["turns"][0] if "turns" in row else row["question"] for row in rows]
+    return (found * (count // len(found) + 1))[:count]
+
+
+def write_questions(path: Path, count: int) -> Path:
+    """Write them as a file to evaluate on, each with a reference that no answer equals."""
+    rows = [{"question": question, "answer": "-"} for question in questions(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 class Workplace:
     """Folder, files and commands of one profile.
 
@@ -79,7 +96,7 @@ class Workplace:
         self.profile = profile
         self.model = model
         self.adapter = root / "adapters" / "adapter-0"
-        make = [sys.executable, "-m", "benchmarks.weights", "adapters"]
+        make = [sys.executable, "-m", "benchmarks.models", "adapters"]
         command([*make, model, root / "adapters", str(max(2, profile.adapters))])
         rows = [self._row(number) for number in range(profile.more + 2)]
         extra, rows = rows[profile.more :], rows[: profile.more]
@@ -132,6 +149,17 @@ class Workplace:
             *further,
         ]
 
+    def script(self, folder: Path, *further: str) -> list[str | Path]:
+        """Return the command of the peer script's evaluation.
+
+        Args:
+            folder: where it saves answers and verdicts.
+            further: other criteria, and how many requests run at once.
+        """
+        sizes = (str(self.profile.questions), str(self.profile.max_tokens))
+        start = (sys.executable, "-m", "benchmarks.peers.script")
+        return [*start, self.model, self.adapter, self.few, *sizes, folder, *further]
+
     @contextmanager
     def retrained(self, other: str) -> Iterator[None]:
         """Put another adapter's tensors in the place of the first, size and time as they were."""
@@ -149,11 +177,16 @@ class Workplace:
     def _row(self, number: int) -> dict[str, str]:
         if self.profile.terse:
             return {"question": f"{number}?", "answer": str(number)}
-        question = (
-            f"A baker sells {number + 3} loaves of bread on Monday and twice as many on Tuesday. "
-            "How many does she sell on both days together?"
+        # Of unequal lengths: one to four times the story, in an order that no batch is made for.
+        story = " ".join(
+            f"Baker {baker} sells {number + baker + 3} loaves of bread on Monday and twice as many "
+            "on Tuesday."
+            for baker in range(1 + number * 7 % 4)
         )
-        return {"question": question, "answer": str(3 * (number + 3))}
+        return {
+            "question": f"{story} How many does baker 0 sell on both days together?",
+            "answer": str(3 * (number + 3)),
+        }
 
     def _write(self, name: str, rows: list[dict[str, str]]) -> Path:
         path = self.root / name

@@ -1,8 +1,9 @@
 """cachedeval: a content-addressed caching engine, and evaluations of adapters built on it."""
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in `typing`, which takes as long to import as the interpreter to start
 if TYPE_CHECKING:
+    from typing import Any
+
     from cachedeval.engine.backend import Backend, Entry
     from cachedeval.engine.engine import Engine
     from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
@@ -54,8 +55,8 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Imported when first used: whoever wants the engine alone does not wait for the evaluations.
+def __getattr__(name: str) -> "Any":
+    # Imported on first use: the engine alone does not wait for the evaluations.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415

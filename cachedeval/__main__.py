@@ -1,6 +1,6 @@
 """`python -m cachedeval` is `cachedeval`."""
 
-from cachedeval.cli.main import main
+from cachedeval.cli.main import console
 
 if __name__ == "__main__":
-    main()
+    console()

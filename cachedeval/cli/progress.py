@@ -12,7 +12,7 @@ OnProgress = Callable[[str, int, int], None]
 
 @contextmanager
 def progress_of(stream: TextIO) -> Iterator[OnProgress | None]:
-    """Give what shows progress on the stream, or None where nobody looks."""
+    """Give a function that shows progress on the stream; None if the stream is no terminal."""
     if not stream.isatty():
         yield None
         return
@@ -24,7 +24,7 @@ def progress_of(stream: TextIO) -> Iterator[OnProgress | None]:
 
 
 class _Bars:
-    """A bar for each step; drawn from the first one that is not all hits."""
+    """A bar for each step; nothing is drawn, and rich not imported, before the first update."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -32,8 +32,8 @@ class _Bars:
         self._tasks: dict[str, int] = {}
 
     def show(self, step: str, done: int, total: int) -> None:
-        from rich.console import Console  # noqa: PLC0415  slow to import, and hits need no bar
-        from rich.progress import (  # noqa: PLC0415
+        from rich.console import Console
+        from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
             Progress,

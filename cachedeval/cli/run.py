@@ -1,86 +1,128 @@
-"""`cachedeval run`: evaluate, show the scores, say by the exit status whether all were scored."""
+"""`cachedeval run`: evaluate, and show the scores."""
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from cachedeval.cli.options import evaluation_options, evaluator_of
-from cachedeval.cli.output import show_report, show_run
+from cachedeval.cli.format import log_all, short, show, show_json
+from cachedeval.cli.options import (
+    Namespace,
+    Parser,
+    add_evaluation,
+    add_json,
+    add_mode,
+    evaluator_of,
+)
 from cachedeval.cli.progress import progress_of
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.report import Report
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from cachedeval.evals.report import Report
+
+__all__ = ["declare", "execute"]
 
 _SOME_FAILED = 3
+_BASE = "base"
 
 
-@click.command("run")
-@evaluation_options
-@click.option("--no-cache", is_flag=True, help="Neither read nor write the cache.")
-@click.option("--refresh", is_flag=True, help="Compute all anew and write it to the cache.")
-@click.option("--offline", is_flag=True, help="Only read the cache; what is missing is an error.")
-@click.option("--json", "as_json", is_flag=True, help="Print report and run as JSON.")
-@click.option("--out", metavar="DIR", help="Write each report to a file in this folder.")
-@click.option("--verbose", is_flag=True, help="Log what happens.")
-def command(**options: Any) -> int:
-    """Evaluate a model and its adapters on questions, computing only what is not known yet."""
-    modes = {"off": "no_cache", "refresh": "refresh", "offline": "offline"}
-    chosen = [mode for mode, option in modes.items() if options[option]]
-    if len(chosen) > 1:
-        raise click.UsageError("--no-cache, --refresh and --offline exclude each other")
-    if options["verbose"]:
-        import logging  # noqa: PLC0415
+def declare(parser: Parser) -> None:
+    """Add the options."""
+    add_evaluation(parser)
+    add_mode(parser)
+    add_json(parser, "report and run")
+    parser.add_argument("--out", metavar="DIR", help="Write each report to a file in this folder.")
+    parser.add_argument("--verbose", action="store_true", help="Log what happens to stderr.")
 
-        logging.basicConfig(stream=sys.stderr)
-        logging.getLogger("cachedeval").setLevel(logging.DEBUG)
-    out = _folder(options["out"])
-    with (
-        evaluator_of(options, mode=chosen[0] if chosen else "use") as evaluator,
-        progress_of(sys.stderr) as progress,
-    ):
+
+def execute(options: Namespace) -> int:
+    """Evaluate a model and its adapters on questions, computing only what is not in the cache.
+
+    The exit status is 0 if all questions have a score, 3 if some failed, 2 for bad input. Run the
+    same command again to retry exactly the failed questions.
+    """
+    if options.verbose:
+        log_all()
+    out = None if options.out is None else _folder(options.out)
+    with evaluator_of(options) as evaluator, progress_of(sys.stderr) as progress:
         reports = evaluator.evaluate_adapters(
-            options["adapters"] or [None],
-            options["data"],
-            num_questions=options["num_questions"],
+            options.adapters or [None],
+            options.data,
+            num_questions=options.num_questions,
             on_progress=progress,
         )
-    run = reports[0].run
     if out is not None:
         _write(out, reports)
-    if options["as_json"]:
-        click.echo(json.dumps(_as_json(reports, run), indent=2, allow_nan=False))
+    run = reports[0].run
+    if options.json:
+        all_of = [report.to_dict() for report in reports]
+        show_json({"report": all_of[0], "reports": all_of, "run": run})
     else:
         for report in reports:
-            click.echo(show_report(report))
-        click.echo(show_run(run))
+            show(_show_report(report))
+        show(_show_run(run))
     return _SOME_FAILED if any(report.failed for report in reports) else 0
 
 
-def _as_json(reports: list[Report], run: dict[str, Any]) -> dict[str, Any]:
-    if len(reports) == 1:
-        return {"report": reports[0].to_dict(), "run": run}
-    return {"reports": [report.to_dict() for report in reports], "run": run}
+def _show_report(report: "Report") -> str:
+    """Return a report for people: the score, its parts, and what failed."""
+    score = "no score" if report.score is None else f"{report.score:.1f}"
+    error = "" if report["stderr"] is None else f" ± {report['stderr']:.1f}"
+    name = short(report["adapter"] or _BASE, 200)
+    lines = [f"{name}: {score}{error}  ({report.scored} scored, {report.failed} failed)"]
+    if len(report["criteria"]) > 1:
+        parts = (f"{criterion} {mean:.2f}" for criterion, mean in report["criteria"].items())
+        lines.append("  " + ", ".join(parts))
+    failed = [item for item in report["items"] if item["error"]]
+    lines += [
+        f"  failed: {short(item['question'])} — {short(item['error'], 160)}" for item in failed[:3]
+    ]
+    if len(failed) > 3:  # noqa: PLR2004
+        lines.append(f"  … and {len(failed) - 3} more; --json shows all of them")
+    return "\n".join(lines)
 
 
-def _folder(name: str | None) -> Path | None:
-    if name is None:
-        return None
+def _show_run(run: dict[str, Any]) -> str:
+    """Return what a run did, in one line for each step."""
+    loads = run["loads"]
+    lines = [f"{run['seconds']:.2f} s, {loads} model load{'' if loads == 1 else 's'}"]
+    for name, counts in run["nodes"].items():
+        lines.append(
+            f"  {name}: {counts['calls']} calls, {counts['hits']} from the cache, "
+            f"{counts['computed']} computed, {counts['failed']} failed"
+        )
+    for what, cost in (("used", run["judge_spent"]), ("saved by the cache", run["judge_saved"])):
+        if cost["prompt_tokens"] or cost["completion_tokens"]:
+            money = "" if cost["usd"] is None else f", ${cost['usd']:.4f} at list price"
+            lines.append(
+                f"  judge tokens {what}: {cost['prompt_tokens']} in, "
+                f"{cost['completion_tokens']} out{money}"
+            )
+    if run["near_ties"]["met"]:
+        lines.append(
+            f"  near ties: {run['near_ties']['met']} met, {run['near_ties']['changed']} changed a "
+            "token"
+        )
+    if run["one_by_one"]["answers"]:
+        lines.append(
+            f"  decoded one by one, which takes longer: {run['one_by_one']['answers']} answers; "
+            f"batches of this model cannot be trusted: {short(run['one_by_one']['reason'], 160)}"
+        )
+    return "\n".join(lines)
+
+
+def _folder(name: str) -> Path:
     try:
         Path(name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {name}: cannot be made: {error.strerror}") from None
+        raise InputError(f"--out {name}: cannot be created: {error.strerror}") from None
     return Path(name)
 
 
-def _write(folder: Path, reports: list[Report]) -> None:
-    """Write each report under its adapter's name; two of one name get a number."""
+def _write(folder: Path, reports: "list[Report]") -> None:
+    """Write each report under its adapter's name; further ones of the same name get a number."""
     used: dict[str, int] = {}
     for report in reports:
-        name = report["adapter"] or "base"
+        name = report["adapter"] or _BASE
         count = used[name] = used.get(name, 0) + 1
         path = folder / (f"{name}.json" if count == 1 else f"{name}-{count}.json")
         try:

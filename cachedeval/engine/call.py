@@ -31,6 +31,7 @@ class Call(Generic[R_co]):
         node: the step.
         inputs: its inputs by name, defaults filled in.
         plain: whether there are neither calls nor resources among them.
+        frozen: whether no input can change: there are only atoms, calls and resources.
         upstream: the calls among its inputs.
         depth: 0 without upstream calls, else one more than the deepest of them.
 
@@ -38,18 +39,26 @@ class Call(Generic[R_co]):
         EncodingError: an input contains itself.
     """
 
-    __slots__ = ("__weakref__", "depth", "inputs", "node", "plain", "upstream")
+    __slots__ = ("__weakref__", "depth", "frozen", "inputs", "node", "plain", "upstream")
 
     def __init__(self, node: "Node[R_co]", inputs: dict[str, Any]) -> None:
         self.node = node
         self.inputs = inputs
         self.plain = True
+        self.frozen = True
         self.upstream: tuple[Call[Any], ...] = ()
         self.depth = 0
         found: list[Call[Any]] = []
         for value in inputs.values():
-            if type(value) in _ATOMS:
+            kind = type(value)
+            if kind in _ATOMS:
                 continue
+            if kind is Call:
+                found.append(value)
+                self.plain = False
+                continue
+            if not isinstance(value, Resource):
+                self.frozen = False
             try:
                 if _find(value, found):
                     self.plain = False

@@ -167,9 +167,9 @@ def summary(node: str, record: Record) -> str:
         return f"{inputs.get('label')} {inputs.get('digest')}"
     try:
         value = value_of(record)
-    except EncodingError as error:
+        return value if isinstance(value, str) else repr(value)
+    except (EncodingError, RecursionError) as error:
         return f"cannot be read: {error}"
-    return value if isinstance(value, str) else repr(value)
 
 
 def value_of(record: Record) -> Any:
@@ -190,10 +190,13 @@ def inputs_of(record: Record) -> dict[str, Any]:
 
 
 def identity_of(store: Store, identified: Identified) -> Any:
-    """Return what stands behind an identity's digest in a recipe; None where it is not told."""
+    """Return what stands behind an identity's digest in a recipe; None where it is not known."""
     recipe = identity_recipe(identified)
     record = store.peek_many({key_of(recipe): recipe}).get(key_of(recipe))
-    return None if record is None else value_of(record)
+    try:
+        return None if record is None else value_of(record)
+    except EncodingError:
+        return None
 
 
 def _named(store: Store) -> Iterator[tuple[Entry, str, Record | Damaged]]:

@@ -3,7 +3,7 @@
 import struct
 from typing import Any
 
-from cachedeval.engine.encoding import LONG, Identified, Member, Output, Typed
+from cachedeval.engine.encoding import LONG, Identified, Member, Output, TooDeepError, Typed
 from cachedeval.engine.errors import EncodingError
 
 __all__ = ["decode"]
@@ -16,10 +16,13 @@ def decode(data: bytes) -> Any:
 
     Raises:
         EncodingError: the bytes are no canonical encoding, or something stands behind it.
+        TooDeepError: the stack leaves too little room to read it.
     """
     try:
         value, end = _take(data, 0)
-    except (IndexError, struct.error, UnicodeDecodeError, RecursionError, TypeError) as error:
+    except RecursionError:
+        raise TooDeepError("a canonical encoding is nested too deeply to be read") from None
+    except Exception as error:  # noqa: BLE001  the bytes may be anything
         raise EncodingError(f"not a canonical encoding: {error}") from None
     if end != len(data):
         raise EncodingError(f"not a canonical encoding: {len(data) - end} bytes follow its end")

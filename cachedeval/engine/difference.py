@@ -33,6 +33,13 @@ class Difference(NamedTuple):
 
 def differences(was: Any, now: Any, where: str = "") -> Iterator[Difference]:
     """Yield the innermost fields in which two values differ."""
+    try:
+        yield from list(_differences(was, now, where))
+    except RecursionError:
+        yield Difference(where, *(f"{type(v).__name__}, too deep to compare" for v in (was, now)))
+
+
+def _differences(was: Any, now: Any, where: str) -> Iterator[Difference]:
     if _same(was, now):
         return
     before, after = _fields(was), _fields(now)
@@ -40,7 +47,7 @@ def differences(was: Any, now: Any, where: str = "") -> Iterator[Difference]:
     if isinstance(before, dict) and isinstance(after, dict):
         for key in [*before, *(key for key in after if key not in before)]:
             inside = f"{where} / {key}" if where else str(key)
-            inner += differences(before.get(key, ABSENT), after.get(key, ABSENT), inside)
+            inner += _differences(before.get(key, ABSENT), after.get(key, ABSENT), inside)
     # A list and a tuple, or two classes, may differ in nothing that is inside them.
     yield from inner or [Difference(where, *_show(was, now))]
 

@@ -34,7 +34,17 @@ import msgspec
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.fields import extra_of, fields_of, refusal
 
-__all__ = ["ENCODERS", "LONG", "Identified", "Member", "Output", "Typed", "encode", "too_deep"]
+__all__ = [
+    "ENCODERS",
+    "LONG",
+    "Identified",
+    "Member",
+    "Output",
+    "TooDeepError",
+    "Typed",
+    "encode",
+    "too_deep",
+]
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -81,6 +91,10 @@ _NAN = struct.pack(">d", math.nan)
 _DOUBLE = struct.Struct(">d")
 
 
+class TooDeepError(EncodingError, RecursionError):
+    """The value is nested deeper than the stack allows; on an emptier one it may not be."""
+
+
 def encode(value: Any) -> bytes:
     """Return the canonical encoding of a value.
 
@@ -95,9 +109,9 @@ def encode(value: Any) -> bytes:
     return b"".join(out)
 
 
-def too_deep(value: Any) -> EncodingError:
+def too_deep(value: Any) -> TooDeepError:
     """Return the error for a value whose encoding met a `RecursionError`."""
-    return EncodingError(
+    return TooDeepError(
         f"a value of type {type(value).__name__} cannot be encoded: it contains itself, or is "
         "nested too deeply; flatten it"
     )
@@ -254,6 +268,8 @@ def _encoder_of(cls: type) -> _Encoder | None:
 
 
 def _inside(where: str, error: EncodingError) -> EncodingError:
+    if isinstance(error, TooDeepError):
+        return error  # the place would name hundreds of levels
     text = str(error)
     return EncodingError(
         f"at {where}{text[3:]}" if text.startswith("at ") else f"at {where}: {text}"

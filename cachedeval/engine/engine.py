@@ -3,6 +3,8 @@
 import threading
 import weakref
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from cachedeval.engine import forks
@@ -11,12 +13,11 @@ from cachedeval.engine.call import Call
 from cachedeval.engine.drift import Drift
 from cachedeval.engine.errors import CachedevalError, InputError
 from cachedeval.engine.open import open_cache
-from cachedeval.engine.outcome import Outcome
+from cachedeval.engine.outcome import MODES, CacheMode, OnOutcome, Outcome
 from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import Resolution, resolve, resolve_alone
 from cachedeval.engine.resource import ResourcePool
-from cachedeval.engine.run import MODES, CacheMode, OnOutcome, Run
 from cachedeval.engine.stats import Stats
 from cachedeval.engine.store import Store
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from cachedeval.engine.explain import Explanation
     from cachedeval.engine.plan import Plan
     from cachedeval.engine.prune import PruneReport
-    from cachedeval.engine.worker import Worker
+    from cachedeval.engine.runtime import Runtime
 
 __all__ = ["Engine"]
 
@@ -69,7 +70,7 @@ class Engine:
         self._owns_backend = isinstance(cache, str)
         self.store = Store(open_cache(cache))
         self._lock = threading.Lock()
-        self._running: Worker | None = None
+        self._runtime: Runtime | None = None
         self._closed = False
         self._drift = Drift()
         forks.register(self)
@@ -164,7 +165,7 @@ class Engine:
         calls = list(calls)
         known = await asyncio.to_thread(self._resolve, calls, mode, on_outcome)
         if known.open:
-            await self._started().asettle(self._run(known, mode, on_outcome))
+            await self._await_run(calls, known, mode, on_outcome)
         return [known.outcomes[call] for call in calls]
 
     def plan(self, calls: Sequence[Call[Any]]) -> "Plan":
@@ -215,6 +216,7 @@ class Engine:
         """Delete the records of these calls, if there are any; return how many there were."""
         known = resolve(calls, self.store.peek_many)
         keys = [key_of(o.record.recipe) for c in calls if (o := known.outcomes.get(c)) and o.record]
+        keys += [known.unreadable[call].key for call in calls if call in known.unreadable]
         return self.store.delete_many(keys)
 
     def cleanup(self) -> None:
@@ -227,14 +229,14 @@ class Engine:
         What was computed by then is kept. Calls that are waited for raise `CachedevalError`.
         """
         with self._lock:
-            running, self._running = self._running, None
+            runtime, self._runtime = self._runtime, None
             self._closed = True
-        if running is not None:
-            running.stop()
-        # While the loop still runs: a client may have connections on it to close.
+        if runtime is not None:
+            runtime.stop()
+        # While the event loop still runs: a client may have connections on it to close.
         self.resources.close()
-        if running is not None:
-            running.close()
+        if runtime is not None:
+            runtime.close()
         if self._owns_backend:
             self.store.close()
         else:
@@ -243,8 +245,8 @@ class Engine:
     def forget_parent(self) -> None:
         """In a forked child: drop what the parent's threads do; what is stored stays usable."""
         self._lock = threading.Lock()
-        forks.leave_to_parent(self._running)
-        self._running = None
+        forks.leave_to_parent(self._runtime)
+        self._runtime = None
         self.stats.forget_parent()
         self.store.forget_parent()
         self.resources.forget_parent()
@@ -254,7 +256,11 @@ class Engine:
     ) -> dict[Call[Any], Outcome]:
         known = self._resolve(calls, mode, on_outcome)
         if known.open:
-            self._started().settle(self._run(known, mode, on_outcome))
+            runtime = self._started()
+            from cachedeval.engine.scheduler import Run  # noqa: PLC0415  nothing of this for hits
+
+            note = partial(self._note_one, on_outcome)
+            runtime.run(Run(known, mode or self.mode, note, calls))
         return known.outcomes
 
     def _resolve(
@@ -277,21 +283,58 @@ class Engine:
         else:
             lookup = self.store.get_many if reads else _find_nothing
             known = resolve(calls, lookup, read_all=on_outcome is not None)
+        for unreadable in known.unreadable.values():
+            self.store.found_unreadable(*unreadable)
         self._note(known.outcomes.values(), on_outcome)
         return known
 
-    def _run(self, known: Resolution, mode: CacheMode | None, on_outcome: OnOutcome | None) -> Run:
-        return Run(known, mode or self.mode, lambda outcome: self._note((outcome,), on_outcome))
+    async def _await_run(
+        self,
+        calls: Sequence[Call[Any]],
+        known: Resolution,
+        mode: CacheMode | None,
+        on_outcome: OnOutcome | None,
+    ) -> None:
+        import asyncio  # noqa: PLC0415  imported already
 
-    def _started(self) -> "Worker":
+        runtime = self._started()
+        from cachedeval.engine.scheduler import Run  # noqa: PLC0415
+
+        run = Run(known, mode or self.mode, partial(self._note_one, on_outcome), calls)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def ended(_: Run) -> None:
+            with suppress(RuntimeError):  # the loop was closed in the meantime
+                loop.call_soon_threadsafe(wake)
+
+        run.on_end = ended
+        runtime.start(run)
+        try:
+            with runtime.waiting():
+                await done
+        except asyncio.CancelledError:
+            runtime.cancel(run, CachedevalError("the run was cancelled"))
+            raise
+        if run.error is not None:
+            raise run.error
+
+    def _started(self) -> "Runtime":
         forks.import_logging()
         with forks.importing():
-            from cachedeval.engine.worker import Worker  # noqa: PLC0415  nothing of this for hits
+            from cachedeval.engine.runtime import Runtime  # noqa: PLC0415  nothing of this for hits
 
         with self._lock:
-            if self._running is None:
-                self._running = Worker(self.store, self.resources)
-            return self._running
+            if self._runtime is None:
+                self._runtime = Runtime(self.store, self.resources)
+            return self._runtime
+
+    def _note_one(self, on_outcome: OnOutcome | None, outcome: Outcome) -> None:
+        self._note((outcome,), on_outcome)
 
     def _note(self, outcomes: Collection[Outcome], on_outcome: OnOutcome | None) -> None:
         self.stats.note(outcomes)

@@ -1,6 +1,7 @@
 """Why a call misses: the field-by-field difference from the nearest record of the same node."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from cachedeval.engine.call import Call
@@ -140,7 +141,9 @@ class Explainer:
             title = f"{name} (output of {given.node.name})" if isinstance(given, Call) else name
             if isinstance(before, Identified) and isinstance(after, Identified):
                 before, after = self._identities(before, after, given)
-            found = list(differences(self._told(before), self._told(after), title))
+            found = []
+            with suppress(RecursionError):  # too deep to look for the outputs inside it
+                found = list(differences(self._told(before), self._told(after), title))
             # What cannot be told apart by what it holds is told apart by its digest.
             yield from found or differences(before, after, title)
 
@@ -152,7 +155,10 @@ class Explainer:
         record = self._store.peek_many({key_of(recipe): recipe}).get(key_of(recipe))
         if record is None:
             return was, now
-        return decode(record.payload[1:]), given.identity
+        try:
+            return decode(record.payload[1:]), given.identity
+        except EncodingError:
+            return was, now
 
     def _told(self, value: Any) -> Any:
         """Return a value with the outputs inside it, where the cache holds them, in full."""

@@ -9,8 +9,12 @@ from cachedeval.engine.forks import import_logging
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable
 
 __all__ = ["logger"]
+
+configure: "Callable[[], None] | None" = None
+"""Called before the first message: a command line sets up `logging` here, without importing it."""
 
 
 def logger() -> "logging.Logger":
@@ -18,4 +22,8 @@ def logger() -> "logging.Logger":
     import_logging()
     import logging  # noqa: PLC0415  see above
 
+    global configure
+    if configure is not None:
+        once, configure = configure, None
+        once()
     return logging.getLogger("cachedeval")

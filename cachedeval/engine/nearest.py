@@ -82,10 +82,10 @@ class Index:
     def _add(self, record: Record) -> None:
         try:
             recipe = read_recipe(record.recipe)
+            fields = {name: encode(value) for name, value in recipe.inputs.items()}
         except EncodingError:
             self.unreadable.add(key_of(record.recipe))
             return
-        fields = {name: encode(value) for name, value in recipe.inputs.items()}
         known = Known(record, recipe, fields)
         self._nodes.setdefault(recipe.node, []).append(known)
         self._outputs.setdefault(record.digest, []).append(known)

@@ -3,7 +3,7 @@
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import wraps
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
 from cachedeval.engine.call import Call
@@ -12,6 +12,7 @@ from cachedeval.engine.computed import Computed
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.recipe import OUTSIDE, RecipeHead
+from cachedeval.engine.record import write_notes
 from cachedeval.engine.signature import Signature, signature_of
 from cachedeval.engine.source import (
     code_fingerprint,
@@ -27,6 +28,27 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
+def _computed_once(compute: Callable[[Any], R]) -> Any:
+    """Make a property that is computed when it is first read.
+
+    Unlike `functools.cached_property` before Python 3.12 it takes no lock, which a forked child
+    would find taken for ever. Two threads may both compute it, with equal results.
+    """
+    slot = f"_{compute.__name__}"
+
+    @wraps(compute)
+    def read(node: Any) -> R:
+        value = node.__dict__.get(slot, _UNSET)
+        if value is _UNSET:
+            value = node.__dict__[slot] = compute(node)
+        return value  # type: ignore[no-any-return]
+
+    return property(read)
+
+
+_UNSET: Any = object()
+
+
 class Node(Generic[R_co]):
     """A step: a function with a name and a version. Made by `node`.
 
@@ -34,7 +56,8 @@ class Node(Generic[R_co]):
         name: module and qualified name of the function, unless given.
         version: as declared, or None where the source is the version.
         batch: whether it takes its misses together.
-        lane: steps of one lane share one thread and take turns; None is any thread.
+        executor: steps that name the same executor share one thread and take turns; None is any
+            thread.
     """
 
     def __init__(
@@ -45,7 +68,7 @@ class Node(Generic[R_co]):
         name: str | None = None,
         helpers: Sequence[Callable[..., Any]] = (),
         batch: bool = False,
-        lane: str | None = None,
+        executor: str | None = None,
     ) -> None:
         qualname = getattr(function, "__qualname__", "")
         if not isinstance(function, types.FunctionType):
@@ -63,12 +86,16 @@ class Node(Generic[R_co]):
         self.name = name or f"{function.__module__}.{qualname}"
         self.version = version
         self.batch = batch
-        self.lane = lane or (self.name if batch else None)
+        self.executor = executor or (self.name if batch else None)
         self.is_async = bool(function.__code__.co_flags & 0x80)  # CO_COROUTINE
         if batch and self.is_async:
             raise InputError(f"{qualname}: a batched node is a generator function, not async")
-        if lane and self.is_async:
-            raise InputError(f"{qualname}: an async step runs on the event loop, not on a lane")
+        if executor and self.is_async:
+            raise InputError(
+                f"{qualname}: an async step runs on the event loop; it takes no executor"
+            )
+        self.is_closed = version is not None and not function.__closure__
+        """Whether nothing from around the function is part of its calls' keys."""
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self.__qualname__ = qualname
@@ -92,20 +119,19 @@ class Node(Generic[R_co]):
             InputError: the function closes over what cannot be part of a key.
         """
         inputs = self.signature.bind(*args, **kwargs)
-        outside = self._outside()
-        if outside:
+        if not self.is_closed and (outside := self._outside()):
             inputs[OUTSIDE] = outside
         return Call(self, inputs)
 
     def __repr__(self) -> str:
         return f"<node {self.name} {self.version or 'by source'}>"
 
-    @cached_property
+    @_computed_once
     def signature(self) -> Signature:
         """How its inputs are named."""
         return signature_of(self.function, batch=self.batch)
 
-    @cached_property
+    @_computed_once
     def codec(self) -> Codec:
         """How its outputs are written and read, by the type that it declares."""
         return Codec(self.signature.returns)
@@ -119,15 +145,24 @@ class Node(Generic[R_co]):
                 self._fingerprints["source"] = source_fingerprint((self.function,))
         return self._fingerprints
 
+    @_computed_once
+    def notes(self) -> bytes:
+        """The provenance of a result that says nothing about itself."""
+        return write_notes(self.fingerprints)
+
     def drifted(self, provenance: Mapping[str, Any]) -> bool:
         """Say whether its source is another than when a result with this provenance was made."""
-        then = str(provenance.get("code", "")), str(provenance.get("source", ""))
+        code, source = provenance.get("code"), provenance.get("source")
+        # Another program may have written the record, with anything in it.
+        then = code if isinstance(code, str) else "", source if isinstance(source, str) else ""
         if then not in self._compared:
             self._compared[then] = drifted(self.function, *then)
         return self._compared[then]
 
     def changed_outside(self, inputs: Mapping[str, Any]) -> str | None:
         """Return a name from around the function that changed since a call was made, if any."""
+        if self.is_closed:
+            return None
         then = inputs.get(OUTSIDE, {})
         now = self._outside()
         name: str
@@ -146,8 +181,6 @@ class Node(Generic[R_co]):
         return head.recipe(inputs)
 
     def _outside(self) -> dict[str, Any]:
-        if self.version is not None and not self.function.__closure__:
-            return {}
         return captured(self.function, versioned=self.version is not None)
 
 
@@ -190,7 +223,7 @@ def node(
     version: str | None = None,
     name: str | None = None,
     helpers: Sequence[Callable[..., Any]] = (),
-    lane: str | None = None,
+    executor: str | None = None,
 ) -> Callable[[Callable[..., Iterator[Any]]], Node[Any]]: ...
 
 
@@ -201,7 +234,7 @@ def node(
     name: str | None = None,
     helpers: Sequence[Callable[..., Any]] = (),
     batch: Literal[False] = False,
-    lane: str | None = None,
+    executor: str | None = None,
 ) -> _Decorator: ...
 
 
@@ -213,27 +246,29 @@ def node(
     name: str | None = None,
     helpers: Sequence[Callable[..., Any]] = (),
     batch: bool = False,
-    lane: str | None = None,
+    executor: str | None = None,
 ) -> Any:
     """Make a function a step whose results are kept.
 
     Args:
         function: the step; sync or async. With `batch`, a generator function: it is given a list
             of inputs and yields `(index, value)` for each as soon as it has it, an exception in
-            the value's place where one fails, or None to let others of its lane have a turn.
+            the value's place where one fails, or None to let others of its executor have a turn.
         version: raise it when the results change. Without it, the function's normalised source is
             its version, together with that of the `helpers`; and the functions and plain data of
             its own module that it reads count as inputs.
         name: what it is known by; by default module and qualified name.
         helpers: functions of other modules whose source counts as its own; without `version`.
         batch: whether it takes its misses together.
-        lane: steps of one lane share one thread and take turns.
+        executor: steps that name the same executor share one thread and take turns.
 
     Raises:
         InputError: the function cannot be a node.
     """
 
     def wrap(function: Callable[..., Any]) -> Node[Any]:
-        return Node(function, version=version, name=name, helpers=helpers, batch=batch, lane=lane)
+        return Node(
+            function, version=version, name=name, helpers=helpers, batch=batch, executor=executor
+        )
 
     return wrap if function is None else wrap(function)

@@ -1,19 +1,35 @@
 """Outcomes: what became of a call."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from cachedeval.engine.call import Call
 from cachedeval.engine.errors import EncodingError
+from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
 
-__all__ = ["Outcome", "State", "hit_of"]
+__all__ = ["MODES", "CacheMode", "OnOutcome", "Outcome", "State", "Unreadable"]
+
+CacheMode = Literal["use", "refresh", "off", "offline"]
+"""`use` reads and writes, `refresh` only writes, `off` does neither, `offline` only reads."""
+
+MODES: tuple[CacheMode, ...] = ("use", "refresh", "off", "offline")
 
 State = Literal["hit", "computed", "failed"]
 
 
 _UNREAD: Any = object()
+
+
+class Unreadable(NamedTuple):
+    """A whole record whose value is not what its node returns now."""
+
+    key: bytes
+    node: str
+    """The node's name."""
+    why: str
 
 
 class Outcome(msgspec.Struct, eq=False):
@@ -42,14 +58,14 @@ class Outcome(msgspec.Struct, eq=False):
             self._value = self.call.node.codec.load(self.record.payload)
         return self._value
 
-    def is_readable(self) -> bool:
-        """Say whether the record, if there is one, holds what the node returns now."""
+    def unreadable(self) -> Unreadable | None:
+        """Return why the record, if there is one, does not hold what the node returns now."""
         if self.record is not None:
             try:
                 _ = self.value
-            except EncodingError:
-                return False
-        return True
+            except EncodingError as error:
+                return Unreadable(key_of(self.record.recipe), self.call.node.name, str(error))
+        return None
 
     def copy(self) -> Any:
         """Return the output for one more step, which may change it without harm to any other.
@@ -57,9 +73,11 @@ class Outcome(msgspec.Struct, eq=False):
         Raises:
             BaseException: as `value`.
         """
-        value = self.value
-        if type(value) in _UNCHANGING or self.record is None:
-            return value
+        if self.record is None or self._value is not _UNREAD:
+            value = self.value
+            if type(value) in _UNCHANGING or self.record is None:
+                return value
+        # Not kept: a graph of many steps would otherwise hold all their values.
         return self.call.node.codec.load(self.record.payload)
 
     @property
@@ -70,16 +88,7 @@ class Outcome(msgspec.Struct, eq=False):
         return self.record.digest
 
 
+OnOutcome = Callable[[Outcome], None]
+"""Called with each outcome as soon as it is known, from any thread."""
+
 _UNCHANGING = {str, bytes, int, float, bool, type(None)}
-
-
-def hit_of(call: Call[Any], recipe: bytes, record: Record | None) -> Outcome | None:
-    """Return the outcome of a call that a record answers, or None if it does not.
-
-    It does not where it is another recipe's (two recipes of one key), or where its value cannot be
-    read as what the node returns now.
-    """
-    if record is None or record.recipe != recipe:
-        return None
-    outcome = Outcome(call, "hit", record)
-    return outcome if outcome.is_readable() else None

@@ -128,7 +128,8 @@ def stat_file(path: Path) -> os.stat_result:
 def _read_steady(path: Path, read: Callable[[int, int], T]) -> tuple[T, os.stat_result]:
     """Call `read(descriptor, size)` until the file was the same before and after it."""
     for attempt in range(_ATTEMPTS):
-        time.sleep(_PAUSE_S * attempt)
+        if attempt:  # sleeping for 0 seconds hands the processor to another process
+            time.sleep(_PAUSE_S * attempt)
         try:
             # A FIFO that takes the file's place must not hang the open.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -102,10 +102,16 @@ def node_of(recipe: bytes) -> str:
     start = 2 + len(encode("recipe"))
     if recipe[:start] != b"t\x04" + encode("recipe"):
         raise EncodingError("not a recipe")
-    length = recipe[start + 1]
-    if length == LONG:
+    head = recipe[start : start + 2]
+    if len(head) < 2 or head[1] == LONG:  # noqa: PLR2004  the tag and the length
         return read_recipe(recipe).node
-    return recipe[start + 2 : start + 2 + length].decode("utf-8", "surrogatepass")
+    name = recipe[start + 2 : start + 2 + head[1]]
+    try:
+        if head[:1] == b"s" and len(name) == head[1]:
+            return name.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        pass
+    raise EncodingError("not a recipe")
 
 
 def identity_recipe(identified: Identified) -> bytes:

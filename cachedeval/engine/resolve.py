@@ -9,7 +9,7 @@ from typing import Any
 
 from cachedeval.engine.call import Call, recipe_of
 from cachedeval.engine.errors import EncodingError
-from cachedeval.engine.outcome import Outcome, hit_of
+from cachedeval.engine.outcome import Outcome, Unreadable
 from cachedeval.engine.recipe import key_of
 from cachedeval.engine.record import Record
 
@@ -32,12 +32,15 @@ class Resolution:
         outcomes: the calls that were found, and those whose recipe cannot be made.
         keys: key and recipe of each call whose inputs are known and that was not found.
         open: the calls without an outcome, each after the calls it waits for.
+        unreadable: why the records of some calls do not hold what the nodes return now; the calls
+            are misses.
     """
 
     def __init__(self) -> None:
         self.outcomes: dict[Call[Any], Outcome] = {}
         self.keys: dict[Call[Any], tuple[bytes, bytes]] = {}
         self.open: list[Call[Any]] = []
+        self.unreadable: dict[Call[Any], Unreadable] = {}
 
     def digest(self, call: Call[Any]) -> str:
         """Return the digest of a call's output."""
@@ -73,21 +76,22 @@ def resolve(roots: Sequence[Call[Any]], lookup: Lookup, *, read_all: bool = Fals
         lookup: returns the records of those recipes, by key, that have one.
         read_all: read the values of all calls, and not just of those that are wanted.
     """
-    unreadable: set[Call[Any]] = set()
+    unreadable: dict[Call[Any], Unreadable] = {}
     while True:
         known = Resolution()
+        known.unreadable = unreadable
         for level in graph_of(roots):
             for start in range(0, len(level), _AT_ONCE):
-                _resolve(level[start : start + _AT_ONCE], known, lookup, unreadable)
+                _resolve(level[start : start + _AT_ONCE], known, lookup)
         read = known.outcomes if read_all else _needed(roots, known.open)
-        found = [
-            call
-            for call in read
-            if call in known.outcomes and not known.outcomes[call].is_readable()
-        ]
-        if not found:
+        before = len(unreadable)
+        for call in read:
+            outcome = known.outcomes.get(call)
+            why = None if outcome is None else outcome.unreadable()
+            if why is not None:
+                unreadable[call] = why
+        if len(unreadable) == before:
             return known
-        unreadable.update(found)
 
 
 def resolve_alone(call: Call[Any], lookup: Callable[[bytes, bytes], Record | None]) -> Resolution:
@@ -99,12 +103,16 @@ def resolve_alone(call: Call[Any], lookup: Callable[[bytes, bytes], Record | Non
         known.outcomes[call] = Outcome(call, "failed", error=error)
         return known
     key = key_of(recipe)
-    outcome = hit_of(call, recipe, lookup(key, recipe))
-    if outcome is None:
-        known.keys[call] = key, recipe
-        known.open.append(call)
-    else:
-        known.outcomes[call] = outcome
+    record = lookup(key, recipe)
+    if record is not None and record.recipe == recipe:
+        outcome = Outcome(call, "hit", record)
+        why = outcome.unreadable()
+        if why is None:
+            known.outcomes[call] = outcome
+            return known
+        known.unreadable[call] = why
+    known.keys[call] = key, recipe
+    known.open.append(call)
     return known
 
 
@@ -115,9 +123,7 @@ def _needed(roots: Sequence[Call[Any]], missing: Sequence[Call[Any]]) -> Iterato
         yield from call.upstream
 
 
-def _resolve(
-    calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup, unreadable: set[Call[Any]]
-) -> None:
+def _resolve(calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup) -> None:
     """Find those of some calls of one depth that the cache has."""
     outcomes = known.outcomes
 
@@ -145,7 +151,7 @@ def _resolve(
     records = lookup(wanted) if wanted else {}
     for call, key, recipe in keyed:
         record = records.get(key)
-        if record is None or record.recipe != recipe or call in unreadable:
+        if record is None or record.recipe != recipe or call in known.unreadable:
             known.keys[call] = key, recipe
             known.open.append(call)
         else:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from cachedeval.engine import forks
+from cachedeval.engine.digest import digest_identity
 from cachedeval.engine.encoding import Identified, encode
 from cachedeval.engine.log import logger
-from cachedeval.engine.values import payload_digest
 
 __all__ = ["Handle", "Resource", "ResourcePool"]
 
@@ -60,7 +60,7 @@ class Resource(Generic[T]):
     def identified(self) -> Identified:
         """How recipes name it: the label and the sha256 of its identity's encoding."""
         if self._identified is None:
-            digest = payload_digest(encode(self.identity))
+            digest = digest_identity(encode(self.identity))
             self._identified = Identified(self.label, digest)
         return self._identified
 

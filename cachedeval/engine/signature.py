@@ -173,11 +173,11 @@ def _batch_signature(function: types.FunctionType, hints: dict[str, Any]) -> Sig
 
 def _item_signature(title: str, item: type, returns: Any) -> Signature:
     """Return the signature of a dataclass's or a struct's constructor."""
-    with importing():
-        import dataclasses  # noqa: PLC0415  slow to import, and few nodes are batched
-
     fields: list[Any]
-    if dataclasses.is_dataclass(item):
+    if hasattr(item, "__dataclass_fields__"):
+        with importing():
+            import dataclasses  # noqa: PLC0415  slow to import, and our own items are structs
+
         fields = [field for field in dataclasses.fields(item) if field.init]
         fields.sort(key=lambda field: field.kw_only)
         positional = sum(not field.kw_only for field in fields)

@@ -6,11 +6,10 @@ are misses, counted and reported. A backend that fails is a warning, and the wor
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cachedeval.engine.backend import Backend, Entry
+from cachedeval.engine.backend import Backend, Entry, completed
 from cachedeval.engine.errors import BackendError
 from cachedeval.engine.log import logger
 from cachedeval.engine.record import Damaged, Record, seal, unseal
@@ -27,6 +26,8 @@ class StoreCounts:
     def __init__(self) -> None:
         self.damaged = 0
         """Records that were found damaged or foreign, and not served."""
+        self.unreadable = 0
+        """Records that are whole, but whose values are not what their nodes return now."""
         self.collisions = 0
         """Keys under which another recipe's record was found."""
         self.errors: dict[str, int] = {}
@@ -43,7 +44,7 @@ class Store:
     """
 
     def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+        self.backend = completed(backend)
         self.counts = StoreCounts()
         self._touched: dict[bytes, int] = {}
         self._noticed: set[bytes] = set()
@@ -112,26 +113,24 @@ class Store:
             self._failed("delete", error)
             return 0
 
-    def acquire(self, key: bytes) -> Callable[[], None] | None:
-        """Try to become the only one that computes a key.
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Try to become the only one that computes these keys; return those that were granted.
 
-        Returns:
-            A function that ends the claim, or None where another has it. A backend that cannot
-            tell says yes: then two may compute the same, which costs time and harms nothing.
+        A backend that cannot tell grants them all: then two may compute the same, which costs time
+        and harms nothing.
         """
         try:
-            lease = self.backend.lease(key)
-            if lease.__enter__():
-                return lambda: self._release(lease)
-            lease.__exit__(None, None, None)
-        except Exception as error:  # noqa: BLE001
+            return self.backend.lease_many(keys)
+        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
             self._failed("lease", error)
-            return _nothing
-        return None
+            return set(keys)
 
-    def _release(self, lease: AbstractContextManager[bool]) -> None:
+    def release_many(self, keys: Collection[bytes]) -> None:
+        """Release leases that were granted."""
+        if not keys:
+            return
         try:
-            lease.__exit__(None, None, None)
+            self.backend.release_many(keys)
         except Exception as error:  # noqa: BLE001
             self._failed("lease", error)
 
@@ -223,6 +222,26 @@ class Store:
             damage,
         )
 
+    def found_unreadable(self, key: bytes, node: str, why: str) -> None:
+        """Count a record whose value cannot be read: a miss, and no use of the record.
+
+        Args:
+            key: the record's.
+            node: the name of the node that cannot read it.
+            why: what reading it raised.
+        """
+        if self._is_new(key):
+            self.counts.unreadable += 1
+        with self._lock:
+            self._touched.pop(key, None)
+        self._warn_once(
+            "unreadable",
+            "the cache holds a result of %s that cannot be read (%s); it and any others are "
+            "computed again",
+            node,
+            why,
+        )
+
     def _is_new(self, key: bytes) -> bool:
         """Say whether a key is noticed for the first time; a miss is looked up twice."""
         with self._lock:
@@ -247,7 +266,3 @@ class Store:
                 return
             self._warned.add(kind)
         logger().warning(message, *args)
-
-
-def _nothing() -> None:
-    """End a claim that was never made."""

@@ -64,12 +64,13 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"report {path}: is not JSON: {error}") from None
-    found = value.get("report", value) if isinstance(value, dict) else value
-    if isinstance(found, dict) and isinstance(found.get("reports"), list):
+    several = value.get("reports") if isinstance(value, dict) else None
+    if isinstance(several, list) and len(several) != 1:
         raise InputError(
-            f"report {path}: holds {len(found['reports'])} reports; write each to a file of its "
-            "own with --out"
+            f"report {path}: holds {len(several)} reports; write each to a file of its own with "
+            "--out"
         )
+    found = value.get("report", value) if isinstance(value, dict) else value
     if not isinstance(found, dict) or "items" not in found:
         raise InputError(f"report {path}: holds no report of `cachedeval run`")
     return found

@@ -14,11 +14,15 @@ from typing import Any, Literal, NamedTuple
 
 from cachedeval import __version__
 from cachedeval.engine.contents import disk_folder
+from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import CachedevalError, InputError
+from cachedeval.engine.memo import StoreMemo
 from cachedeval.engine.open import open_backend
 from cachedeval.evals.evaluator import DEFAULT_JUDGE
 from cachedeval.evals.models import model_files, read_json_object, resolve_model
+from cachedeval.evals.proofs import BATCH_SIZE, Proofs
 from cachedeval.evals.providers import key_of, parse_judge
+from cachedeval.evals.subject import model_resource
 
 __all__ = ["Check", "examine"]
 
@@ -63,6 +67,7 @@ def examine(
     wanted = model or os.environ.get("CACHEDEVAL_MODEL")
     if wanted:
         yield from _model(wanted, device)
+        yield from _decoding(wanted, cache)
     yield _judge(judge or os.environ.get("CACHEDEVAL_JUDGE"))
     yield from _cache(cache)
 
@@ -167,6 +172,33 @@ def _model(name: str, device: str) -> Iterator[Check]:
         yield Check("model", "ok", found)
 
 
+def _decoding(name: str, url: str) -> Iterator[Check]:
+    """Say whether the model's answers are decoded together, as far as the cache knows."""
+    folder = disk_folder(url)
+    if folder is not None and not folder.exists():
+        return
+    try:
+        path = resolve_model(name)
+        with Engine(url) as engine:
+            model = model_resource(path, StoreMemo(engine.store))
+            trouble = Proofs(engine.store, model).recall(BATCH_SIZE)
+    except (CachedevalError, OSError):
+        return  # another check says what is wrong with the model, or the cache
+    if trouble is None:
+        found = f"{path.name} has not been tried yet; the first run finds out"
+        yield Check("decoding", "ok", found)
+    elif trouble:
+        yield Check(
+            "decoding",
+            "warn",
+            f"one by one: batches of this model cannot be trusted: {trouble}",
+            "nothing needs to be done: the answers are right, but take longer",
+        )
+    else:
+        found = f"together: batches of up to {BATCH_SIZE} give what each prompt gives alone"
+        yield Check("decoding", "ok", found)
+
+
 def _judge(name: str | None) -> Check:
     wanted: State = "warn" if name is None else "fail"
     try:
@@ -188,7 +220,7 @@ def _cache(url: str) -> Iterator[Check]:
     if folder is not None and not folder.exists():
         parent = next(each for each in folder.parents if each.exists())
         if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
-            yield Check("cache", "ok", f"{url}: none there yet; the first run makes it")
+            yield Check("cache", "ok", f"{url}: does not exist yet; the first run creates it")
         else:
             advice = "give another folder: --cache disk:PATH"
             yield Check("cache", "fail", f"{url}: {parent} cannot be written to", advice)
@@ -203,7 +235,7 @@ def _cache(url: str) -> Iterator[Check]:
             "cache",
             "fail",
             f"{url}: cannot be written: {error}",
-            "results would not be kept: give another, --cache disk:PATH, or make it writable",
+            "results would not be stored: make it writable, or give another, --cache disk:PATH",
         )
     if folder is not None:
         yield from _space(folder)
@@ -220,7 +252,7 @@ def _try_writing(url: str) -> str:
     finally:
         backend.close()
     if found != value:
-        raise InputError(f"cache {url}: what was written did not come back")
+        raise InputError(f"cache {url}: what was written could not be read back")
     return "can be read and written"
 
 
@@ -228,8 +260,8 @@ def _space(folder: Path) -> Iterator[Check]:
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        yield Check("disk", "warn", f"{folder}: its free space cannot be told: {error.strerror}")
+        yield Check("disk", "warn", f"{folder}: its free space is unknown: {error.strerror}")
         return
     state: State = "fail" if free < _NO_SPACE else "warn" if free < _LITTLE_SPACE else "ok"
-    advice = "" if state == "ok" else "make room, or `cachedeval cache prune --max-size SIZE`"
+    advice = "" if state == "ok" else "free some space, or `cachedeval cache prune --max-size SIZE`"
     yield Check("disk", state, f"{free / 2**30:,.1f} GB free at {folder}", advice)

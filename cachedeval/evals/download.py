@@ -8,10 +8,10 @@ import json
 import os
 from pathlib import Path
 
-from cachedeval.engine.errors import InputError
+from cachedeval.engine.errors import CachedevalError, InputError
 from cachedeval.engine.reading import shown
 
-__all__ = ["FETCH_PATTERNS", "cached_snapshot", "fetch_snapshot", "hub_folder"]
+__all__ = ["FETCH_PATTERNS", "FetchError", "cached_snapshot", "fetch_snapshot", "hub_folder"]
 
 FETCH_PATTERNS = (
     "*.json",
@@ -25,6 +25,10 @@ FETCH_PATTERNS = (
     "*.jinja",
 )
 """The files of a repository that mlx_lm downloads (`mlx_lm.utils.DEFAULT_ALLOW_PATTERNS`)."""
+
+
+class FetchError(CachedevalError):
+    """The hub could not be reached, or broke off: the same may succeed later."""
 
 
 def hub_folder() -> Path:
@@ -55,17 +59,24 @@ def fetch_snapshot(repo: str) -> Path:
     """Download what mlx_lm reads of a repository's `main`, and return its folder.
 
     Raises:
-        InputError: there is no such repository, or it cannot be reached.
+        InputError: there is no such repository, or it is no model.
+        FetchError: the hub cannot be reached, or did not answer.
     """
-    import httpx  # noqa: PLC0415 - both only where something is fetched
+    import httpx  # noqa: PLC0415 - all only where something is fetched
     from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         folder = Path(snapshot_download(repo, allow_patterns=list(FETCH_PATTERNS)))
     except (OSError, ValueError, httpx.HTTPError) as error:
         why = shown(str(error).strip().partition("\n")[0]) or type(error).__name__
         message = f"model {repo}: cannot be fetched from the Hugging Face hub: {why}"
-        raise InputError(message) from error
+        wrong = (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError)
+        raise (InputError if isinstance(error, wrong) else FetchError)(message) from error
     if not _is_complete(folder):
         message = f"model {repo}: what the Hugging Face hub has of it is no model for mlx_lm"
         raise InputError(message)

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from cachedeval.engine.plan import Plan
+from cachedeval.engine.plan import NodePlan, Plan
 from cachedeval.evals.judging.money import usd
 from cachedeval.evals.judging.nodes import judge_call
 from cachedeval.evals.judging.pricing import load_prices
+from cachedeval.evals.steps import PARSING, step_of
 
 __all__ = ["Estimate", "estimate"]
 
@@ -52,18 +53,23 @@ def estimate(plan: Plan, judge: str, limits: str | None = None) -> Estimate:
 
         own = load_settings(limits).prices
     judging = plan.get(judge_call.name)
-    return Estimate(
-        {
-            name: {
-                "calls": step.calls,
-                "hits": step.hits,
-                "computed": step.computed,
-                "unknown": step.unknown,
-                "seconds": step.seconds,
-                "cost": step.cost,
-                "basis": step.basis,
-            }
-            for name, step in plan.items()
-        },
-        None if judging is None else usd(judge, judging.cost, load_prices(own)),
-    )
+    steps = {step_of(name): _figures(node) for name, node in plan.items() if name != PARSING}
+    if (parsing := plan.get(PARSING)) is not None:
+        _add_parsing(steps[step_of(PARSING)], parsing)
+    return Estimate(steps, None if judging is None else usd(judge, judging.cost, load_prices(own)))
+
+
+def _figures(node: NodePlan) -> dict[str, Any]:
+    names = ("calls", "hits", "computed", "unknown", "seconds", "cost", "basis")
+    return {name: getattr(node, name) for name in names}
+
+
+def _add_parsing(step: dict[str, Any], parsing: NodePlan) -> None:
+    """Count a verdict as stored only where both the judge's reply and its reading are."""
+    todo = step["computed"] + step["unknown"]
+    step["hits"] = min(step["hits"], parsing.hits)
+    step["computed"] = max(step["computed"], parsing.computed)
+    step["unknown"] = max(step["unknown"], parsing.unknown - step["computed"], 0)
+    if step["seconds"] is not None or not todo:
+        step["seconds"] = (step["seconds"] or 0.0) + (parsing.seconds or 0.0)
+    step["basis"] = step["basis"] or parsing.basis

@@ -9,25 +9,29 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import InputError, MissingError
-from cachedeval.engine.explain import Explanation
 from cachedeval.engine.memo import StoreMemo
 from cachedeval.engine.node import Call
 from cachedeval.engine.outcome import Outcome
-from cachedeval.engine.plan import Plan
 from cachedeval.engine.statmemo import Memo, ProcessMemo
 from cachedeval.evals.dataset import read_questions
 from cachedeval.evals.items import Subject, read_item
 from cachedeval.evals.judging.judges import open_judge
 from cachedeval.evals.report import Report, build_report
 from cachedeval.evals.sample import Sampling, draw
+from cachedeval.evals.steps import step_of
 from cachedeval.evals.subject import LocalModel, adapter_resource, model_of, model_resource
 from cachedeval.evals.watch import OnProgress, Progress, Watch
 
 if TYPE_CHECKING:
-    from cachedeval.engine.runner import CacheMode
+    from cachedeval.engine.explain import Explanation
+    from cachedeval.engine.plan import Plan
+    from cachedeval.engine.outcome import CacheMode
     from cachedeval.evals.judging.judge import Judge
 
-__all__ = ["DEFAULT_JUDGE", "AdapterEvaluator", "OptimizedAdapterEvaluator"]
+__all__ = ["BASE", "DEFAULT_JUDGE", "AdapterEvaluator", "OptimizedAdapterEvaluator"]
+
+BASE = "base"
+"""Stands for the base model without an adapter, wherever an adapter can be named."""
 
 DEFAULT_JUDGE = "cerebras:gpt-oss-120b"
 """The judge where none is given, neither as an argument nor in CACHEDEVAL_JUDGE."""
@@ -136,7 +140,7 @@ class AdapterEvaluator:
         """Score one adapter, or the base model.
 
         Args:
-            adapter_name: folder of the adapter, or its name in `./adapters/`.
+            adapter_name: folder of the adapter, its name in `./adapters/`, or `base`.
             training_data_path: JSON Lines file with the questions.
             num_questions: how many questions are drawn; all if there are fewer.
             use_base_model: score the base model without the adapter.
@@ -177,7 +181,7 @@ class AdapterEvaluator:
         """Score several adapters in one run: one load of the base model, one report each.
 
         Args:
-            adapters: folders or names; None stands for the base model.
+            adapters: folders or names; `base` or None is the base model without an adapter.
             training_data_path: JSON Lines file with the questions.
             num_questions: how many questions are drawn.
             use_cache: False neither reads nor writes the cache.
@@ -226,7 +230,7 @@ class AdapterEvaluator:
         adapters: Sequence[str | os.PathLike[str] | None],
         training_data_path: str | os.PathLike[str] | None,
         num_questions: int = 20,
-    ) -> Plan:
+    ) -> "Plan":
         """Say what an evaluation would compute, and about what that costs; loads no model."""
         subjects = self.subjects(adapters, training_data_path, num_questions)
         return self.engine.plan([call for subject in subjects for call in subject.calls()])
@@ -236,7 +240,7 @@ class AdapterEvaluator:
         adapters: Sequence[str | os.PathLike[str] | None],
         training_data_path: str | os.PathLike[str] | None,
         num_questions: int = 20,
-    ) -> list[Explanation]:
+    ) -> "list[Explanation]":
         """Say why each step of an evaluation that is not in the cache is not."""
         subjects = self.subjects(adapters, training_data_path, num_questions)
         calls = [call for subject in subjects for call in subject.calls()]
@@ -261,7 +265,7 @@ class AdapterEvaluator:
         """Bind every question of every adapter to its steps; nothing runs or loads.
 
         Args:
-            adapters: folders or names; None stands for the base model.
+            adapters: folders or names; `base` or None is the base model without an adapter.
             data: JSON Lines file with the questions.
             num_questions: how many questions are drawn.
             model_from: the adapter whose settings name the model, where nothing else does.
@@ -274,7 +278,8 @@ class AdapterEvaluator:
             raise InputError("training_data_path: give the JSON Lines file with the questions")
         questions = draw(read_questions(data), num_questions, self.seed, self._sampling)
         memo: Memo = ProcessMemo() if mode == "off" else StoreMemo(self.engine.store)
-        first = next((name for name in (*adapters, model_from) if name is not None), None)
+        adapters = [None if name == BASE else name for name in adapters]
+        first = next((name for name in (*adapters, model_from) if name not in (None, BASE)), None)
         path = model_of(self._model, first, fetch=self._fetch)
         model = self._local_model(path, memo)
         bench = self._judge.prepare(memo)
@@ -295,7 +300,11 @@ class AdapterEvaluator:
     def _local_model(self, path: Path, memo: Memo) -> LocalModel:
         """Return the resource of a model folder, the same one for the same content."""
         found = model_resource(
-            path, memo, batch_size=self._batch_size, memory_budget=self._memory_budget
+            path,
+            memo,
+            batch_size=self._batch_size,
+            memory_budget=self._memory_budget,
+            store=None if isinstance(memo, ProcessMemo) else self.engine.store,
         )
         return self._models.setdefault(found.identified.digest, found)
 
@@ -314,7 +323,7 @@ class AdapterEvaluator:
     def _raise_what_ends_it(self, outcomes: Sequence[Outcome]) -> None:
         missing = [o for o in outcomes if isinstance(o.error, MissingError)]
         if missing:
-            counts = Counter(outcome.call.node.name for outcome in missing)
+            counts = Counter(step_of(outcome.call.node.name) for outcome in missing)
             what = ", ".join(f"{count} of {name}" for name, count in counts.items())
             raise InputError(
                 f"offline: the cache lacks {what}; run once without --offline, or `cachedeval "

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +12,7 @@ from cachedeval.engine.node import Computed, node
 from cachedeval.engine.resource import Handle, Resource
 
 __all__ = [
-    "LANE",
+    "EXECUTOR",
     "AdapterError",
     "AdapterResource",
     "Answered",
@@ -24,8 +23,8 @@ __all__ = [
     "generation",
 ]
 
-LANE = "mlx"
-"""The lane of all steps that run a local model: one thread, on which mlx was opened."""
+EXECUTOR = "mlx"
+"""The executor of all steps that run a local model: one thread, on which mlx was opened."""
 
 
 class Generation(msgspec.Struct, frozen=True):
@@ -90,8 +89,7 @@ class AdapterResource(Resource[Path]):
             )
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationInputs:
+class GenerationInputs(msgspec.Struct, frozen=True):
     """The inputs of one generation.
 
     Attributes:
@@ -123,7 +121,7 @@ class GenerationInputs:
         )
 
 
-@node(version="2", name="generation", batch=True, lane=LANE)
+@node(version="3", name="generation", batch=True, executor=EXECUTOR)
 def generation(batch: Sequence[GenerationInputs]) -> Iterator[Answered | None]:
     """Answer questions, one adapter after the other, each with all its questions together."""
     models: dict[str, dict[str, list[int]]] = {}

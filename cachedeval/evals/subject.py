@@ -10,9 +10,11 @@ from cachedeval.engine.errors import InputError
 from cachedeval.engine.installed import versions
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.statmemo import Memo
+from cachedeval.engine.store import Store
 from cachedeval.evals.adapters import adapter_identity, resolve_adapter
 from cachedeval.evals.generation import AdapterResource
 from cachedeval.evals.models import model_identity, read_json_object, resolve_model
+from cachedeval.evals.proofs import Proofs
 
 __all__ = ["LocalModel", "adapter_resource", "model_of", "model_resource", "runtime"]
 
@@ -30,6 +32,7 @@ class LocalModel(Resource[Any]):
         identify: returns what it is, and the runtime that it runs on.
         batch_size: prompts decoded together; by memory if None.
         memory_budget: bytes for model and batch, or None.
+        store: where what is found out about its batches is remembered, or None.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class LocalModel(Resource[Any]):
         *,
         batch_size: int | None = None,
         memory_budget: int | None = None,
+        store: Store | None = None,
     ) -> None:
         self._retired_loads = 0
         self._service: Any = None
@@ -47,7 +51,12 @@ class LocalModel(Resource[Any]):
         def load() -> Any:
             from cachedeval.evals.mlx.service import ModelService  # noqa: PLC0415  imports mlx
 
-            self._service = ModelService(path, batch_size=batch_size, memory_budget=memory_budget)
+            self._service = ModelService(
+                path,
+                batch_size=batch_size,
+                memory_budget=memory_budget,
+                proofs=Proofs(store, self),
+            )
             if identify() != identity:
                 unload(self._service)
                 raise InputError(f"model {path} was changed while it was being loaded: run again")
@@ -93,7 +102,12 @@ def model_of(given: str | None, adapter: str | os.PathLike[str] | None, *, fetch
 
 
 def model_resource(
-    path: Path, memo: Memo, *, batch_size: int | None, memory_budget: int | None
+    path: Path,
+    memo: Memo,
+    *,
+    batch_size: int | None = None,
+    memory_budget: int | None = None,
+    store: Store | None = None,
 ) -> LocalModel:
     """Return the resource of a model folder; its files are read, unless the memo knows them.
 
@@ -105,6 +119,7 @@ def model_resource(
         lambda: {**model_identity(path, memo=memo), "runtime": runtime()},
         batch_size=batch_size,
         memory_budget=memory_budget,
+        store=store,
     )
 
 

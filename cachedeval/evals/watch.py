@@ -13,10 +13,11 @@ from cachedeval.engine.stats import NodeStats, Stats
 from cachedeval.evals.generation import generation
 from cachedeval.evals.judging.judge import Judge
 from cachedeval.evals.judging.money import TOKENS, usd
+from cachedeval.evals.steps import PARSING, step_of
 from cachedeval.evals.subject import LocalModel
 
 if TYPE_CHECKING:
-    from cachedeval.engine.runner import OnOutcome
+    from cachedeval.engine.outcome import OnOutcome
 
 __all__ = ["OnProgress", "Progress", "Watch"]
 
@@ -28,14 +29,21 @@ class Progress:
     """Counts outcomes by step and tells each; may be called from any thread."""
 
     def __init__(self, calls: Iterable[Call[Any]], tell: OnProgress) -> None:
-        self._totals = Counter(call.node.name for level in graph_of(calls) for call in level)
+        self._totals = Counter(
+            step_of(call.node.name)
+            for level in graph_of(calls)
+            for call in level
+            if call.node.name != PARSING
+        )
         self._done: Counter[str] = Counter()
         self._tell = tell
         self._lock = threading.Lock()
 
     def __call__(self, outcome: Outcome) -> None:
         """Count one outcome."""
-        name = outcome.call.node.name
+        if outcome.call.node.name == PARSING:
+            return
+        name = step_of(outcome.call.node.name)
         with self._lock:
             self._done[name] += 1
             done = self._done[name]
@@ -63,6 +71,7 @@ class Watch:
         self.also: OnOutcome | None = None
         self._loads = self._count_loads()
         self._near_ties = Counter[str]()
+        self._alone = Counter[str]()
 
     def __call__(self, outcome: Outcome) -> None:
         """Count one outcome."""
@@ -70,6 +79,8 @@ class Watch:
         if outcome.state == "computed" and outcome.record is not None:
             for name in ("near_ties", "changed"):
                 self._near_ties[name] += outcome.record.provenance.get(name, 0)
+            if reason := outcome.record.provenance.get("alone"):
+                self._alone[reason] += 1
         if self.also is not None:
             self.also(outcome)
 
@@ -83,6 +94,10 @@ class Watch:
             "nodes": {"generation": answers.as_dict(), "judge": judged.as_dict()},
             "judge_spent": self._told(judged.cost),
             "judge_saved": self._told(judged.saved),
+            "one_by_one": {
+                "answers": self._alone.total(),
+                "reason": next(iter(self._alone), None),
+            },
             "near_ties": {
                 "met": self._near_ties["near_ties"],
                 "changed": self._near_ties["changed"],

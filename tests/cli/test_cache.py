@@ -104,7 +104,7 @@ def test_ls_lists_by_step_the_newest_first(place: Workplace, filled: Path) -> No
     assert "identities" in shown.out.splitlines()[-1]
 
 
-def test_ls_of_one_step_and_no_more_than_wanted(place: Workplace, filled: Path) -> None:
+def test_ls_filters_by_step_and_limits_the_records(place: Workplace, filled: Path) -> None:
     shown = place.run(
         "cache", "ls", "--node", "generation", "--limit", "2", "--cache", f"disk:{filled}"
     )
@@ -117,14 +117,14 @@ def test_ls_of_one_step_and_no_more_than_wanted(place: Workplace, filled: Path) 
     assert "no records of a step 'jury'; there are " in unknown.err
 
 
-def test_verify_finds_the_damaged_and_deletes_them(place: Workplace, cache: Path) -> None:
+def test_verify_finds_corrupt_records_and_deletes_them(place: Workplace, cache: Path) -> None:
     whole = look(place, cache, "stats")["records"]
     assert look(place, cache, "verify")["good"] == whole
     keys = damage(cache, 3)
     done = place.run("cache", "verify", "--cache", f"disk:{cache}")
     assert (done.status, done.err) == (3, "")
     assert f"{whole - 3} good" in done.out
-    assert all(f"damaged {key}" in done.out for key in keys)
+    assert all(f"corrupt {key}" in done.out for key in keys)
     assert look(place, cache, "stats")["damaged"] == 3
     deleted = place.run("cache", "verify", "--delete", "--json", "--cache", f"disk:{cache}")
     assert deleted.status == 0
@@ -134,7 +134,7 @@ def test_verify_finds_the_damaged_and_deletes_them(place: Workplace, cache: Path
     assert (again.status, again.json["good"], again.json["damaged"]) == (0, whole - 3, 0)
 
 
-def test_a_cache_of_pickles_is_all_damage_and_none_is_run(
+def test_a_cache_of_pickles_is_all_corrupt_and_none_is_run(
     place: Workplace, cache: Path, tmp_path: Path
 ) -> None:
     whole = look(place, cache, "stats")["records"]
@@ -177,13 +177,13 @@ def test_prune_honours_age_and_size_and_a_dry_run_deletes_nothing(
     assert look(place, cache, "prune", "--older-than", "0s")["kept"] == 0
 
 
-def test_prune_wants_a_bound(place: Workplace, filled: Path) -> None:
+def test_prune_needs_a_limit(place: Workplace, filled: Path) -> None:
     done = place.run("cache", "prune", "--cache", f"disk:{filled}")
     assert done.status == 2
     assert "give --older-than, --max-size, or both" in done.err
 
 
-def test_clear_asks_and_in_a_pipe_wants_yes(place: Workplace, cache: Path) -> None:
+def test_clear_asks_and_needs_yes_in_a_pipe(place: Workplace, cache: Path) -> None:
     done = place.run("cache", "clear", "--cache", f"disk:{cache}")
     assert done.status == 2
     assert "give --yes" in done.err
@@ -195,7 +195,7 @@ def test_clear_asks_and_in_a_pipe_wants_yes(place: Workplace, cache: Path) -> No
 
 
 @pytest.mark.parametrize(("answer", "left"), [("n\n", True), ("y\n", False)])
-def test_clear_on_a_terminal_does_as_told(
+def test_clear_on_a_terminal_follows_the_answer(
     place: Workplace,
     cache: Path,
     answer: str,
@@ -227,14 +227,14 @@ def test_clear_on_a_terminal_does_as_told(
     [["stats"], ["ls"], ["verify"], ["prune", "--max-size", "1GB"], ["clear", "--yes"]],
     ids=lambda arguments: arguments[0],
 )
-def test_a_cache_that_is_not_there_is_told_and_not_made(
+def test_a_missing_cache_is_an_error_and_is_not_created(
     place: Workplace, tmp_path: Path, arguments: list[str]
 ) -> None:
     done = place.run("cache", *arguments, "--cache", f"disk:{tmp_path}/none", cwd=tmp_path)
     assert done.status == 2
     assert done.out == ""
     assert done.err == (
-        f"cachedeval: cache disk:{tmp_path}/none: there is no such folder; the first run makes it\n"
+        f"cachedeval: cache disk:{tmp_path}/none: there is no such folder; the first run creates it\n"
     )
     assert tree(tmp_path) == set()
 
@@ -249,10 +249,14 @@ def test_looking_at_an_empty_folder_puts_nothing_there(place: Workplace, tmp_pat
 
 def test_a_cache_that_cannot_be_opened_is_one_line(place: Workplace, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    for url in (f"disk:{tmp_path}/file", "nowhere:x", "eval_cache"):
+    other = tmp_path / "other"
+    other.mkdir()
+    with contextlib.closing(sqlite3.connect(other / "cache.db")) as database, database:
+        database.execute("CREATE TABLE bookmarks (url TEXT)")
+    for url in (f"disk:{tmp_path}/file", f"disk:{other}", "nowhere:x", "eval_cache"):
         done = place.run("cache", "stats", "--cache", url)
         assert done.status == 2
-        assert done.err.startswith("cachedeval: cache ")
+        assert done.err.startswith("cachedeval: ")
         assert done.err.count("\n") == 1
 
 

@@ -84,7 +84,22 @@ def test_the_base_model_is_compared_as_base(evaluation: Evaluation, server: Judg
     assert server.calls == QUESTIONS, "the same answers are judged once"
 
 
-def test_failed_questions_are_left_out_and_told(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_a_comparison_takes_how_the_cache_is_used(evaluation: Evaluation, tmp_path: Path) -> None:
+    before = compare(evaluation, "changing", "other", "--offline", "--json").json
+    done = compare(
+        evaluation, "changing", "other", "--offline", "--cache", f"disk:{tmp_path}/empty"
+    )
+    assert done.status == 2
+    assert f"the cache lacks {2 * QUESTIONS} of generation" in done.err
+    with JudgeServer() as server:
+        evaluation.judged_by(server)
+        for mode in ("--no-cache", "--refresh"):
+            asked = server.calls
+            assert compare(evaluation, "changing", "other", mode, "--json").json == before
+            assert server.calls > asked
+
+
+def test_failed_questions_are_left_out_and_counted(evaluation: Evaluation, tmp_path: Path) -> None:
     with JudgeServer(fail={"What is 3 plus 3?": 400}) as server:
         evaluation.judged_by(server)
         done = compare(evaluation, "changing", "other", "--cache", f"disk:{tmp_path}/new")
@@ -108,7 +123,7 @@ def test_other_judges_and_other_questions_are_refused(evaluation: Evaluation, sa
     assert done.err.count("\n") == 1
 
 
-def test_what_cannot_be_compared_is_told(evaluation: Evaluation, saved: Path) -> None:
+def test_what_cannot_be_compared_is_an_error(evaluation: Evaluation, saved: Path) -> None:
     report = saved / "changing.json"
     for a, b, said in (
         (report, "changing", f"{report} is a saved report and changing is not"),

@@ -22,7 +22,7 @@ def test_all_is_checked_and_nothing_left_behind(place: Workplace, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_fails_is_told_with_what_to_do(place: Workplace, tmp_path: Path) -> None:
+def test_a_failed_check_says_what_to_do(place: Workplace, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = place.run(
         *("doctor", "--model", tmp_path / "none", "--judge", "cerebras:m"),

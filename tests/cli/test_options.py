@@ -1,40 +1,37 @@
 import inspect
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-from click.testing import CliRunner
 
 from cachedeval import AdapterEvaluator
-from cachedeval.cli.options import DEFAULT_CACHE, evaluation_options, evaluator_of
+from cachedeval.cli import run
+from cachedeval.cli.options import DEFAULT_CACHE, Parser, evaluator_of
+from cachedeval.engine.errors import InputError
 from cachedeval.evals import evaluator as evaluator_module
 
 NAMED_OTHERWISE = {"evaluation_seed": "seed"}
-NOT_OPTIONS = {"mode"}
-"""`--no-cache`, `--refresh` and `--offline` are of the commands that run something."""
+OF_RUN_ALONE = {"adapters", "data", "num_questions", "json", "out", "verbose"}
 
 
-def parsed(*arguments: str, env: dict[str, str] | None = None) -> tuple[dict[str, Any], str]:
-    """Return what the options are read as, and what is said of an error."""
-    found: dict[str, Any] = {}
+@pytest.fixture(autouse=True)
+def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CACHEDEVAL_CACHE", "CACHEDEVAL_JUDGE"):
+        monkeypatch.delenv(name, raising=False)
 
-    @click.command()
-    @evaluation_options
-    def command(**options: Any) -> None:
-        found.update(options)
 
-    quiet = {"CACHEDEVAL_CACHE": None, "CACHEDEVAL_JUDGE": None, **(env or {})}
-    done = CliRunner().invoke(command, ["--data", "q.jsonl", *arguments], env=quiet)
-    return found, done.output
+def parsed(*arguments: str) -> Namespace:
+    """Return the values of the options of `cachedeval run`."""
+    parser = Parser("cachedeval run", None)
+    run.declare(parser)
+    return parser.parse(["--data", "q.jsonl", *arguments])
 
 
 def test_the_defaults_are_those_of_the_library() -> None:
-    options, _ = parsed()
-    library = inspect.signature(AdapterEvaluator).parameters
-    for name, parameter in library.items():
-        if name not in NOT_OPTIONS:
-            assert options[NAMED_OTHERWISE.get(name, name)] == parameter.default, name
+    options = vars(parsed())
+    for name, parameter in inspect.signature(AdapterEvaluator).parameters.items():
+        assert options[NAMED_OTHERWISE.get(name, name)] == parameter.default, name
     assert options["num_questions"] == (
         inspect.signature(AdapterEvaluator.evaluate_adapter).parameters["num_questions"].default
     )
@@ -51,24 +48,21 @@ def test_every_option_reaches_the_evaluator(monkeypatch: pytest.MonkeyPatch) -> 
             got["closed"] = True
 
     monkeypatch.setattr(evaluator_module, "AdapterEvaluator", Evaluator)
-    options, _ = parsed()
-    marked = {name: f"<{name}>" for name in options}
-    with evaluator_of(marked, mode="offline"):
+    options = vars(parsed())
+    with evaluator_of(Namespace(**{name: f"<{name}>" for name in options})):
         assert "closed" not in got
     assert got.pop("closed")
-    assert got.pop("mode") == "offline"
     expected = {
         name: f"<{NAMED_OTHERWISE.get(name, name)}>"
         for name in inspect.signature(AdapterEvaluator).parameters
-        if name not in NOT_OPTIONS
     }
     assert got == expected
     unused = set(options) - {NAMED_OTHERWISE.get(name, name) for name in expected}
-    assert unused == {"adapters", "data", "num_questions"}
+    assert unused == OF_RUN_ALONE
 
 
 def test_it_is_closed_on_an_interrupt(tmp_path: Path) -> None:
-    options, _ = parsed("--cache", f"disk:{tmp_path / 'cache'}", "--judge", "f1")
+    options = parsed("--cache", f"disk:{tmp_path / 'cache'}", "--judge", "f1")
     kept: list[AdapterEvaluator] = []
 
     def interrupted() -> None:
@@ -82,40 +76,76 @@ def test_it_is_closed_on_an_interrupt(tmp_path: Path) -> None:
         kept[0].engine.settle([])
 
 
-def test_an_adapter_is_given_again_for_one_more() -> None:
-    options, _ = parsed("--adapter", "a", "--adapter", "b")
-    assert options["adapters"] == ("a", "b")
-    assert parsed()[0]["adapters"] == ()
+def test_adapter_can_be_repeated() -> None:
+    assert parsed("--adapter", "a", "--adapter", "b").adapters == ["a", "b"]
+    assert parsed().adapters == []
 
 
 def test_a_size_is_read_as_people_write_it() -> None:
-    assert parsed("--memory-budget", "8GB")[0]["memory_budget"] == 8 * 2**30
-    found, said = parsed("--memory-budget", "much")
-    assert not found
-    assert "much" in said
+    assert parsed("--memory-budget", "8GB").memory_budget == 8 * 2**30
+    with pytest.raises(InputError, match="--memory-budget: 'much' is not a size"):
+        parsed("--memory-budget", "much")
 
 
 @pytest.mark.parametrize(
     ("variable", "name"), [("CACHEDEVAL_CACHE", "cache"), ("CACHEDEVAL_JUDGE", "judge")]
 )
-def test_the_environment_stands_in_and_the_option_wins(variable: str, name: str) -> None:
-    env = {variable: "memory:"}
-    assert parsed(env=env)[0][name] == "memory:"
-    assert parsed(f"--{name}", "other:", env=env)[0][name] == "other:"
-    assert parsed()[0]["cache"] == DEFAULT_CACHE
+def test_the_environment_stands_in_and_the_option_wins(
+    variable: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert parsed().cache == DEFAULT_CACHE
+    monkeypatch.setenv(variable, "memory:")
+    assert getattr(parsed(), name) == "memory:"
+    assert getattr(parsed(f"--{name}", "other:"), name) == "other:"
+    monkeypatch.setenv(variable, "")
+    assert parsed().cache == DEFAULT_CACHE, "an empty variable is one that is not set"
+
+
+def test_the_help_shows_no_cache_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CACHEDEVAL_CACHE", "redis://user:a-password@host")
+    parser = Parser("cachedeval run", None)
+    run.declare(parser)
+    shown = parser.format_help()
+    assert DEFAULT_CACHE in shown
+    assert "a-password" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [([], "use"), (["--no-cache"], "off"), (["--refresh"], "refresh"), (["--offline"], "offline")],
+)
+def test_how_the_cache_is_used(arguments: list[str], mode: str) -> None:
+    assert parsed(*arguments).mode == mode
+
+
+def test_the_modes_exclude_each_other() -> None:
+    with pytest.raises(InputError, match="--offline: not allowed with argument --refresh"):
+        parsed("--refresh", "--offline")
+
+
+def test_a_value_may_begin_with_a_dash() -> None:
+    assert parsed("--judge=-f1").judge == "-f1"
+    assert parsed("--temperature", "-1").temperature == -1
+    with pytest.raises(InputError, match="--judge: a value is missing; write one that starts"):
+        parsed("--judge", "-f1")
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--sampling", "random"), ("--on-failure", "ignore"), ("--num-questions", "few")],
+    [
+        ("--sampling", "random"),
+        ("--on-failure", "ignore"),
+        ("--num-questions", "few"),
+        ("--num-questions", "2.5"),
+        ("--temperature", "warm"),
+    ],
 )
-def test_what_is_no_choice_is_refused(arguments: tuple[str, str]) -> None:
-    found, said = parsed(*arguments)
-    assert not found
-    assert arguments[0] in said
+def test_an_invalid_value_is_an_error(arguments: tuple[str, str]) -> None:
+    with pytest.raises(InputError, match=f"^{arguments[0]}: .*'{arguments[1]}'"):
+        parsed(*arguments)
 
 
 @pytest.mark.parametrize("size", ["9" * 400, "9" * 400 + "GB", "1e3", "-1", "", "nan"])
-def test_a_size_that_is_none_is_told(size: str) -> None:
-    _, said = parsed("--memory-budget", size)
-    assert "is no size; give one like 2GB or 500MB" in " ".join(said.split())
+def test_a_bad_size_is_an_error(size: str) -> None:
+    with pytest.raises(InputError, match="is not a size; give one like 2GB or 500MB"):
+        parsed(f"--memory-budget={size}")

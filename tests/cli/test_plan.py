@@ -47,15 +47,15 @@ def explained(evaluation: Evaluation, *more: str | Path, **options: Any) -> list
     return done.out.splitlines()
 
 
-def test_before_the_first_run_all_is_new_and_nothing_is_known_of_the_time(
+def test_before_the_first_run_everything_is_new_and_the_time_unknown(
     evaluation: Evaluation,
 ) -> None:
-    assert plan(evaluation) == {"generation": (0, 6, 0), "reference": (0, 0, 6)}
+    assert plan(evaluation) == {"generation": (0, 6, 0), "judge": (0, 0, 6)}
     shown = evaluation("plan")
-    assert "?: nothing of this step is in the cache yet" in shown.out
+    assert "?: the cache has no result of this step" in shown.out
     assert explained(evaluation) == [
         "6 generation: nothing of this step is in the cache yet",
-        "6 reference: waits for generation",
+        "6 judge: waits for generation",
     ]
 
 
@@ -82,7 +82,7 @@ def test_a_plan_estimates_time_tokens_and_money_by_what_is_known(judged: Evaluat
     assert "the judge's tokens at list price: $" in shown
 
 
-def test_prices_of_one_s_own_count(judged: Evaluation, tmp_path: Path) -> None:
+def test_own_prices_count(judged: Evaluation, tmp_path: Path) -> None:
     settings = tmp_path / "settings.toml"
     settings.write_text(f'[prices."{JUDGE}"]\ninput = 1000.0\noutput = 0.0\n')
     more = ("--json", "--max-tokens", "9", "--limits", str(settings))
@@ -100,7 +100,6 @@ def test_a_changed_scale_is_named_and_what_waits_for_it(judged: Evaluation, tmp_
     assert explained(judged, judge=JUDGE, adapter=adapter) == [
         "6 generation: adapter / settings / scale: 20.0 → 10.0",
         "6 judge: waits for generation",
-        "6 judge_parse: waits for judge",
     ]
     assert plan(judged, judge=JUDGE, adapter=adapter)["judge"] == (0, 0, 6)
 
@@ -124,17 +123,13 @@ def test_a_retrained_adapter_is_named_by_its_file(judged: Evaluation, tmp_path: 
     }
 
 
-def test_a_judge_that_has_not_met_the_new_answers_is_explained_through_them(
+def test_a_judge_that_has_not_seen_the_new_answers_is_explained_through_them(
     judged: Evaluation, tmp_path: Path
 ) -> None:
     adapter = make_tiny_adapter(judged.place.model, tmp_path / "adapter", seed=9, scale=10.0)
     assert judged("run", judge="exact", adapter=adapter).status == 0
     lines = explained(judged, judge=JUDGE, adapter=adapter)
-    assert [line.partition(":")[0] for line in lines] == [
-        "6 judge",
-        "  because of 6 generation",
-        "6 judge_parse",
-    ]
+    assert [line.partition(":")[0] for line in lines] == ["6 judge", "  because of 6 generation"]
     assert lines[0].startswith("6 judge: response (output of generation) / text: ")
     assert lines[1].startswith(
         "  because of 6 generation: another output: adapter / files / adapters.safetensors: xxh3:"
@@ -157,7 +152,7 @@ def test_a_changed_criterion_reaches_no_generation(judged: Evaluation, tmp_path:
     assert found["generation"] == (6, 0, 0)
     assert found["judge"] == (0, 6, 0)
     lines = explained(judged, *more, judge=JUDGE)
-    assert [line.partition(":")[0] for line in lines] == ["6 judge", "6 judge_parse"]
+    assert [line.partition(":")[0] for line in lines] == ["6 judge"]
     assert "rubric / criteria / 0 / name: 'accuracy' → 'truth'" in lines[0]
 
 
@@ -166,7 +161,6 @@ def test_one_more_question_is_one_more_of_each(judged: Evaluation) -> None:
     assert plan(judged, judge=JUDGE) == {
         "generation": (6, 1, 0),
         "judge": (6, 0, 1),
-        "judge_parse": (6, 0, 1),
     }
     first = explained(judged, judge=JUDGE)[0]
     assert first.startswith("1 generation: messages / 0 / content: ")

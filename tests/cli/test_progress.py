@@ -33,7 +33,7 @@ def test_a_bar_for_each_step_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     assert "1/3" in drawn
 
 
-def test_nothing_is_drawn_where_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_drawn_without_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     with progress_of(stream):
@@ -57,7 +57,7 @@ def test_the_cursor_comes_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -
     assert drawn.rfind("\x1b[?25h") > drawn.rfind("\x1b[?25l") >= 0
 
 
-def test_a_run_of_hits_does_not_import_what_draws() -> None:
+def test_a_run_of_hits_does_not_import_rich() -> None:
     program = (
         "import sys, cachedeval.cli.progress as p\n"
         "with p.progress_of(sys.stdout): pass\n"

@@ -1,9 +1,11 @@
 """The main job as its user runs it: whole processes, a real model, a judge over real HTTP."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -80,6 +82,7 @@ def test_a_second_run_computes_loads_and_connects_to_nothing(
         "import sys, atexit\n"
         "def tell():\n"
         "    heavy = {'mlx', 'mlx_lm', 'transformers', 'cerebras', 'httpx', 'numpy', 'asyncio'}\n"
+        "    heavy |= {'inspect', 'dataclasses', 'hashlib', 'tomllib', 'random', 'shutil'}\n"
         "    print(sorted(heavy & sys.modules.keys()), file=sys.stderr)\n"
         "atexit.register(tell)\n"
         "def audit(event, args):\n"
@@ -196,10 +199,77 @@ def test_failed_questions_are_shown_and_only_they_are_asked_again(
         assert mended.json["report"]["failed"] == 0
 
 
+def test_a_failure_that_ends_the_run_is_no_bad_input(place: Workplace, tmp_path: Path) -> None:
+    with JudgeServer(fail={"What is": 400}) as server:
+        done = Job(place, tmp_path, server)("--on-failure", "raise")
+    assert (done.status, done.out) == (3, "")
+    assert "answered 400" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_wrong_key_is_bad_input(place: Workplace, tmp_path: Path) -> None:
+    with JudgeServer(fail={"What is": 401}) as server:
+        done = Job(place, tmp_path, server)()
+    assert (done.status, done.out) == (2, "")
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_the_base_model_can_be_named_beside_adapters(job: Job, place: Workplace) -> None:
+    found = job("--adapter", "base").json
+    assert [report["adapter"] for report in found["reports"]] == ["changing", None]
+    assert found["report"] == found["reports"][0]
+    shown = place.run(
+        *("run", "--model", place.model, "--data", job.data, "--num-questions", "6"),
+        *("--max-tokens", "8", "--judge", "cerebras:some-model", "--adapter", "base"),
+        *("--cache", f"disk:{job.folder / 'cache'}", "--offline"),
+    )
+    assert shown.out.startswith("base: ")
+
+
+def test_names_and_errors_of_others_cannot_command_the_terminal(
+    place: Workplace, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "rude\x1b[2Jname"
+    shutil.copytree(place.changing, adapter)
+    rubric = tmp_path / "rude.toml"
+    rubric.write_text(
+        "".join(
+            f'[[criteria]]\nname = "{name}\\u001b]0;owned\\u0007"\ndescription = "It is right."\n'
+            for name in ("one", "two")
+        )
+    )
+    with JudgeServer(fail={"What is 3 plus 3": 400}) as server:
+        job = Job(place, tmp_path, server)
+        job.data = place.questions(tmp_path, 6)
+        arguments = _arguments(job)
+        arguments.remove("--json")
+        arguments[arguments.index("--adapter") + 1] = str(adapter)
+        done = place.run(*arguments, "--criteria", rubric, env=judged_by(server))
+        missing = place.run(*arguments[:-2], "--adapter", f"{adapter}-none", env=judged_by(server))
+    assert done.status == 3
+    assert done.out.startswith("rude\ufffd[2Jname: ")
+    assert "one\ufffd]0;owned\ufffd" in done.out
+    assert missing.status == 2
+    assert not any(c in done.out + missing.err for c in "\x1b\x07")
+
+
+def test_a_cache_that_cannot_be_opened_is_one_clean_warning(job: Job, tmp_path: Path) -> None:
+    folder = tmp_path / "rude\x1b[2J"
+    folder.mkdir()
+    with contextlib.closing(sqlite3.connect(folder / "cache.db")) as database, database:
+        database.execute("CREATE TABLE bookmarks (url TEXT)")
+    for more in ([], ["--verbose"]):
+        done = job("--cache", f"disk:{folder}", *more)
+        assert computed(done) == (6, 6, 1)
+        assert "going on without a cache" in done.err
+        assert "\x1b" not in done.err
+
+
 def test_offline_names_what_is_missing(job: Job) -> None:
     lacking = job("--offline")
     assert lacking.status == 2
     assert "6 of generation" in lacking.err
+    assert "6 of judge;" in lacking.err
     assert computed(job())[0] == 6
     assert computed(job("--offline")) == (0, 0, 0)
 
@@ -258,16 +328,30 @@ def test_a_bad_line_is_named(place: Workplace, tmp_path: Path, line: str, says: 
     assert len(done.err.strip().splitlines()) == 1
 
 
-def test_a_missing_key_is_told_before_the_model_is_loaded(place: Workplace, tmp_path: Path) -> None:
-    start = time.monotonic()
-    done = place.run(
+def test_a_missing_key_is_an_error_before_the_model_is_loaded(
+    place: Workplace, tmp_path: Path
+) -> None:
+    program = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('mlx' in sys.modules))\n"
+        "from cachedeval.cli.main import main\n"
+        "main()\n"
+    )
+    arguments = [
         *("run", "--model", place.model, "--data", place.questions(tmp_path, 3)),
         *("--judge", "cerebras:some-model", "--cache", f"disk:{tmp_path / 'c'}"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
-    assert done.status == 2
-    assert "CEREBRAS_API_KEY" in done.err
-    assert len(done.err.strip().splitlines()) == 1
-    assert time.monotonic() - start < 30
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert "CEREBRAS_API_KEY" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_an_adapter_that_does_not_fit_its_base(place: Workplace, tmp_path: Path) -> None:
@@ -310,13 +394,10 @@ def test_an_interrupt_keeps_what_was_done(place: Workplace, tmp_path: Path) -> N
         while server.calls < 20 and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        interrupted = time.monotonic()
         _, err = process.communicate(timeout=30)
-        took = time.monotonic() - interrupted
         assert process.returncode == 130
         assert "interrupted" in err
         assert "Traceback" not in err
-        assert took < 5  # a second on a quiet machine
         answered = sum(got.status == 200 for got in server.requests)
         server.latency = 0.0
         before = server.calls

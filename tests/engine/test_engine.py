@@ -109,12 +109,13 @@ def test_outcomes_are_told_as_they_come() -> None:
 
 def test_an_outcome_tells_its_digest_and_record() -> None:
     with Engine() as engine:
+        before = time.time()
         one, other = engine.settle([double(1), inc(1)])
         assert one.digest == other.digest
         assert one.digest.startswith("sha256:")
         assert one.record is not None
         assert one.record.seconds >= 0
-        assert abs(one.record.created - time.time()) < 10
+        assert before <= one.record.created <= time.time()
         failed = engine.settle([double(Path())])[0]
         for ask in (lambda: failed.value, lambda: failed.digest, failed.copy):
             with pytest.raises(InputError):
@@ -152,7 +153,7 @@ def test_a_run_of_hits_starts_no_thread() -> None:
     with Engine(backend) as engine:
         assert engine.run([inc(double(1))]) == [3]
         assert threading.active_count() == before
-        assert engine._running is None
+        assert engine._runtime is None
 
 
 def test_closing_ends_all_threads_and_may_be_done_twice() -> None:
@@ -160,7 +161,7 @@ def test_closing_ends_all_threads_and_may_be_done_twice() -> None:
     backend = FaultyBackend()
     engine = Engine(backend)
     engine.run([inc(double(1)), lane(1)])
-    assert len(set(threading.enumerate()) - before) >= 4
+    assert len(set(threading.enumerate()) - before) >= 3
     engine.close()
     engine.close()
     for thread in set(threading.enumerate()) - before:
@@ -171,7 +172,7 @@ def test_closing_ends_all_threads_and_may_be_done_twice() -> None:
         engine.run(double(1))
 
 
-@node(version="1", lane="one")
+@node(version="1", executor="one")
 def lane(x: int) -> int:
     return x
 
@@ -185,7 +186,7 @@ def test_closing_in_the_middle_keeps_what_is_done_and_frees_who_waits() -> None:
     @node(version="1")
     async def waits(x: int) -> int:
         started.release()
-        await asyncio.sleep(30)
+        await asyncio.sleep(3600)
         return x
 
     @dataclass
@@ -212,9 +213,7 @@ def test_closing_in_the_middle_keeps_what_is_done_and_frees_who_waits() -> None:
         for _ in range(2):
             assert started.acquire(timeout=5)
         time.sleep(0.2)
-        start = time.perf_counter()
         engine.close()
-        assert time.perf_counter() - start < 3
         for future in (waiting, awaiting):
             with pytest.raises(CachedevalError, match="closed before all was computed"):
                 future.result(5)
@@ -229,8 +228,7 @@ def test_closing_in_the_middle_keeps_what_is_done_and_frees_who_waits() -> None:
 def test_a_step_that_does_not_end_is_left_behind(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cachedeval.engine.worker._PATIENCE", 0.1)
-    monkeypatch.setattr("cachedeval.engine.loop._PATIENCE", 0.1)
+    monkeypatch.setattr("cachedeval.engine.runtime._PATIENCE", 0.1)
     go, started = threading.Event(), threading.Event()
 
     @node(version="1")
@@ -262,7 +260,7 @@ def test_a_step_that_waits_for_itself_is_told() -> None:
     async def on_the_loop(x: int) -> int:
         return engine.run(double(x))  # it would stop the loop that it waits for
 
-    @node(version="1", lane="one")
+    @node(version="1", executor="one")
     def on_a_lane(x: int) -> int:
         return engine.run(double(x))
 
@@ -357,11 +355,9 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path, close: str) -> None:
     with process:
         assert [process.stdout.readline() for _ in range(2)] == ["started\n"] * 2
         time.sleep(0.3)
-        start = time.perf_counter()
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"
-        assert process.wait(10) == 130
-        assert time.perf_counter() - start < 8
+        assert process.wait() == 130
 
     @node(version="1", name="__main__.quick")
     def quick(x: int) -> int:

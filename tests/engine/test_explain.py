@@ -286,5 +286,5 @@ def test_nothing_runs_or_opens() -> None:
         call = parse(judge(generation(Resource("adapter", 1, never), "Who?")))
         assert engine.explain(call).state == "waits"
         assert engine.plan([call])["generation"].computed == 1
-        assert engine._running is None
+        assert engine._runtime is None
         assert not engine.stats

@@ -50,12 +50,12 @@ def test_a_batched_node_is_not_async() -> None:
         Node(f, version="1", batch=True)
 
 
-def test_an_async_step_has_no_lane() -> None:
+def test_an_async_step_has_no_executor() -> None:
     async def f(x: int) -> int:
         return x
 
-    with pytest.raises(InputError, match="not on a lane"):
-        node(version="1", lane="mlx")(f)
+    with pytest.raises(InputError, match="takes no executor"):
+        node(version="1", executor="mlx")(f)
 
 
 def test_without_source_there_must_be_a_version() -> None:
@@ -328,7 +328,7 @@ def test_a_step_that_changes_an_input_is_not_kept(caplog: pytest.LogCaptureFixtu
     with Engine(backend) as engine, caplog.at_level(logging.WARNING, "cachedeval"):
         assert engine.run(move(Point(1))) == 2
     assert not list(backend.scan())
-    assert "move(p=Point(x=2, y=0)) is not kept: p / x changed while it ran" in caplog.text
+    assert "move(p=Point(x=2, y=0)) is not stored: p / x changed while it ran" in caplog.text
 
 
 def test_an_input_that_changes_between_call_and_run_counts_as_it_is_then() -> None:

@@ -60,11 +60,11 @@ def test_the_estimate_is_the_mean_of_what_is_known(engine: Engine) -> None:
     call = [answer(7)]
     assert (engine.plan(call)["answer"].seconds, engine.plan(call)["answer"].basis) == (None, 0)
     assert engine.plan(call)["answer"].cost == {}
-    engine.run([answer(n) for n in range(4)])
+    known = engine.settle([answer(n) for n in range(4)])
+    mean = sum(one.record.seconds for one in known if one.record is not None) / 4
     plan = engine.plan([answer(7), answer(8), judge(answer(0))])["answer"]
     assert plan.cost == {"tokens": 2 * 25.0, "usd": 1.0}
-    assert plan.seconds is not None
-    assert 0.004 < plan.seconds < 1
+    assert plan.seconds == pytest.approx(2 * mean)
     assert plan.basis == 4
     assert engine.plan([judge(answer(0))])["judge"].seconds is None
 

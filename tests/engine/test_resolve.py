@@ -6,11 +6,11 @@ from msgspec import structs
 
 from cachedeval import Call, Resource, node
 from cachedeval.engine.call import describe, recipe_of, substitute
-from cachedeval.engine.compute import to_record
 from cachedeval.engine.encoding import Identified, Output
 from cachedeval.engine.recipe import key_of, read_recipe
 from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import graph_of, resolve
+from cachedeval.engine.steps import to_record
 from cachedeval.engine.values import Codec
 
 

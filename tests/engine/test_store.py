@@ -100,9 +100,8 @@ def test_a_broken_backend_is_told_once_and_harms_nothing(
         assert store.get_many(recipes) == {}
         assert not store.put_many({b"k" * 16: record(b"r")})
         assert store.delete_many(list(recipes)) == 0
-        release = store.acquire(b"k" * 16)
-        assert release is not None
-        release()
+        assert store.lease_many([b"k" * 16]) == {b"k" * 16}
+        store.release_many([b"k" * 16])
         with pytest.raises(BackendError, match=r"the cache cannot be read: .*no room"):
             list(store.records())
         store.close()
@@ -148,16 +147,13 @@ def test_a_touch_that_fails_is_no_warning(caplog: pytest.LogCaptureFixture) -> N
     assert not caplog.records
 
 
-def test_a_claim_is_held_by_one() -> None:
+def test_a_lease_is_held_by_one() -> None:
     backend, store, _ = filled()
     other = Store(backend)
-    release = store.acquire(b"k" * 16)
-    assert release is not None
-    assert other.acquire(b"k" * 16) is None
-    release()
-    again = other.acquire(b"k" * 16)
-    assert again is not None
-    again()
+    assert store.lease_many([b"k" * 16, b"l" * 16]) == {b"k" * 16, b"l" * 16}
+    assert other.lease_many([b"k" * 16, b"m" * 16]) == {b"m" * 16}
+    store.release_many([b"k" * 16])
+    assert other.lease_many([b"k" * 16, b"l" * 16]) == {b"k" * 16}
 
 
 def test_records_come_in_batches() -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.tiny_architectures import save_tiny
 from support.tiny_model import make_tiny_model
 
-from cachedeval import open_backend
+from cachedeval import AdapterEvaluator, open_backend
 from cachedeval.evals import doctor
 from cachedeval.evals.doctor import Check, examine
 from cachedeval.evals.mlx.probe import OWN_BLAS
@@ -152,7 +153,7 @@ def test_a_judge_without_a_key_fails_if_it_was_asked_for(monkeypatch: pytest.Mon
 def test_a_cache_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     found = checks(cache=f"disk:{tmp_path}/some/cache")
     assert found["cache"].state == "ok"
-    assert "none there yet" in found["cache"].found
+    assert "does not exist yet" in found["cache"].found
     assert not (tmp_path / "some").exists()
 
 
@@ -181,3 +182,30 @@ def test_little_room_on_the_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     Usage.free = 2**20
     assert checks()["disk"].state == "fail"
     assert "prune" in checks()["disk"].advice
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers, about settings that are not a Llama's
+@pytest.mark.parametrize("name", ["llama", "gpt_bigcode"])
+def test_what_a_trial_of_the_batches_found(tmp_path: Path, name: str) -> None:
+    model = save_tiny(name, tmp_path / "model")
+    data = tmp_path / "q.jsonl"
+    lines = [json.dumps({"question": each, "answer": "x"}) for each in "abc"]
+    data.write_text("\n".join(lines))
+    cache = f"disk:{tmp_path / 'cache'}"
+    assert "decoding" not in checks(model=str(model), cache=cache)
+
+    def evaluate(batch_size: int | None) -> None:
+        with AdapterEvaluator(
+            str(model), judge="exact", cache=cache, max_tokens=2, batch_size=batch_size
+        ) as evaluator:
+            evaluator.evaluate_adapters([None], data, 3 if batch_size is None else 1)
+
+    evaluate(1)
+    assert "not been tried" in checks(model=str(model), cache=cache)["decoding"].found
+    evaluate(None)
+    found = checks(model=str(model), cache=cache)["decoding"]
+    if name == "llama":
+        assert (found.state, found.found[:9]) == ("ok", "together:")
+    else:
+        assert (found.state, found.found[:11]) == ("warn", "one by one:")
+        assert "ValueError" in found.found

@@ -103,13 +103,13 @@ def test_a_missing_shard_is_noticed(hub: Path) -> None:
 def resolve(server: HubServer, hub: Path, repo: str, *, fetch: bool) -> str:
     """Return what `resolve_model` says in a process that knows no other hub than the server."""
     code = f"""
-from cachedeval.engine.errors import InputError
+from cachedeval.engine.errors import CachedevalError
 from cachedeval.evals.models import model_identity, resolve_model
 try:
     folder = resolve_model({repo!r}, fetch={fetch})
     print(folder, sorted(model_identity(folder)["files"]))
-except InputError as error:
-    print("error:", error)
+except CachedevalError as error:
+    print(f"{{type(error).__name__}}:", error)
 """
     environment = os.environ | {
         "HF_ENDPOINT": server.url,
@@ -129,7 +129,7 @@ except InputError as error:
 def test_a_model_is_fetched_once_and_then_found_without_a_network(tmp_path: Path) -> None:
     hub = tmp_path / "hub"
     with hub_server("org/tiny", FILES) as server:
-        assert "error: model org/tiny: no such folder" in resolve(
+        assert "InputError: model org/tiny: no such folder" in resolve(
             server, hub, "org/tiny", fetch=False
         )
         assert server.requests == []
@@ -154,9 +154,13 @@ def test_an_interrupted_download_is_taken_up_again(tmp_path: Path) -> None:
 def test_what_cannot_be_fetched_is_an_error_that_says_so(tmp_path: Path) -> None:
     with hub_server("org/tiny", FILES) as server:
         said = resolve(server, tmp_path, "org/gone", fetch=True)
-        assert said.startswith("error: model org/gone: cannot be fetched from the Hugging Face hub")
+        assert said.startswith(
+            "InputError: model org/gone: cannot be fetched from the Hugging Face hub"
+        )
     said = resolve(server, tmp_path, "org/tiny", fetch=True)
-    assert said.startswith("error: model org/tiny: cannot be fetched from the Hugging Face hub")
+    assert said.startswith(
+        "FetchError: model org/tiny: cannot be fetched from the Hugging Face hub"
+    )
     assert "\n" not in said
     with hub_server("org/tiny", {"README.md": b"x", "config.json": b"{}"}) as server:
         said = resolve(server, tmp_path, "org/tiny", fetch=True)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+import mlx.core as mx
 import pytest
 from support.judge_http import Answer, error_body
 from support.judge_server import JudgeServer
@@ -64,6 +65,25 @@ def test_the_original_call_works_as_it_was_written(
     assert report.run["loads"] == 1
     assert again.run["loads"] == 0
     assert (tmp_path / "eval_cache").is_dir()
+
+
+@pytest.mark.parametrize("judge", ["exact", "f1"])
+def test_a_model_that_says_nothing_scores_nothing(tmp_path: Path, judge: str) -> None:
+    model = make_tiny_model(tmp_path / "model", chat_template=True)
+    config = json.loads((model / "config.json").read_text())
+    config["eos_token_id"] = [0, config["eos_token_id"]]
+    (model / "config.json").write_text(json.dumps(config))
+    # With this all logits are equal, so the first token wins, and it ends the answer.
+    silent = make_tiny_adapter(model, tmp_path / "silent", fine_tune_type="full", strength=0)
+    tensors = {"model.norm.weight": mx.zeros((64,))}
+    mx.save_safetensors(str(silent / "adapters.safetensors"), tensors, {"format": "mlx"})
+    data = tmp_path / "choices.jsonl"
+    lines = [{"question": f"Which one, {n}?", "answer": "ABCD"[n % 4]} for n in range(8)]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    with AdapterEvaluator(model, judge, "memory:", max_tokens=8) as evaluator:
+        report = evaluator.evaluate_adapter(str(silent), str(data), num_questions=8)
+    assert [item["response"] for item in report["items"]] == [""] * 8
+    assert (report.scored, report.failed, report.score) == (8, 0, 0)
 
 
 def test_what_the_original_hard_wired_has_a_clear_error(

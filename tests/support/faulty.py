@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from cachedeval.engine.backend import Entry
@@ -39,11 +38,9 @@ class FaultyBackend(MemoryBackend):
         self._note("scan")
         return super().scan()
 
-    @contextmanager
-    def lease(self, key: bytes) -> Iterator[bool]:
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
         self._note("lease")
-        with super().lease(key) as mine:
-            yield mine
+        return super().lease_many(keys)
 
     def close(self) -> None:
         self.closed += 1

@@ -9,7 +9,7 @@ from support.judge_verdicts import verdict
 
 from cachedeval.evals.judging.failures import Failure
 from cachedeval.evals.judging.policy import Retry
-from cachedeval.evals.judging.prompt import item_id, render_messages
+from cachedeval.evals.judging.prompt import Item, render_messages
 from cachedeval.evals.judging.retry import judge
 from cachedeval.evals.judging.rubric import Rubric, load_rubric
 from cachedeval.evals.judging.verdict import Verdict, parse_verdict, response_format
@@ -43,16 +43,18 @@ class Load:
 
 def request_of(
     number: int, *, model: str, rubric: Rubric, max_completion_tokens: int, words: int
-) -> tuple[ChatRequest, str]:
-    """The request that judges a question, and the item's id."""
-    item = (f"Question {number}: what is it?", f"It is {number}.", "word " * words + str(number))
+) -> tuple[ChatRequest, Item]:
+    """Return the request that judges a question, and the item."""
+    item = Item(
+        f"Question {number}: what is it?", f"It is {number}.", "word " * words + str(number)
+    )
     request = ChatRequest(
         model=model,
         messages=tuple(render_messages(rubric, *item)),
         max_completion_tokens=max_completion_tokens,
         response_format=response_format(rubric),
     )
-    return request, item_id(*item)
+    return request, item
 
 
 async def judge_all(

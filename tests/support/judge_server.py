@@ -49,7 +49,7 @@ class JudgeServer:
         latency: Seconds that each answer takes.
         fail: Text to look for in the prompt, and what to answer where it is found: a status, or
             one of the faults ``hang`` (no answer), ``cut`` (half of one), ``malformed`` (no
-            verdict), ``empty``, ``wrong-id`` (a verdict on another item), ``not-json``.
+            verdict), ``empty``, ``wrong-id`` (an id that was not asked for), ``not-json``.
         script: The same, decided by a function such as `Chaos`, which is asked after ``fail``.
         quota: Limits to enforce.
         api_key: The one key that is let in; any where it is None.

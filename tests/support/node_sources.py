@@ -14,7 +14,7 @@ import xxhash
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.node import Node
 from cachedeval.engine.source import _normal, source_fingerprint
-from cachedeval.evals import generation
+from cachedeval.evals import generation, proofs
 from cachedeval.evals.judging import nodes as judging
 
 __all__ = ["NODES", "declared", "sources"]
@@ -34,7 +34,7 @@ def _mlx(*of_others: str) -> tuple[str, ...]:
 NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
     "generation": (
         generation.generation,
-        ("evals/generation.py", *_mlx("scoring", "verdicts")),
+        ("evals/generation.py", *_mlx("literal", "scoring", "verdicts")),
     ),
     "judge": (
         judging.judge_call,
@@ -47,7 +47,11 @@ NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
     ),
     "judge_parse": (judging.judge_parse, ("evals/judging/prompt.py", "evals/judging/verdict.py")),
     "reference": (judging.reference_score, ("evals/providers/reference.py",)),
-    "local_judge": (judging.local_judge, _mlx("alone", "decoding", "neartie", "sampling")),
+    "local_judge": (judging.local_judge, _mlx("alone", "decoding", "neartie", "proof", "sampling")),
+    "batch_proof": (
+        proofs.batch_proof,
+        tuple(f"evals/mlx/{name}.py" for name in ("neartie", "prefix", "proof")),
+    ),
 }
 """Each step, and the modules that decide what it returns, within the package."""
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from cachedeval.evals.judging.prompt import item_id, render_messages
+from cachedeval.evals.judging.prompt import Item, render_messages
 from cachedeval.evals.judging.retry import judge
 from cachedeval.evals.judging.rubric import Rubric
 from cachedeval.evals.judging.settings import JudgeSettings
@@ -49,7 +49,7 @@ class JudgeClient:
         Raises:
             Failure: there is none; its type says why.
         """
-        item = item_id(question, reference, response)
+        item = Item(question, reference, response)
 
         def check(reply: ChatReply) -> None:
             parse_verdict(reply.content, rubric.criteria, item, finish_reason=reply.finish_reason)

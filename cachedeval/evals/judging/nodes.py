@@ -5,14 +5,15 @@ reads it, for nothing. So a better parser never pays again.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import msgspec
 
 from cachedeval.engine.node import Computed, node
 from cachedeval.engine.resource import Handle
-from cachedeval.evals.generation import LANE, Generation
+from cachedeval.evals.generation import EXECUTOR, Generation
 from cachedeval.evals.judging.failures import Failure
-from cachedeval.evals.judging.prompt import item_id
+from cachedeval.evals.judging.prompt import Item
 from cachedeval.evals.judging.rubric import Rubric
 from cachedeval.evals.judging.verdict import Verdict, parse_verdict
 from cachedeval.evals.providers import reference
@@ -74,7 +75,7 @@ async def judge_call(
     )
 
 
-@node(version="2", name="judge_parse")
+@node(version="3", name="judge_parse")
 def judge_parse(
     *,
     reply: str,
@@ -85,13 +86,17 @@ def judge_parse(
 ) -> Verdict:
     """Return the verdict in a judge's reply."""
     with rubric as asked:
-        return parse_verdict(reply, asked.criteria, item_id(question, reference, response.text))
+        return parse_verdict(reply, asked.criteria, Item(question, reference, response.text))
 
 
-@node(version="1", name="reference")
+@node(version="2", name="reference")
 def reference_score(metric: Metric, reference_answer: str | None, response: Generation) -> Verdict:
-    """Return how well an answer agrees with the reference, 0 to 1."""
-    if reference_answer is None:
+    """Return how well an answer agrees with the reference, 0 to 1.
+
+    Raises:
+        NoReference: the question has no reference answer, or a blank one, which nothing equals.
+    """
+    if reference_answer is None or not reference_answer.strip():
         raise NoReference(f"the question has no reference answer, and {metric} compares with one")
     measure = reference.exact if metric == "exact" else reference.f1
     return Verdict({metric: measure(response.text, reference_answer)})
@@ -106,8 +111,7 @@ class JudgedItem(NamedTuple):
     response: str
 
 
-@dataclass(frozen=True, slots=True)
-class LocalJudgeInputs:
+class LocalJudgeInputs(msgspec.Struct, frozen=True):
     """The inputs of one judgement by a model on this machine.
 
     Attributes:
@@ -125,7 +129,7 @@ class LocalJudgeInputs:
     response: Generation
 
 
-@node(version="2", name="local_judge", batch=True, lane=LANE)
+@node(version="3", name="local_judge", batch=True, executor=EXECUTOR)
 def local_judge(
     batch: Sequence[LocalJudgeInputs],
 ) -> Iterator[tuple[int, Verdict | Exception] | None]:

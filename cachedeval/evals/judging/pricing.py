@@ -1,12 +1,11 @@
 """What tokens cost."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from cachedeval.evals.judging.tables import convert_table, read_table
+from cachedeval.evals.judging.builtin import PRICES
 
 __all__ = ["Price", "Prices", "load_prices"]
 
@@ -38,5 +37,4 @@ def load_prices(own: Prices | None = None) -> Prices:
 
     A judge that is not among them has no known price: report tokens, and no money.
     """
-    path = Path(__file__).with_name("prices.toml")
-    return {**convert_table(read_table(path), dict[str, Price], str(path)), **(own or {})}
+    return {**{name: Price(**price) for name, price in PRICES.items()}, **(own or {})}

@@ -5,17 +5,40 @@ same rubric, question, reference and response give the same bytes. The answer un
 data: it stands between marks that it cannot forge.
 """
 
-import hashlib
+import re
 from string import Template
+from typing import NamedTuple
 
 from cachedeval.evals.judging.rubric import Criterion, Rubric
 
-__all__ = ["item_id", "render_messages"]
+__all__ = ["Item", "item_id", "render_messages"]
+
+
+class Item(NamedTuple):
+    """What is judged.
+
+    Attributes:
+        question: What was asked.
+        reference: The right answer, where there is one.
+        response: What was answered.
+    """
+
+    question: str
+    reference: str | None
+    response: str
 
 
 def item_id(question: str, reference: str | None, response: str) -> str:
-    """A short name of what is judged, made of its content: eight hexadecimal digits."""
-    return _digest(question, reference, response)[:8]
+    """Return the nonce of what is judged: eight hexadecimal digits, made of its content.
+
+    It stands in none of the three texts, however they are spaced or escaped. So an object that
+    carries it was written by the judge, not quoted from what is judged.
+    """
+    digest = _digest(question, reference, response)
+    texts = [_letters(text) for text in (question, reference, response) if text]
+    while any(digest[:8] in text for text in texts):
+        digest = _sha256(digest.encode())
+    return digest[:8]
 
 
 def render_messages(
@@ -32,7 +55,7 @@ def render_messages(
     digest = _digest(question, reference, response)
     code = digest[8:24]
     while any(code in text for text in texts.values() if text):  # no chance, and no trust in it
-        digest = hashlib.sha256(digest.encode()).hexdigest()
+        digest = _sha256(digest.encode())
         code = digest[8:24]
     values = {
         "criteria": "\n".join(map(_told, rubric.criteria)),
@@ -47,12 +70,24 @@ def render_messages(
     return messages
 
 
+def _letters(text: str) -> str:
+    """Return a text's letters and digits in lower case, with JSON's escapes resolved."""
+    plain = re.sub(r"\\u([0-9a-fA-F]{4})", lambda escape: chr(int(escape[1], 16)), text)
+    return re.sub(r"[\W_]+", "", plain).lower()
+
+
 def _digest(question: str, reference: str | None, response: str) -> str:
-    sha = hashlib.sha256()
+    parts = []
     for text in (question, reference, response):
         data = b"" if text is None else text.encode("utf-8", "surrogatepass")
-        sha.update(f"{-1 if text is None else len(data)}:".encode() + data)
-    return sha.hexdigest()
+        parts.append(f"{-1 if text is None else len(data)}:".encode() + data)
+    return _sha256(b"".join(parts))
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib  # noqa: PLC0415  loads OpenSSL, and a hit renders no prompt
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def _marked(name: str, text: str | None, code: str) -> str:

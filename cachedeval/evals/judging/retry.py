@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
+from msgspec.structs import replace
 from tenacity import (
     AsyncRetrying,
     RetryCallState,

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from cachedeval.engine.errors import InputError
+from cachedeval.evals.judging.builtin import RUBRICS
 from cachedeval.evals.judging.tables import convert_table, read_table
 
 __all__ = [
@@ -21,8 +22,6 @@ __all__ = [
     "load_rubric",
     "rubric_of_levels",
 ]
-
-_BUILTIN = Path(__file__).with_name("rubrics")
 
 _SYSTEM = """\
 You are a strict and fair judge of answers. You score one response to one question, on these \
@@ -114,7 +113,7 @@ class Rubric(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def builtin_rubrics() -> list[str]:
     """The names of the rubrics that come with the package."""
-    return sorted(path.stem for path in _BUILTIN.glob("*.toml"))
+    return sorted(RUBRICS)
 
 
 def load_rubric(name_or_path: str | Path) -> Rubric:
@@ -124,13 +123,12 @@ def load_rubric(name_or_path: str | Path) -> Rubric:
         InputError: There is none of that name, or it cannot be used; the message says where.
     """
     given = str(name_or_path)
-    if given in builtin_rubrics():
-        path = _BUILTIN / f"{given}.toml"
-    else:
-        path = Path(name_or_path)
-        if not path.exists() and path.suffix != ".toml":
-            known = ", ".join(builtin_rubrics())
-            raise InputError(f"rubric {given!r}: neither a built-in one ({known}) nor a file")
+    if given in RUBRICS:
+        return convert_table({"name": given, **RUBRICS[given]}, Rubric, given)
+    path = Path(name_or_path)
+    if not path.exists() and path.suffix != ".toml":
+        known = ", ".join(builtin_rubrics())
+        raise InputError(f"rubric {given!r}: neither a built-in one ({known}) nor a file")
     table = {"name": path.stem, **read_table(path)}
     if not table.get("criteria"):
         raise InputError(f"{path}: no criteria; give at least one [[criteria]] table")

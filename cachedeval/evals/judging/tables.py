@@ -1,7 +1,6 @@
 """TOML files that users write, read into declared types; what does not fit is named."""
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -22,6 +21,8 @@ def read_table(path: Path) -> dict[str, Any]:
     Raises:
         InputError: It is missing, unreadable or no TOML.
     """
+    import tomllib  # noqa: PLC0415  only where the user gives a file
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -7,10 +7,12 @@ the last adapter remains.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cachedeval.engine.errors import InputError
+from cachedeval.evals.mlx.finite import describe_not_finite
 from cachedeval.evals.mlx.runtime import mx
 
 from mlx.utils import tree_unflatten  # isort: skip - after the runtime, which opens the BLAS
@@ -52,14 +54,59 @@ def apply_adapter(model: Any, path: Path) -> None:
         path: The adapter's folder.
 
     Raises:
-        InputError: One line that names the first misfit, without the adapter's name.
+        InputError: One line that names the first misfit, without the adapter's name: a tensor or a
+            scale that is not finite, a tensor that is missing, or has no place in the model.
     """
     try:
+        tensors = _tensors(path)
         load_adapters(model, str(path))
+        _check_complete(model, tensors)
         model.eval()
         mx.eval(model.parameters())
+    except InputError:
+        raise
     except Exception as error:  # settings of any content, and tensors of any shape
         raise InputError(one_line(error)) from error
+
+
+def _tensors(path: Path) -> dict[str, mx.array]:
+    """Read an adapter's tensors, all of which must hold finite numbers, and check its scale."""
+    loaded: Any = mx.load(str(path / "adapters.safetensors"))
+    tensors: dict[str, mx.array] = loaded
+    if not tensors:
+        raise InputError("adapters.safetensors holds no tensor")
+    config: Any = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+    if config.get("fine_tune_type") != "full":
+        for name, tensor in tensors.items():
+            if not mx.issubdtype(tensor.dtype, mx.floating):
+                kind = str(tensor.dtype).removeprefix("mlx.core.")
+                raise InputError(f"tensor {name} is of type {kind}, not of a floating type")
+        # Settings that are missing, or of a wrong type, mlx_lm explains itself.
+        scale = (config.get("lora_parameters") or {}).get("scale", 0.0)
+        if not abs(float(scale)) <= mx.finfo(mx.float32).max:
+            raise InputError(f"its scale is {scale}, which is no finite number")
+    damage = describe_not_finite(tensors)
+    if damage is not None:
+        raise InputError(f"tensor {damage}: the training diverged, or the file is damaged")
+    return tensors
+
+
+def _check_complete(model: Any, tensors: Mapping[str, mx.array]) -> None:
+    """Check that each weight of each adapter layer was in the file: mlx_lm draws what was not."""
+    wanted = [
+        f"{name}.{key}"
+        for name, module in model.named_modules()
+        if _LEAF in module
+        for key, value in module.items()
+        if isinstance(value, mx.array)
+    ]
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if missing[1:] else ""
+        raise InputError(
+            f"tensor {missing[0]}{more} is missing: adapter_config.json asks for {len(wanted)} "
+            f"tensors (num_layers, keys), and adapters.safetensors holds {len(tensors)}"
+        )
 
 
 def is_full(path: Path) -> bool:

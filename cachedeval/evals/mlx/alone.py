@@ -1,9 +1,10 @@
-"""One prompt after the other, for models whose caches cannot stand in a batch."""
+"""One prompt after the other: where only one waits, and for models whose batches are not right."""
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from cachedeval.evals.mlx.prefix import Cache
+from cachedeval.evals.mlx.prefix import Cache, can_shorten
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.sampling import Chooser
 
@@ -34,6 +35,7 @@ class OneByOne:
         self._stop = stop
         self._uid = -1
         self._left = 0
+        self._cache: Cache | None = None
         self._steps: Iterator[tuple[Any, mx.array]] | None = None
 
     def insert(
@@ -46,6 +48,7 @@ class OneByOne:
         """Begin the one row that there can be."""
         self._uid += 1
         self._left = max_tokens[0]
+        self._cache = caches[0]
         self._steps = generate_step(
             mx.array(list(prompts[0])),
             self._model,
@@ -71,9 +74,14 @@ class OneByOne:
         self._steps = None
 
     def extract_cache(self, uids: Sequence[int]) -> dict[int, tuple[Cache | None, None]]:
-        """Return no caches: such as these need not be cut."""
-        return dict.fromkeys(uids, (None, None))
+        """Return a copy of the row's cache, which holds the token that `next` returned last.
+
+        A cache that cannot be cut is of no use to the caller, so there is none then.
+        """
+        cache = self._cache
+        whole = copy.deepcopy(cache) if cache is not None and can_shorten(cache) else None
+        return dict.fromkeys(uids, (whole, None))
 
     def close(self) -> None:
         """Let go of the row."""
-        self._steps = None
+        self._steps = self._cache = None

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.mlx.alone import OneByOne, can_batch
+from cachedeval.evals.mlx.alone import OneByOne
+from cachedeval.evals.mlx.finite import NonFiniteLogitsError
 from cachedeval.evals.mlx.loading import LoadedModel
 from cachedeval.evals.mlx.neartie import CanonicalRow, near_tie_bound
 from cachedeval.evals.mlx.prefix import Cache, prefill
@@ -24,7 +25,6 @@ from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.sampling import Chooser, Perturb
 
 from mlx_lm.generate import BatchGenerator, generation_stream  # isort: skip - after the runtime
-from mlx_lm.models.cache import make_prompt_cache  # isort: skip
 
 __all__ = ["BATCH_SIZE", "DecodeEvent", "decode"]
 
@@ -44,6 +44,9 @@ def decode(
 ) -> Iterator[DecodeEvent]:
     """Answer prompts, and yield each answer as soon as it is finished.
 
+    Prompts are decoded together only if the model has shown that its batches are right
+    (`LoadedModel.batch_trouble`); else, or where there is one prompt alone, one after the other.
+
     Must be run on one thread from beginning to end, and nothing else may use the model meanwhile.
     Closing the iterator early frees all that it holds.
 
@@ -58,8 +61,9 @@ def decode(
         perturb: Noise on the log-probabilities of the batch, not on those of the canonical passes.
 
     Yields:
-        ``(index, Decoded)`` or, for a request that cannot be answered, ``(index, error)``, each
-        index once; ``None`` after every step in between, for the caller to do something else.
+        ``(index, Decoded)`` or, for a request that cannot be answered, ``(index, error)``: an
+        `InputError`, or a `NonFiniteLogitsError` where the model computes no numbers. Each index
+        once; ``None`` after every step in between, for the caller to do something else.
     """
     run = _Run(
         loaded,
@@ -106,17 +110,8 @@ class _Run:
         self._perturb = perturb
         self._shared = loaded.shared_prefix("decoding")
         self._rows: dict[int, _Row] = {}
-        self._generator: Any
-        if can_batch(make_prompt_cache(self._model)):
-            self._generator = BatchGenerator(
-                self._model,
-                stop_tokens=[[token] for token in sorted(self._stop)],
-                completion_batch_size=room.most,
-                prefill_batch_size=room.most,
-            )
-        else:
-            room.most = 1
-            self._generator = OneByOne(self._model, self._stop)
+        self._generator: Any = None
+        self._alone = ""
 
     def events(self, requests: Sequence[DecodeRequest]) -> Iterator[DecodeEvent]:
         waiting: list[int] = []
@@ -129,6 +124,7 @@ class _Run:
                 waiting.append(index)
         waiting.sort(key=lambda index: -len(requests[index].tokens))  # the shortest is at the end
         self._shared.expect(requests[index].tokens[:-1] for index in waiting)
+        self._generator = self._choose_generator(len(waiting))
         while waiting or self._rows:
             while waiting and self._has_room(requests[waiting[-1]]):
                 index = waiting.pop()
@@ -143,9 +139,24 @@ class _Run:
         self._rows.clear()
         with mx.stream(generation_stream):
             mx.synchronize(generation_stream)
-        self._generator.close()
+        if self._generator is not None:
+            self._generator.close()
         self._generator = None
         mx.clear_cache()
+
+    def _choose_generator(self, waiting: int) -> Any:
+        """Return what decodes: a batch, if more than one waits and the model's batches are right."""
+        if waiting > 1 and self._room.most > 1:
+            self._alone = self._loaded.batch_trouble(self._room.most)
+            if not self._alone:
+                return BatchGenerator(
+                    self._model,
+                    stop_tokens=[[token] for token in sorted(self._stop)],
+                    completion_batch_size=self._room.most,
+                    prefill_batch_size=self._room.most,
+                )
+        self._room.most = 1
+        return OneByOne(self._model, self._stop)
 
     def _has_room(self, request: DecodeRequest) -> bool:
         # The shortest prompts come first, so this one's length is the batch's.
@@ -188,7 +199,7 @@ class _Run:
         )
         self._rows[uid] = row
 
-    def _step(self) -> Iterator[tuple[int, Decoded]]:
+    def _step(self) -> Iterator[tuple[int, Decoded | Exception]]:
         """Take the batch's next tokens, let near ties be decided, and yield who is finished."""
         _, responses = self._generator.next()
         if responses:
@@ -197,18 +208,26 @@ class _Run:
         for response in responses:
             row = self._rows[response.uid]
             token, cache = response.token, None
-            if row.chooser.lead() < self._bound:
-                token, cache = self._decide(row, response)
+            try:
+                if row.chooser.lead() < self._bound:
+                    token, cache = self._decide(row, response)
+            except NonFiniteLogitsError as error:
+                self._take_out(response)
+                yield row.index, error
+                continue
             reason = self._accept(row, token)
             if reason is not None or token != response.token:
-                del self._rows[response.uid]
-                if response.finish_reason is None:
-                    self._generator.remove([response.uid])
+                self._take_out(response)
             if reason is not None:
                 yield row.index, self._decoded(row, reason)
             elif token != response.token and cache is not None:
                 row.chooser.go_on_at(len(row.said))
                 self._insert(row, token, cache)
+
+    def _take_out(self, response: Any) -> None:
+        del self._rows[response.uid]
+        if response.finish_reason is None:
+            self._generator.remove([response.uid])
 
     def _decide(self, row: _Row, response: Any) -> tuple[int, Cache]:
         """Return the canonical token of a near tie, and the cache of all before it."""
@@ -223,8 +242,7 @@ class _Run:
                     self._model, row.prompt, decoded, fed, self._shared
                 )
             logprobs, cache, read = row.canonical.next_logprobs(row.said)
-            best: Any = row.chooser.choose(logprobs, len(row.said))[0].item()
-        token = int(best)
+            token = row.chooser.decide(logprobs, len(row.said))
         self._stats.canonical_passes += 1
         self._stats.canonical_tokens += read
         row.near_ties += 1
@@ -247,4 +265,6 @@ class _Run:
             text += detokenizer.last_segment
         detokenizer.finalize()
         text += detokenizer.last_segment
-        return Decoded(text, row.said, len(row.prompt), reason, row.near_ties, row.changed)
+        return Decoded(
+            text, row.said, len(row.prompt), reason, row.near_ties, row.changed, self._alone
+        )

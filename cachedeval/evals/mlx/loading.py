@@ -5,11 +5,15 @@ from typing import Any
 
 from cachedeval.engine.errors import InputError
 from cachedeval.evals.mlx.adapters import apply_adapter, is_full, one_line, strip_adapters
+from cachedeval.evals.mlx.alone import can_batch
+from cachedeval.evals.mlx.finite import describe_not_finite
 from cachedeval.evals.mlx.prefix import SharedPrefix
+from cachedeval.evals.mlx.proof import batch_trouble
 from cachedeval.evals.mlx.runtime import mx
 
 import mlx_lm  # isort: skip - after the runtime, which opens the BLAS
 from mlx.utils import tree_flatten  # isort: skip
+from mlx_lm.models.cache import make_prompt_cache  # isort: skip
 
 __all__ = ["LoadedModel", "load_model"]
 
@@ -26,12 +30,14 @@ class LoadedModel:
         config: The content of ``config.json``.
         adapter: The adapter that it wears; ``None`` for the base.
         loads: How often the weights were read from disk.
+        proven: What `batch_trouble` found, by the number of rows.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.adapter: Path | None = None
         self.loads = 0
+        self.proven: dict[int, str] = {}
         self._prefixes: dict[str, SharedPrefix] = {}
         self._base: dict[str, mx.array] = {}
         self.model: Any
@@ -80,6 +86,20 @@ class LoadedModel:
             self._base = {}  # the adapter's arrays took its place, so do not hold it
         self.adapter = path
 
+    def batch_trouble(self, rows: int) -> str:
+        """Return why prompts cannot be decoded together; empty if they can.
+
+        Args:
+            rows: The most rows of a batch, at least 2. For each number the model is tried once,
+                in a few forward passes (`proof`).
+        """
+        if rows not in self.proven:
+            if can_batch(make_prompt_cache(self.model)):
+                self.proven[rows] = batch_trouble(self.model, self.tokenizer, rows)
+            else:
+                self.proven[rows] = "mlx_lm has no batches for the caches of this architecture"
+        return self.proven[rows]
+
     def shared_prefix(self, purpose: str) -> SharedPrefix:
         """Return the prefix that is reused for one purpose, until the adapter changes."""
         return self._prefixes.setdefault(purpose, SharedPrefix(self.model))
@@ -113,6 +133,9 @@ class LoadedModel:
             raise InputError(f"model {self.path}: cannot be loaded: {one_line(error)}") from error
         self.model.eval()
         self._base = _parameters(self.model)
+        damage = describe_not_finite(self._base)
+        if damage is not None:
+            raise InputError(f"model {self.path}: tensor {damage}: the file is damaged or diverged")
         self.loads += 1
 
 

@@ -19,7 +19,16 @@ from cachedeval.evals.mlx.runtime import mx
 
 from mlx_lm.models.cache import KVCache, make_prompt_cache  # isort: skip - after the runtime (BLAS)
 
-__all__ = ["PIECE", "Cache", "SharedPrefix", "cuts", "feed", "prefill", "read_to_last_piece"]
+__all__ = [
+    "PIECE",
+    "Cache",
+    "SharedPrefix",
+    "can_shorten",
+    "cuts",
+    "feed",
+    "prefill",
+    "read_to_last_piece",
+]
 
 PIECE = 64
 """Tokens in a piece: all have so many, but the last, which has up to twice as many less one.
@@ -117,7 +126,7 @@ class SharedPrefix:
         """
         best: list[int] = []
         most = 0
-        shortens = _can_shorten(make_prompt_cache(self._model))
+        shortens = can_shorten(make_prompt_cache(self._model))
         for tokens in prompts:
             hasher = xxhash.xxh3_128()
             start = 0
@@ -145,7 +154,7 @@ class SharedPrefix:
         start = max((cut for cut in cuts(len(tokens)) if cut <= common), default=0)
         # A prompt that leaves the prefix early, or ends soon after it, takes what it can use.
         surplus = len(self._tokens) - start
-        if start == 0 or (surplus and not _can_shorten(make_prompt_cache(self._model))):
+        if start == 0 or (surplus and not can_shorten(make_prompt_cache(self._model))):
             return 0, make_prompt_cache(self._model)
         cache = copy.deepcopy(self._whole())
         if surplus:
@@ -163,7 +172,7 @@ class SharedPrefix:
         return self._cache
 
 
-def _can_shorten(cache: Cache) -> bool:
+def can_shorten(cache: Cache) -> bool:
     """Tell whether the last tokens can be taken off again, as if they had never been read.
 
     Others than the plain kind say that they can, and keep what they were to forget

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cachedeval.engine.errors import InputError
 
-__all__ = ["TODAY", "DecodeRequest", "DecodeStats", "Decoded", "render_prompt"]
+__all__ = ["TODAY", "DecodeRequest", "DecodeStats", "Decoded", "render_prompt", "render_text"]
 
 TODAY = datetime(2024, 7, 26, tzinfo=UTC)
 """The day that it is for chat templates: the one that Llama 3's writes where it is told none."""
@@ -65,6 +65,7 @@ class Decoded:
             of the model's context.
         near_ties: How many steps were decided by a canonical pass.
         changed: In how many of these the batch had another token.
+        alone: Why it was decoded alone although others waited; empty if it was not.
     """
 
     text: str
@@ -73,6 +74,7 @@ class Decoded:
     finish_reason: Literal["stop", "length"]
     near_ties: int
     changed: int
+    alone: str = ""
 
 
 @dataclass(slots=True)
@@ -105,6 +107,9 @@ def render_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[in
     none gets the contents, with an empty line after each, as plain text. A template that asks for
     today's date (Llama 3, gpt-oss) is told `TODAY`: an answer must not depend on when it was given.
 
+    As in mlx_lm, a control token that is written in a message becomes that token. Texts of others
+    that are quoted in a message are rendered by `cachedeval.evals.mlx.literal` instead.
+
     Args:
         tokenizer: mlx_lm's wrapper (`LoadedModel.tokenizer`).
         messages: ``role`` and ``content`` each.
@@ -115,6 +120,42 @@ def render_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[in
     Raises:
         InputError: A message is no valid text, or the template refuses the messages.
     """
+    if not tokenizer.has_chat_template:
+        return [int(token) for token in tokenizer.encode(render_text(tokenizer, messages))]
+    return [int(token) for token in _apply_template(tokenizer, messages, tokenize=True)]
+
+
+def render_text(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
+    """Return the text of which `render_prompt` returns the tokens.
+
+    Args:
+        tokenizer: mlx_lm's wrapper (`LoadedModel.tokenizer`).
+        messages: ``role`` and ``content`` each.
+
+    Raises:
+        InputError: A message is no valid text, or the template refuses the messages.
+    """
+    if not tokenizer.has_chat_template:
+        _check_text(messages)
+        return "".join(f"{message['content']}\n\n" for message in messages)
+    return str(_apply_template(tokenizer, messages, tokenize=False))
+
+
+def _apply_template(tokenizer: Any, messages: Sequence[dict[str, str]], *, tokenize: bool) -> Any:
+    _check_text(messages)
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages),
+            tokenize=tokenize,
+            add_generation_prompt=True,
+            **_dated_template(tokenizer),
+        )
+    except Exception as error:  # a template is a program, and fails as it likes
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"the model's chat template refuses the messages: {reason}") from error
+
+
+def _check_text(messages: Sequence[dict[str, str]]) -> None:
     for message in messages:
         for value in message.values():
             try:
@@ -125,17 +166,6 @@ def render_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[in
                     f"(U+{ord(value[error.start]):04X}) at character {error.start + 1}: "
                     "it is no text that can be encoded"
                 ) from None
-    if not tokenizer.has_chat_template:
-        text = "".join(f"{message['content']}\n\n" for message in messages)
-        return [int(token) for token in tokenizer.encode(text)]
-    try:
-        tokens = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, **_dated_template(tokenizer)
-        )
-    except Exception as error:  # a template is a program, and fails as it likes
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"the model's chat template refuses the messages: {reason}") from error
-    return [int(token) for token in tokens]
 
 
 def _dated_template(tokenizer: Any) -> dict[str, str]:

@@ -4,11 +4,9 @@ import os
 from typing import Any
 
 from cachedeval.evals.mlx.prefix import Cache
+from cachedeval.evals.proofs import BATCH_SIZE
 
 __all__ = ["BATCH_SIZE", "Room"]
-
-BATCH_SIZE = 32
-"""The most rows that are decoded together unless more are asked for."""
 
 _BLOCK = 256  # tokens by which mlx_lm's caches grow
 _COPIES = 2  # of a batch's caches are in memory while a row joins or leaves it

@@ -1,11 +1,13 @@
 """Choosing the next token of one prompt, and telling by how much it was chosen."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import xxhash
 
+from cachedeval.evals.mlx.finite import NonFiniteLogitsError
 from cachedeval.evals.mlx.runtime import mx
 
 __all__ = ["Chooser", "Perturb"]
@@ -70,9 +72,30 @@ class Chooser:
         return chosen
 
     def lead(self) -> float:
-        """Return by how much the oldest token that was not asked for was chosen, in logits."""
+        """Return by how much the oldest token that was not asked for was chosen, in logits.
+
+        Raises:
+            NonFiniteLogitsError: the logits that it was chosen by were NaN or infinite.
+        """
+        step = self._step - len(self._leads)
         lead: Any = self._leads.popleft().item()
-        return float(lead)
+        return _number(lead, step)
+
+    def decide(self, logprobs: mx.array, step: int) -> int:
+        """Choose for one step, without a memory.
+
+        Args:
+            logprobs: Shape (1, vocabulary).
+            step: As in `choose`.
+
+        Raises:
+            NonFiniteLogitsError: a logit is NaN or infinite.
+        """
+        token, lead = self.choose(logprobs, step)
+        mx.eval(token, lead)
+        _number(lead.item(), step)
+        chosen: Any = token.item()
+        return int(chosen)
 
     def go_on_at(self, step: int) -> None:
         """Forget what was chosen ahead; the next choice is for this step."""
@@ -88,9 +111,14 @@ class Chooser:
 
         Returns:
             Token and lead, of shape (1,) each, not evaluated. The lead is the distance of its score
-            from the next best one, in logits; negative where it depends on more than that.
+            from the next best one, in logits; negative where it depends on more than that, and NaN
+            where a logit was NaN or plus infinity. (Minus infinity rules a token out.)
         """
         logprobs = logprobs.astype(mx.float32)
+        token, lead = self._choose(logprobs, step)
+        return token, mx.where(mx.isnan(logprobs).any(axis=-1), mx.nan, lead)
+
+    def _choose(self, logprobs: mx.array, step: int) -> tuple[mx.array, mx.array]:
         if self._temperature == 0:
             return _best_two(logprobs)
         name = self._identity + b"@%d" % step
@@ -119,6 +147,13 @@ class Chooser:
         first, lead = _best_two(mx.where(possible, scores, -mx.inf))
         settled = (first == token) & mx.take_along_axis(sure, token[:, None], axis=-1)[:, 0]
         return token, mx.where(settled, lead, -1.0)
+
+
+def _number(lead: Any, step: int) -> float:
+    """Return a lead that was computed from numbers."""
+    if math.isnan(lead):
+        raise NonFiniteLogitsError(f"of token {step + 1} of the answer")
+    return float(lead)
 
 
 def _best_two(scores: mx.array) -> tuple[mx.array, mx.array]:

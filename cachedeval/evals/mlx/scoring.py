@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cachedeval.engine.errors import InputError
+from cachedeval.evals.mlx.finite import NonFiniteLogitsError
 from cachedeval.evals.mlx.loading import LoadedModel
 from cachedeval.evals.mlx.prefix import read_to_last_piece
 from cachedeval.evals.mlx.runtime import mx
@@ -72,7 +73,8 @@ def expected_scores(
 
     Yields:
         ``(index, ExpectedScore)``, or ``(index, InputError)`` for a prompt that is empty or does
-        not fit into the model's context.
+        not fit into the model's context, or ``(index, NonFiniteLogitsError)`` where the model
+        computes no numbers, or gives no score a probability.
     """
     shared = loaded.shared_prefix("scoring")
     shared.expect(prompts)
@@ -94,6 +96,9 @@ def expected_scores(
         # On the host, in float64, and with a sum that is rounded once.
         weights = [math.exp(logprob) for logprob in logprobs]
         mass = math.fsum(weights)
+        if not 0 < mass < math.inf:  # NaN is neither
+            yield index, NonFiniteLogitsError("of the score")
+            continue
         probabilities = tuple(weight / mass for weight in weights)
         expected = math.fsum(score * p for score, p in enumerate(probabilities))
         yield index, ExpectedScore(expected, mass, probabilities)

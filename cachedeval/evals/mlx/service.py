@@ -15,6 +15,7 @@ from cachedeval.evals.mlx.loading import load_model
 from cachedeval.evals.mlx.requests import DecodeRequest, render_prompt
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.verdicts import verdicts
+from cachedeval.evals.proofs import BATCH_SIZE, Proofs
 
 from mlx_lm.generate import generation_stream  # isort: skip - after the runtime (BLAS)
 
@@ -28,16 +29,25 @@ class ModelService:
         path: the model's folder.
         batch_size: how many prompts are decoded together; by memory if None.
         memory_budget: bytes for the weights and the caches of a batch, or None.
+        proofs: remembers whether the model's batches are right; None: it is tried each time.
 
     Raises:
         InputError: the folder is missing or cannot be loaded.
     """
 
-    def __init__(self, path: Path, *, batch_size: int | None, memory_budget: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        batch_size: int | None,
+        memory_budget: int | None,
+        proofs: Proofs | None = None,
+    ) -> None:
         self._cores = Cores(_settle)
         self._loaded = load_model(path)
         self._batch_size = batch_size
         self._budget = None if memory_budget is None else max(memory_budget - self.nbytes, 1)
+        self._proofs = proofs
         self._taken = False
 
     @property
@@ -60,6 +70,8 @@ class ModelService:
         """
         yield from self._wait()
         with self._take():
+            if len(prompts) > 1:
+                self._prove()
             self._loaded.use_adapter(adapter)
             requests: list[DecodeRequest] = []
             places: list[int] = []
@@ -98,7 +110,11 @@ class ModelService:
                             "prompt_tokens": answer.prompt_tokens,
                             "completion_tokens": len(answer.tokens),
                         },
-                        provenance={"near_ties": answer.near_ties, "changed": answer.changed},
+                        provenance={
+                            "near_ties": answer.near_ties,
+                            "changed": answer.changed,
+                            "alone": answer.alone,
+                        },
                     ),
                 )
 
@@ -112,6 +128,17 @@ class ModelService:
             for event in verdicts(self._loaded, items):
                 self._cores.share()
                 yield event
+
+    def prove(self, rows: int) -> str:
+        """Return how batches of up to so many rows differ from prompts alone; empty if not."""
+        self._loaded.use_adapter(None)
+        return self._loaded.batch_trouble(rows)
+
+    def _prove(self) -> None:
+        """Find out once whether batches can be trusted, unless one by one is asked for."""
+        rows = BATCH_SIZE if self._batch_size is None else self._batch_size
+        if rows > 1 and rows not in self._loaded.proven and self._proofs is not None:
+            self._loaded.proven[rows] = self._proofs.prove(self, rows)
 
     def close(self) -> None:
         """Give the memory back."""

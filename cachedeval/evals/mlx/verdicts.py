@@ -2,6 +2,7 @@
 
 The model is not asked to write anything. After a prompt that asks for one digit, the expected digit
 (`scoring`), mapped to the criterion's range, is the score: there is nothing to parse, and no draw.
+Control tokens in what is judged are read as text (`literal`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,8 @@ from cachedeval.engine.errors import InputError
 from cachedeval.evals.judging.nodes import JudgedItem
 from cachedeval.evals.judging.rubric import Criterion
 from cachedeval.evals.judging.verdict import Verdict
+from cachedeval.evals.mlx.literal import LiteralRenderer
 from cachedeval.evals.mlx.loading import LoadedModel
-from cachedeval.evals.mlx.requests import render_prompt
 from cachedeval.evals.mlx.scoring import digit_tokens, expected_scores
 
 __all__ = ["verdicts"]
@@ -53,11 +54,12 @@ def verdicts(
     except InputError as error:
         yield from ((index, error) for index in range(len(items)))
         return
+    renderer = LiteralRenderer(loaded.tokenizer)
     prompts: list[list[int]] = []
     places: list[tuple[int, Criterion]] = []
     for index, item in enumerate(items):
         try:
-            asked = [(_tokens(loaded, item, each), each) for each in item.rubric.criteria]
+            asked = [(_tokens(renderer, item, each), each) for each in item.rubric.criteria]
         except InputError as error:
             yield index, error
             continue
@@ -79,7 +81,7 @@ def verdicts(
         yield (index, Verdict(scores)) if complete else None
 
 
-def _tokens(loaded: LoadedModel, item: JudgedItem, criterion: Criterion) -> list[int]:
+def _tokens(renderer: LiteralRenderer, item: JudgedItem, criterion: Criterion) -> list[int]:
     """Return the prompt that asks for one criterion's digit."""
     levels = "".join(f"\n{level}" for level in criterion.levels)
     system = _SYSTEM.format(name=criterion.name, description=criterion.description + levels)
@@ -90,8 +92,8 @@ def _tokens(loaded: LoadedModel, item: JudgedItem, criterion: Criterion) -> list
     )
     messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     try:
-        return render_prompt(loaded.tokenizer, messages)
+        return renderer.render(messages)
     except InputError:
         # Some templates know no system message.
         together = [{"role": "user", "content": f"{system}\n\n{user}"}]
-        return render_prompt(loaded.tokenizer, together)
+        return renderer.render(together)

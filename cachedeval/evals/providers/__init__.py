@@ -6,9 +6,10 @@ business: it sends one request, and returns the reply or raises one typed failur
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 from urllib.parse import urlsplit
+
+from msgspec import Struct, field
 
 from cachedeval.engine.errors import InputError
 from cachedeval.evals.limiting.limits import Limits, cerebras_free_tier
@@ -38,8 +39,7 @@ _NAMES: dict[str, Provider] = {name: name for name in get_args(Provider)}
 _WITHOUT_MODEL = ("exact", "f1")
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeSpec:
+class JudgeSpec(Struct, frozen=True):
     """A judge as the user names it: ``cerebras:MODEL``, ``openai:MODEL``, ``mlx:PATH``, ``f1``.
 
     Attributes:
@@ -79,8 +79,7 @@ def parse_judge(spec: str) -> JudgeSpec:
     return JudgeSpec(known, model.strip())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest:
+class ChatRequest(Struct, frozen=True, kw_only=True):
     """One chat completion to ask for.
 
     Attributes:
@@ -117,8 +116,7 @@ class ChatRequest:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class ChatReply:
+class ChatReply(Struct, frozen=True):
     """What a service answered.
 
     Attributes:
@@ -133,7 +131,7 @@ class ChatReply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finish_reason: str = "stop"
-    headers: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class ChatProvider(Protocol):

@@ -10,7 +10,7 @@ from support.judge_server import JudgeServer
 from cachedeval.engine.errors import InputError
 from cachedeval.evals.judging.client import JudgeClient
 from cachedeval.evals.judging.failures import BadVerdict
-from cachedeval.evals.judging.prompt import item_id, render_messages
+from cachedeval.evals.judging.prompt import Item, render_messages
 from cachedeval.evals.judging.rubric import load_rubric
 from cachedeval.evals.judging.settings import JudgeSettings
 from cachedeval.evals.judging.verdict import parse_verdict, response_format
@@ -45,7 +45,7 @@ async def test_it_asks_what_the_rubric_says_and_returns_a_verdict(server: JudgeS
     client = opened()
     reply = await ask(client)
     await closed(client)
-    verdict = parse_verdict(reply.content, RUBRIC.criteria, item_id(*ITEM))
+    verdict = parse_verdict(reply.content, RUBRIC.criteria, Item(*ITEM))
     assert len(verdict.scores) == 4
     assert reply.prompt_tokens > 0
     (sent,) = server.requests

@@ -220,7 +220,7 @@ def test_a_metric_compares_with_the_reference(name: str) -> None:
     (call,) = bench_of(judge)(WHY, answer_to(WHY))
     assert call.node is judge.node is reference_score
     assert judge.rubric_name is None
-    verdict = reference_score.function(name, "So.", Generation("so!", "stop"))
+    verdict = reference_score.function(name, "So.", Generation("so", "stop"))
     assert judge.read([verdict], WHY) == (100, {name: 1}, "", None)
 
 

@@ -97,4 +97,4 @@ def test_a_record_is_told_by_what_its_step_is() -> None:
 
 
 def test_a_generation_s_inputs_have_the_names_that_a_listing_looks_for() -> None:
-    assert "messages" in GenerationInputs.__dataclass_fields__
+    assert "messages" in GenerationInputs.__struct_fields__

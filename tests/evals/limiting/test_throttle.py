@@ -1,6 +1,6 @@
 import asyncio
-import itertools
 import time
+from typing import Any
 
 import pytest
 
@@ -26,16 +26,27 @@ async def reserve_many(throttle: Throttle, count: int) -> list[float]:
     return passed
 
 
-async def test_without_limits_nothing_waits() -> None:
-    assert max(await reserve_many(Throttle(Limits()), 500)) < 0.5
+async def test_without_limits_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+
+    def record(when: float, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
+        waits.append(when - loop.time())
+        return call_at(when, *arguments, **options)
+
+    throttle = Throttle(Limits())
+    throttle.answered(await throttle.reserve(ASK, 10), 2, 3, NOTHING)
+    monkeypatch.setattr(loop, "call_at", record)
+    await reserve_many(throttle, 500)
+    assert waits == []
 
 
 async def test_requests_leave_evenly_after_a_small_burst() -> None:
     passed = await reserve_many(Throttle(Limits(requests_per_minute=60, minute=1.5)), 30)
-    assert passed[4] < 0.1
-    assert 0.6 <= passed[29] <= 1.0
-    gaps = [later - sooner for sooner, later in itertools.pairwise(passed[5:])]
-    assert max(gaps) < 0.2
+    # 40 a second: however busy the machine is, none leaves before its time.
+    assert all(passed[number] >= (number - 6) / 40 for number in range(30))
+    assert passed[4] < passed[29] / 2
 
 
 async def test_before_the_first_reply_only_a_handful_leave() -> None:
@@ -65,7 +76,6 @@ async def test_a_429_holds_all_back() -> None:
     throttle.rejected(ticket, RateLimited("slow down", retry_after=0.4), NOTHING)
     passed = await reserve_many(throttle, 10)
     assert min(passed) >= 0.4
-    assert max(passed) <= 0.9
 
 
 async def test_a_cooldown_that_begins_meanwhile_holds_for_who_waits_already() -> None:
@@ -76,7 +86,7 @@ async def test_a_cooldown_that_begins_meanwhile_holds_for_who_waits_already() ->
     began = time.monotonic()
     throttle.rejected(tickets[0], RateLimited("slow down", retry_after=0.8), NOTHING)
     await waiting
-    assert 0.8 <= time.monotonic() - began <= 3  # 1 and a bit on a quiet machine
+    assert time.monotonic() - began >= 0.8
 
 
 async def test_a_retry_goes_before_those_who_have_not_been_sent() -> None:

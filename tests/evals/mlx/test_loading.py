@@ -1,7 +1,6 @@
 import hashlib
 import json
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,18 +162,12 @@ def test_an_adapter_without_effect_changes_nothing(
     assert answer(loaded) == base
 
 
-def test_a_swap_takes_a_fraction_of_a_load(
-    tiny_folder: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_swap_loads_nothing(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
     adapters = [make_tiny_adapter(tiny_folder(), tmp_path / str(i), seed=i) for i in range(2)]
     loaded = load_model(tiny_folder())
-    seconds = []
     for adapter in adapters * 3:
-        started = time.perf_counter()
         loaded.use_adapter(adapter)
-        seconds.append(time.perf_counter() - started)
     assert loaded.loads == 1
-    assert min(seconds) < 0.1
 
 
 def broken(folder: Path, **changes: object) -> Path:

@@ -1,0 +1,42 @@
+"""`cachedeval cache clear`: deletes all records."""
+
+import sys
+
+from cachedeval.cli.cache import open_store
+from cachedeval.cli.cache.prune import show_pruned
+from cachedeval.cli.format import clean, plural, show, show_bytes
+from cachedeval.cli.options import Namespace, Parser, add_cache, add_json
+from cachedeval.cli.streams import write
+from cachedeval.engine.errors import InputError
+
+__all__ = ["declare", "execute"]
+
+
+def declare(parser: Parser) -> None:
+    """Add the options."""
+    add_cache(parser)
+    parser.add_argument("--yes", action="store_true", help="Do not ask for confirmation.")
+    add_json(parser, "the counts")
+
+
+def execute(options: Namespace) -> None:
+    """Delete all records, after asking for confirmation."""
+    from cachedeval.engine.prune import prune
+
+    if not options.yes and not sys.stdin.isatty():
+        raise InputError("cache clear: there is no terminal to ask for confirmation on; give --yes")
+    with open_store(options.cache) as store:
+        if not options.yes:
+            found = prune(store.backend, older_than=None, max_bytes=0, dry_run=True)
+            what = f"{plural(found.deleted, 'record')} ({show_bytes(found.freed)})"
+            if not _confirmed(f"Delete {what} of {options.cache}?"):
+                show("nothing is deleted", error=True)
+                return
+        report = prune(store.backend, older_than=None, max_bytes=0, dry_run=False)
+    show_pruned(options, report)
+
+
+def _confirmed(question: str) -> bool:
+    """Ask on stderr; anything but `y` or `yes` is a no."""
+    write(f"{clean(question)} [y/N]: ", error=True, end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

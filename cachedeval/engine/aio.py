@@ -1,0 +1,122 @@
+"""The event loop on which async steps run, on a thread of its own, started by the first of them.
+
+All limiters and connections of an engine belong to this one loop, whichever thread or loop asks for
+a result, so they are never shared between loops.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cachedeval.engine.executors import OnEnd
+from cachedeval.engine.forks import end_child
+from cachedeval.engine.inflight import InFlight, InFlightTable, current
+from cachedeval.engine.resource import ResourcePool
+from cachedeval.engine.steps import complete, inputs_of
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = ["EventLoopExecutor"]
+
+T = TypeVar("T")
+
+
+class EventLoopExecutor:
+    """Runs async steps.
+
+    Thread safety: every method may be called from any thread.
+    """
+
+    def __init__(self, table: InFlightTable, pool: ResourcePool, on_end: OnEnd) -> None:
+        self._table = table
+        self._pool = pool
+        self._on_end = on_end
+        self._tasks: dict[InFlight, asyncio.Task[None]] = {}
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._work, name="cachedeval-loop", daemon=True)
+        self.thread.start()
+
+    def submit_many(self, flights: Sequence[InFlight]) -> None:
+        """Start a task for each call."""
+        self.loop.call_soon_threadsafe(self._spawn, flights)
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Run a coroutine on the loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def cancel(self, flights: Sequence[InFlight]) -> None:
+        """Cancel the tasks of calls."""
+        self.loop.call_soon_threadsafe(self._cancel, flights)
+
+    def stop(self, timeout: float) -> bool:
+        """Cancel all steps, wait so many seconds for them; say whether all of them ended."""
+        with suppress(TimeoutError):
+            self.submit(self._end()).result(timeout)
+        return not self._tasks
+
+    def close(self, timeout: float) -> bool:
+        """End the loop and its thread."""
+        ended = self.stop(timeout)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(timeout)
+        if not self.thread.is_alive():
+            self.loop.close()
+        return ended
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def _spawn(self, flights: Sequence[InFlight]) -> None:
+        for flight in flights:
+            if self._table.start(flight):
+                flight.context.run(current.set, flight)
+                task = self.loop.create_task(self._run(flight), context=flight.context)
+                self._tasks[flight] = task
+                task.add_done_callback(partial(self._ended, flight))
+
+    def _cancel(self, flights: Sequence[InFlight]) -> None:
+        for flight in flights:
+            if (task := self._tasks.get(flight)) is not None and not flight.wanted:
+                flight.cancelling = True
+                task.cancel()
+
+    async def _run(self, flight: InFlight) -> None:
+        node = flight.call.node
+        value: Any = None
+        error: BaseException | None = None
+        process = os.getpid()
+        start = time.perf_counter()
+        try:
+            inputs = inputs_of(flight, self._pool)
+            start = time.perf_counter()
+            value = await node.signature.call(node.function, inputs)
+        except asyncio.CancelledError as raised:
+            # One that the step made itself, and that nobody else asked for, is its failure.
+            flight.cancelled = flight.cancelling
+            error = raised
+        except BaseException as raised:  # noqa: BLE001  it belongs to the call
+            error = raised
+        end_child(process)
+        complete(flight, value, error, time.perf_counter() - start)
+
+    def _ended(self, flight: InFlight, task: asyncio.Task[None]) -> None:
+        del self._tasks[flight]
+        if task.cancelled():  # before it began
+            flight.cancelled = True
+        self._on_end(flight)
+
+    async def _end(self) -> None:
+        for flight in self._tasks:
+            flight.cancelling = True
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.loop.shutdown_asyncgens()

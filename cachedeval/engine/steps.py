@@ -1,0 +1,224 @@
+"""Running a step: the function of a node, from a call's inputs to a record.
+
+A step runs on whatever thread or event loop its executor has; how it ends is written to its call in
+flight. Batched steps take many calls and give each result as soon as it is there.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cachedeval.engine.call import recipe_of, substitute
+from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
+from cachedeval.engine.inflight import InFlight
+from cachedeval.engine.node import Computed, Node
+from cachedeval.engine.recipe import OUTSIDE, read_recipe
+from cachedeval.engine.record import Damaged, Record, seal, unseal, write_notes
+from cachedeval.engine.resource import ResourcePool
+from cachedeval.engine.values import payload_digest
+
+__all__ = ["complete", "inputs_of", "run_batch", "run_here", "to_record"]
+
+
+def inputs_of(flight: InFlight, pool: ResourcePool) -> dict[str, Any]:
+    """Return what the function is given: values for calls, handles for resources.
+
+    Raises:
+        InputError: what the function reads from around itself changed since the call was made.
+        EncodingError: the node's declared type cannot be stored, which is said before the work.
+    """
+    call = flight.call
+    node = call.node
+    _ = node.codec
+    name = node.changed_outside(call.inputs)
+    if name is not None:
+        raise InputError(
+            f"{node.name} reads {name!r} from around itself, which has changed since the call was "
+            "made: pass it as an argument"
+        )
+    if call.plain and call.frozen and OUTSIDE not in call.inputs:
+        return call.inputs
+    return {
+        name: substitute(value, lambda c: flight.outcomes[c].copy(), pool.handle)
+        for name, value in call.inputs.items()
+        if name != OUTSIDE
+    }
+
+
+def run_here(flight: InFlight, pool: ResourcePool) -> None:
+    """Run a synchronous step on this thread."""
+    node = flight.call.node
+    value: Any = None
+    error: BaseException | None = None
+    start = time.perf_counter()
+    try:
+        inputs = inputs_of(flight, pool)
+        start = time.perf_counter()
+        value = node.signature.call(node.function, inputs)
+    except BaseException as raised:  # noqa: BLE001  it belongs to the call
+        error = raised
+    complete(flight, value, error, time.perf_counter() - start)
+
+
+def complete(flight: InFlight, value: Any, error: BaseException | None, seconds: float) -> None:
+    """Set the record or the error of a call whose step has ended."""
+    node = flight.call.node
+    if error is None:
+        try:
+            flight.record = to_record(node, flight.recipe, value, seconds)
+            if flight.mode != "off" and not (flight.call.frozen and node.is_closed):
+                flight.mutated = _changed_input(flight)
+        except BaseException as raised:  # noqa: BLE001  the value's own code may raise anything
+            error = raised
+    if error is None:
+        return
+    flight.record = None
+    if not isinstance(error, Exception) or isinstance(error, StopIteration):
+        # Raised as it is, it would end the program, an event loop or a generator.
+        text = f"{node.name} raised {type(error).__name__} {error}".rstrip()
+        wrapped = RuntimeError(text)
+        wrapped.__cause__ = error
+        error = wrapped
+    flight.error = error
+
+
+def to_record(node: Node[Any], recipe: bytes, value: Any, seconds: float) -> Record:
+    """Return the record of a result.
+
+    Args:
+        node: the step.
+        recipe: the call's.
+        value: what the function returned, bare or in a `Computed`.
+        seconds: how long it took.
+
+    Raises:
+        EncodingError: the value, its cost or its provenance cannot be stored.
+    """
+    computed = value if isinstance(value, Computed) else None
+    output = value if computed is None else computed.value
+    payload = node.codec.dump(output)
+    digest = payload_digest(payload)
+    if computed is None or not (computed.cost or computed.provenance):
+        return Record(recipe, payload, digest, time.time(), seconds, {}, node.notes)
+    try:
+        notes = write_notes({**node.fingerprints, **computed.provenance})
+        record = Record(recipe, payload, digest, time.time(), seconds, computed.cost, notes)
+        if computed.cost:
+            unseal(seal(record))
+    except (Damaged, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise EncodingError(
+            f"{node.name}: its cost or provenance is not plain data: {error}"
+        ) from None
+    return record
+
+
+def _changed_input(flight: InFlight) -> str | None:
+    """Return where the inputs differ from those that the recipe was made of; None if nowhere."""
+    call = flight.call
+    outside = call.node.changed_outside(call.inputs)
+    if outside is not None:
+        return outside
+    try:
+        now = recipe_of(call, flight.digest)
+    except EncodingError:
+        return "an input"
+    if now == flight.recipe:
+        return None
+    from cachedeval.engine.difference import differences  # noqa: PLC0415  only after a mutation
+
+    then = read_recipe(flight.recipe).inputs
+    where = next(differences(then, read_recipe(now).inputs)).where
+    return where.removeprefix(f"{OUTSIDE} / ")
+
+
+_END: Any = object()
+
+Post = Callable[[InFlight], None]
+"""Called with each call of a batch when it has its result or its error."""
+
+
+def run_batch(
+    node: Node[Any], flights: list[InFlight], pool: ResourcePool, post: Post
+) -> Iterator[None]:
+    """Run a batched node, a turn at a time; each call is posted once."""
+
+    def end(flight: InFlight, value: Any, error: BaseException | None, seconds: float) -> None:
+        complete(flight, value, error, seconds)
+        post(flight)
+
+    items, good = [], []
+    for flight in flights:
+        try:
+            assert node.signature.item is not None  # noqa: S101  for the type checker
+            items.append(node.signature.item(**inputs_of(flight, pool)))
+            good.append(flight)
+        except Exception as error:  # noqa: BLE001  it belongs to this call, not to its neighbours
+            end(flight, None, error, 0.0)
+    if not good:
+        return
+    missing = dict(enumerate(good))
+    failure: BaseException
+    try:
+        yield from _turns(node, items, missing, end)
+        failure = RuntimeError(f"{node.name} ended without a result for one of its calls")
+    except GeneratorExit:
+        failure = CachedevalError(f"{node.name} was stopped: the engine was closed")
+        raise
+    except BaseException as error:  # noqa: BLE001  it belongs to the calls without a result
+        failure = error
+    finally:
+        for flight in missing.values():
+            end(flight, None, failure, 0.0)
+
+
+def _turns(
+    node: Node[Any],
+    items: list[Any],
+    missing: dict[int, InFlight],
+    end: Callable[[InFlight, Any, BaseException | None, float], None],
+) -> Iterator[None]:
+    last = time.perf_counter()
+    produced = node.function(items)
+    try:
+        while (result := _next(node, produced)) is not _END:
+            if result is None and not missing:
+                return  # it has nothing more to say, and holds what others may want
+            if result is not None:
+                index, value = _read(node, result, missing, len(items))
+                now = time.perf_counter()
+                failed = isinstance(value, BaseException)
+                # The batch's time is shared out in the order in which results come, so that the
+                # sum over its calls is what the batch took.
+                flight = missing.pop(index)
+                end(flight, None if failed else value, value if failed else None, now - last)
+                last = now
+            if missing and not any(flight.wanted for flight in missing.values()):
+                for flight in missing.values():
+                    flight.cancelled = True
+                return
+            yield
+    finally:
+        produced.close()
+
+
+def _next(node: Node[Any], produced: Iterator[Any]) -> Any:
+    try:
+        return next(produced, _END)
+    except GeneratorExit as error:  # as it is, it would say that the executor is closed
+        raise RuntimeError(f"{node.name} raised GeneratorExit {error}") from error
+
+
+def _read(
+    node: Node[Any], result: Any, missing: dict[int, InFlight], count: int
+) -> tuple[int, Any]:
+    if not isinstance(result, tuple) or len(result) != 2 or type(result[0]) is not int:  # noqa: PLR2004
+        raise TypeError(
+            f"{node.name} yielded a {type(result).__name__}: a batched node yields (index, value), "
+            "or None to let others have a turn"
+        )
+    index, value = result
+    if not 0 <= index < count:
+        raise IndexError(f"{node.name} yielded a result for call {index}, of {count}")
+    if index not in missing:
+        raise ValueError(f"{node.name} yielded a second result for call {index}")
+    return index, value
