@@ -47,7 +47,7 @@ def note(folder: Path, hits: Mapping[bytes, int], when: float) -> None:
         sqlite3.Error, OSError: they could not be noted.
     """
     packed = _encode(hits)
-    with _open(folder) as connection, _transaction(connection):
+    with _open(folder) as connection, database.transaction(connection):
         # Rows that are put later have higher numbers: a key that is not held has no use yet.
         ((upto,),) = connection.execute("SELECT max(rowid) FROM held.Cache").fetchall()
         connection.execute(
@@ -93,7 +93,7 @@ def forget(folder: Path, keys: Sequence[bytes]) -> None:
         sqlite3.Error, OSError: it could not be done.
     """
     if (folder / _NAME).is_file():
-        with _open(folder) as connection, _transaction(connection):
+        with _open(folder) as connection, database.transaction(connection):
             _add_up(connection)
             connection.executemany("DELETE FROM main.usage WHERE key = ?", zip(keys, strict=True))
 
@@ -167,15 +167,3 @@ def _open(folder: Path) -> Iterator[sqlite3.Connection]:
         )
         connection.execute("ATTACH ? AS held", (database.uri_to_read(folder / database.NAME),))
         yield connection
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if connection.in_transaction:  # some failures end it themselves
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
