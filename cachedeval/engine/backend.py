@@ -10,7 +10,7 @@ Thread safety: every method may be called from any thread, and from several at o
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 __all__ = ["Backend", "Entry", "completed"]
@@ -118,18 +118,22 @@ class Backend(ABC):
             if (context := held.pop(key, None)) is not None:
                 context.__exit__(None, None, None)
 
-    @contextmanager
-    def lease(self, key: bytes) -> Iterator[bool]:
+    def lease(self, key: bytes) -> AbstractContextManager[bool]:
         """Lease one key within a context; the context's value says whether it was granted."""
-        granted = key in self.lease_many((key,))
-        try:
-            yield granted
-        finally:
-            if granted:
-                self.release_many((key,))
+        return _leased(self, key)
 
     def close(self) -> None:  # noqa: B027  a default
         """Release what is open; closing twice is harmless."""
+
+
+@contextmanager
+def _leased(backend: Backend, key: bytes) -> Iterator[bool]:
+    granted = key in backend.lease_many((key,))
+    try:
+        yield granted
+    finally:
+        if granted:
+            backend.release_many((key,))
 
 
 class _Adapter(Backend):

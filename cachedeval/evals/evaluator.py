@@ -24,8 +24,8 @@ from cachedeval.evals.watch import OnProgress, Progress, Watch
 
 if TYPE_CHECKING:
     from cachedeval.engine.explain import Explanation
-    from cachedeval.engine.plan import Plan
     from cachedeval.engine.outcome import CacheMode
+    from cachedeval.engine.plan import Plan
     from cachedeval.evals.judging.judge import Judge
 
 __all__ = ["BASE", "DEFAULT_JUDGE", "AdapterEvaluator", "OptimizedAdapterEvaluator"]

@@ -13,7 +13,7 @@ from cachedeval.testing import LAWS, BackendContract, BrokenLawError, check_back
 from cachedeval_disk import DiskBackend
 
 
-class Wrapped:
+class Wrapped(Backend):
     """A sound backend, to be broken in one way."""
 
     def __init__(self, place: Path) -> None:

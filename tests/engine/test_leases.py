@@ -177,7 +177,7 @@ def test_leases_one_by_one_exclude_each_other() -> None:
 
 
 class Incomplete:
-    def get_many(self, keys: Any) -> dict[bytes, bytes]:
+    def get_many(self, _: Any) -> dict[bytes, bytes]:
         return {}
 
 

@@ -9,11 +9,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from cachedeval import Backend, Call, Engine, Entry, Outcome, node, open_backend
 
@@ -123,7 +121,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.001)
 
 
-class Watched:
+class Watched(Backend):
     """A backend that knows which leases are held, and can be told what to do on each call."""
 
     def __init__(self, url: str) -> None:
@@ -152,45 +150,26 @@ class Watched:
     def scan(self) -> Iterator[Entry]:
         return self.backend.scan()
 
-    def lease(self, key: bytes) -> AbstractContextManager[bool]:
-        return _Lease(self, key)
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        granted = self.backend.lease_many(keys)
+        self.note(granted, 1)
+        self.on_lease()
+        return granted
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        released = list(keys)
+        self.backend.release_many(released)
+        self.note(released, -1)
 
     def close(self) -> None:
         self.backend.close()
 
-    def note(self, key: bytes, change: int) -> None:
+    def note(self, keys: Iterable[bytes], change: int) -> None:
         with self._lock:
-            self.held[key] += change
-            if not self.held[key]:
-                del self.held[key]
-
-
-class _Lease:
-    # No generator: one that is dropped ends when it is collected, and would hide a lost lease.
-
-    def __init__(self, watched: Watched, key: bytes) -> None:
-        self._watched = watched
-        self._key = key
-        self._lease = watched.backend.lease(key)
-        self._mine = False
-
-    def __enter__(self) -> bool:
-        self._mine = self._lease.__enter__()
-        if self._mine:
-            self._watched.note(self._key, 1)
-        self._watched.on_lease()
-        return self._mine
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> Literal[False]:
-        self._lease.__exit__(kind, error, at)
-        if self._mine:
-            self._watched.note(self._key, -1)
-        return False
+            for key in keys:
+                self.held[key] += change
+                if not self.held[key]:
+                    del self.held[key]
 
 
 class OtherProcess:
