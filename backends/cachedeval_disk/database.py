@@ -73,7 +73,7 @@ def find(path: Path) -> Identity | None:
 
     Raises:
         BackendError: it is no regular file.
-        OSError: it cannot be told.
+        OSError: the path cannot be looked at.
     """
     try:
         found = path.stat()
@@ -141,7 +141,7 @@ def connect_to_read(path: Path) -> Connection:
 
 def _open_leniently(path: Path, uri: str) -> Connection:
     connection = _connect(path, uri)
-    # A text where a blob belongs is told by its type, and need not be valid UTF-8.
+    # A text where a blob belongs shows by its type, and need not be valid UTF-8.
     connection.text_factory = bytearray
     # Nothing is written here. What this allows is to read what is left of a file that was cut off.
     connection.execute("PRAGMA writable_schema = ON")

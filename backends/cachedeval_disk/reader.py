@@ -70,7 +70,7 @@ class Reader:
         """Return the values of those keys that are held.
 
         One that is there and cannot be read, because it says that it is no bytes or its file is not
-        whole, is returned as no bytes at all: so whoever verifies values meets it and can count it.
+        whole, is returned as no bytes at all, so that the check of its checksum fails and is counted.
 
         Raises:
             BackendError: the database is not ours to read.
@@ -92,8 +92,8 @@ class Reader:
             rows = self._select(connection, _IN_FILES, beside)
         for key in beside:  # by now another may have deleted it
             del values[key]
-        for key, *told in rows:
-            data = self._read_file(*told)
+        for key, *place in rows:
+            data = self._read_file(*place)
             if data is not None:
                 values[key] = data
         return values
@@ -101,7 +101,7 @@ class Reader:
     def rows(self) -> list[Row]:
         """Return what is known of every value, of a corrupt database what can be read.
 
-        Also of those that `get_many` never returns, because whoever wrote them says that they are
+        Also of those that `get_many` never returns, because their rows say that they are
         something else than bytes: they take room, and a check for corruption is to find them.
         One whose column of another type hides its key, size or time has a key made of what stands
         there, no size, and is as old as can be.

@@ -153,7 +153,7 @@ def set_aside(folder: Path) -> Path:
 def carry_over(aside: Path, connection: sqlite3.Connection) -> int:
     """Copy the values that can be read into the new database; return how many.
 
-    Nothing in them is believed: whoever reads a value later verifies it.
+    Nothing in them is believed: each value is verified when it is read.
 
     Args:
         aside: the corrupt database.

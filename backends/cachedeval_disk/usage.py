@@ -1,7 +1,7 @@
 """When values were last used, and how often: a small database beside the large one.
 
-It is kept apart so that who reads never competes with those who store results. It only helps to
-choose what to prune, so nothing waits for the disk here, and a damaged one is thrown away.
+It is a database of its own, so that reading never competes with storing results. It only helps to
+choose what to prune, so nothing waits for the disk here, and a corrupt one is thrown away.
 
 A run notes all that it used as one row of `notes`, which costs a thousandth of a row a key; the next
 run that uses the same only raises that row's count. Once the notes take much room, and at each
@@ -99,7 +99,7 @@ def forget(folder: Path, keys: Sequence[bytes]) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove it. The caller is alone inside the gate, so that nobody has it open to write."""
+    """Remove it. The caller holds the write lock exclusively, so nobody has it open to write."""
     for rest in ("-journal", ""):
         (folder / (_NAME + rest)).unlink(missing_ok=True)
 

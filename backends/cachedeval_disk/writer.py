@@ -79,8 +79,8 @@ _VACUUM_AT_MOST = 512 * 1024 * 1024
 class Writer:
     """Writes to the database in a folder; creates it if there is none.
 
-    Whoever makes or closes one holds the folder's write lock exclusively, and whoever uses one
-    holds it. Not safe for several threads at once.
+    The caller holds the folder's write lock: exclusively to create one, shared to use or close it.
+    Not safe for several threads at once.
 
     Args:
         folder: the cache's folder, without symbolic links in it; it exists.
