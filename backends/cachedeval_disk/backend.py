@@ -3,24 +3,32 @@
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from cachedeval.backend import Backend, Entry, InputError
-from cachedeval_disk import damage, database, forks, locks, usage
-from cachedeval_disk.access import Access
+from cachedeval_disk import database, forks, locks, recovery, usage
 from cachedeval_disk.reader import Reader
+
+if TYPE_CHECKING:
+    from cachedeval_disk.writer import Writer
 
 __all__ = ["DiskBackend", "open_url"]
 
+_LOCK_NAME = "lock"
+
+_T = TypeVar("_T")
+
 
 class DiskBackend(Backend):
-    """Keeps values in a folder, for any number of processes.
+    """Stores values in a folder, for any number of processes.
 
-    Nothing is created before the first write or lease. A damaged database is replaced at the next
-    write, and what can be read of it is kept. `close` gives back what is open; a later call opens
-    it again.
+    Nothing is created before the first write or lease. A corrupt database is replaced at the next
+    write, and what can be read of it is carried over. `close` releases what is open; a later call
+    opens it again.
 
     Args:
         path: the folder; `~` is expanded. It is made, for its owner alone, if there is none.
@@ -31,6 +39,12 @@ class DiskBackend(Backend):
 
     Thread safety: every method may be called from any thread. Both sides of a fork may go on: what
     is open is closed before a fork, which waits for operations of other threads.
+
+    Example:
+        >>> backend = DiskBackend("./eval_cache")  # doctest: +SKIP
+        >>> backend.put_many({b"0123456789abcdef": b"value"})  # doctest: +SKIP
+        >>> backend.get_many([b"0123456789abcdef"])  # doctest: +SKIP
+        {b'0123456789abcdef': b'value'}
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -46,12 +60,12 @@ class DiskBackend(Backend):
             raise InputError(f"cache 'disk:{given}': {self._folder} is not a folder")
         self._path = self._folder / database.NAME
         self._reader = Reader(self._folder)
-        self._access = Access(self._folder, self._reader)
-        with contextlib.suppress(sqlite3.Error, OSError):  # told when something is to be read
+        self._access = _Access(self._folder, self._reader)
+        with contextlib.suppress(sqlite3.Error, OSError):  # raised when something is to be read
             self._reader.open()
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return the values of those keys that are held; no bytes for one that cannot be read.
+        """Return the values of those keys that are stored; no bytes for one that is unreadable.
 
         Raises:
             BackendError: the database was replaced by one that is not ours.
@@ -60,22 +74,22 @@ class DiskBackend(Backend):
         return self._reader.get_many(keys if type(keys) is tuple else list(keys))
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
-        """Keep all the items, or none.
+        """Store all the items, or none.
 
         Raises:
             BackendError: the database was replaced by one that is not ours.
-            sqlite3.Error, OSError: none is kept.
+            sqlite3.Error, OSError: none is stored.
         """
         items = dict(items)  # the mapping's own code may wait for a thread that waits for us
         if items:
             self._access.write(lambda writer: writer.put_many(items))
 
     def delete_many(self, keys: Iterable[bytes]) -> int:
-        """Forget the keys and give their room back; return how many were held.
+        """Delete the keys and give their space back; return how many were stored.
 
         Raises:
             BackendError: the database was replaced by one that is not ours.
-            sqlite3.Error, OSError: some are still held.
+            sqlite3.Error, OSError: some are still stored.
         """
         wanted = list(dict.fromkeys(keys))
         if not wanted or database.find(self._path) is None:
@@ -83,41 +97,30 @@ class DiskBackend(Backend):
         deleted = self._access.write(lambda writer: writer.delete_many(wanted))
         if deleted:
             # They are deleted. What fails now is done after the next delete, or need not be.
-            with contextlib.suppress(sqlite3.Error, OSError), self._access.gate(alone=False):
+            with contextlib.suppress(sqlite3.Error, OSError), self._access.lock(exclusive=False):
                 usage.forget(self._folder, wanted)
-            with contextlib.suppress(sqlite3.Error, OSError), self._access.alone() as writer:
-                writer.give_room_back(deleted)
+            with contextlib.suppress(sqlite3.Error, OSError), self._access.exclusive() as writer:
+                writer.give_space_back(deleted)
         return deleted
 
     def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
-        """Note the use of those keys that are held.
+        """Record the use of those keys that are stored.
 
         Raises:
-            sqlite3.Error, OSError: it could not be noted.
+            sqlite3.Error, OSError: it could not be recorded.
         """
         hits = dict(hits)
         if hits and database.find(self._path) is not None:
             forks.repeat_if_forked(self._touch_many, hits, when)
 
-    def _touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
-        try:
-            with self._access.gate(alone=False):
-                usage.note(self._folder, hits, when)
-        except sqlite3.DatabaseError as error:
-            if not damage.is_damage(error):
-                raise
-            with self._access.gate(alone=True):
-                usage.discard(self._folder)
-                usage.note(self._folder, hits, when)
-
     def scan(self) -> Iterator[Entry]:
-        """Yield an entry for each key held now, of a damaged database what can be read.
+        """Yield an entry for each key stored now, of a corrupt database what can be read.
 
         Raises:
             BackendError: the database was replaced by one that is not ours.
             sqlite3.Error, OSError: nothing can be read.
         """
-        from cachedeval_disk.upkeep import row_size  # noqa: PLC0415  not needed to read
+        from cachedeval_disk.writer import row_size  # noqa: PLC0415  not needed to read
 
         rows = self._reader.rows()
         with self._reader.guard:  # no fork while the other database is open
@@ -127,8 +130,20 @@ class DiskBackend(Backend):
             size = row_size(row.size, in_file=row.in_file)
             yield Entry(row.key, size, row.created, max(last, row.created), hits)
 
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Try to become the only one that computes these keys, among all who use the folder.
+
+        Raises:
+            OSError: the folder cannot be written to, or the system has no room for so many locks.
+        """
+        return self._access.leases.acquire(keys)
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        """Release leases that `lease_many` granted; ignore keys that are not leased."""
+        self._access.leases.release(keys)
+
     def lease(self, key: bytes) -> AbstractContextManager[bool]:
-        """Try to be the only one that computes `key`, among all who use the folder.
+        """Lease one key within a context; the context's value says whether it was granted.
 
         Raises:
             OSError: on entering, the folder cannot be written to.
@@ -136,9 +151,183 @@ class DiskBackend(Backend):
         return locks.Lease(self._access.attach, key)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close what is open; closing twice is harmless."""
         self._reader.close()
         self._access.close()
+
+    def _touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
+        try:
+            with self._access.lock(exclusive=False):
+                usage.note(self._folder, hits, when)
+        except sqlite3.DatabaseError as error:
+            if not recovery.is_corruption(error):
+                raise
+            with self._access.lock(exclusive=True):
+                usage.discard(self._folder)
+                usage.note(self._folder, hits, when)
+
+
+class _Access:
+    """Opens the database for writing, creates it where there is none, replaces a corrupt one.
+
+    Each operation first looks whether the files that it has open are still those in the folder:
+    the folder may have been removed, and a corrupt database replaced by another process.
+
+    Args:
+        folder: the cache's folder, without symbolic links in it; made when it is first needed.
+        reader: knows which database was found corrupt by reading it.
+
+    Thread safety: every method may be called from any thread; they take turns.
+    """
+
+    def __init__(self, folder: Path, reader: Reader) -> None:
+        self._folder = folder
+        self._path = folder / database.NAME
+        self._lock_path = folder / _LOCK_NAME
+        self._reader = reader
+        self.guard = forks.Guard()
+        """Held during each operation."""
+        self.attach = partial(_attach, folder)
+        """Returns the folder's lock file, attached for the caller."""
+        self.leases = locks.Leases(self.attach)
+        self._writer: Writer | None = None
+        self._lock_file: locks.LockFile | None = None
+        forks.register(self)
+
+    def write(self, work: "Callable[[Writer], _T]") -> _T:
+        """Do the work, with others who write; once more if the database proves corrupt.
+
+        Raises:
+            BackendError: the database is not ours to write.
+            sqlite3.Error, OSError: it could not be done.
+        """
+
+        def once() -> _T:
+            with self._writing(exclusive=False) as writer:
+                return work(writer)
+
+        try:
+            return forks.repeat_if_forked(once)
+        except sqlite3.DatabaseError as error:
+            if not recovery.is_corruption(error):
+                raise
+        return forks.repeat_if_forked(once)
+
+    def exclusive(self) -> "AbstractContextManager[Writer]":
+        """Write while nobody else does.
+
+        Raises:
+            BackendError: the database is not ours to write.
+            sqlite3.Error, OSError: it cannot be opened for writing.
+        """
+        return self._writing(exclusive=True)
+
+    @contextlib.contextmanager
+    def lock(self, *, exclusive: bool) -> Iterator[None]:
+        """Hold the folder's write lock, without the database.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        with self.guard, self._attached().writing(exclusive=exclusive):
+            yield
+
+    def close(self) -> None:
+        """Close the database and the lock file."""
+        with self.guard:
+            lock_file, self._lock_file = self._lock_file, None
+            if lock_file is not None:
+                with lock_file.writing(exclusive=False):
+                    self._close_writer()
+                lock_file.detach()
+
+    def close_before_fork(self) -> None:
+        """Close the database; the lock file stays open, as no child can end its locks."""
+        if self._writer is None:
+            return
+        with contextlib.ExitStack() as stack:
+            if self._lock_file is not None and not self._lock_file.is_writing():
+                # Without the lock, if another process does not release it.
+                with contextlib.suppress(OSError):
+                    stack.enter_context(self._lock_file.writing(exclusive=False, patience=1.0))
+            self._close_writer()
+
+    def forget_parent(self) -> None:
+        """In a forked child: forget the parent's connection, lock file and leases."""
+        self._writer = self._lock_file = None
+        self.leases = locks.Leases(self.attach)
+
+    @contextlib.contextmanager
+    def _writing(self, *, exclusive: bool) -> "Iterator[Writer]":
+        with self.guard:
+            while True:
+                lock_file = self._attached()
+                with lock_file.writing(exclusive=exclusive):
+                    # With the lock held, nobody replaces the database.
+                    if (writer := self._current()) is not None:
+                        try:
+                            yield writer
+                        except sqlite3.DatabaseError as error:
+                            if recovery.is_corruption(error):
+                                self._reader.corrupt = writer.identity
+                            raise
+                        return
+                with lock_file.writing(exclusive=True):
+                    if self._current() is None:
+                        self._open_writer()
+
+    def _current(self) -> "Writer | None":
+        writer = self._writer
+        if writer is None or writer.identity in (None, self._reader.corrupt):
+            return None
+        return writer if writer.identity == database.find(self._path) else None
+
+    def _open_writer(self) -> None:
+        from cachedeval_disk.writer import Writer  # noqa: PLC0415  not needed to read
+
+        self._close_writer()
+        found = database.find(self._path)
+        if found is None or found != self._reader.corrupt:
+            try:
+                self._writer = Writer(self._folder, self._lock_path)
+            except sqlite3.DatabaseError as error:
+                if not recovery.is_corruption(error):
+                    raise
+            else:
+                return
+        aside = recovery.set_aside(self._folder)
+        self._writer = Writer(self._folder, self._lock_path)
+        kept = recovery.carry_over(aside, self._writer.connection)
+        recovery.warn(
+            "%s was corrupt: it is set aside as %s, and the %d values that can be read are kept",
+            self._path,
+            aside.name,
+            kept,
+        )
+
+    def _close_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _attached(self) -> locks.LockFile:
+        # Open between calls; the file is another one when the folder was removed and made again.
+        opened = self._lock_file
+        if opened is not None:
+            if opened.identity == database.find(self._lock_path):
+                return opened
+            self._close_writer()
+            self._lock_file = None
+            opened.detach()
+        self._lock_file = self.attach()
+        return self._lock_file
+
+
+def _attach(folder: Path) -> locks.LockFile:
+    """Return the folder's lock file, attached for the caller; make the folder if there is none."""
+    if not folder.is_dir():
+        folder.mkdir(0o700, parents=True, exist_ok=True)
+    return locks.attach(folder / _LOCK_NAME)
 
 
 def open_url(rest: str) -> DiskBackend:

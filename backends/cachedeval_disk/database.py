@@ -12,10 +12,12 @@ import os
 import sqlite3
 import stat
 import string
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cachedeval.engine.errors import BackendError
+from cachedeval.backend import BackendError
 from cachedeval_disk import forks
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "connect_to_read",
     "connect_to_write",
     "find",
+    "transaction",
 ]
 
 NAME = "cache.db"
@@ -60,9 +63,9 @@ class Connection(sqlite3.Connection):
         try:
             return sqlite3.Connection.execute(self, sql, parameters)
         except UnicodeDecodeError as error:  # SQLite's complaint quotes the broken file
-            damage = sqlite3.DatabaseError("malformed database schema")
-            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise damage from error
+            corruption = sqlite3.DatabaseError("malformed database schema")
+            corruption.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise corruption from error
 
 
 def find(path: Path) -> Identity | None:
@@ -70,7 +73,7 @@ def find(path: Path) -> Identity | None:
 
     Raises:
         BackendError: it is no regular file.
-        OSError: it cannot be told.
+        OSError: the path cannot be looked at.
     """
     try:
         found = path.stat()
@@ -138,7 +141,7 @@ def connect_to_read(path: Path) -> Connection:
 
 def _open_leniently(path: Path, uri: str) -> Connection:
     connection = _connect(path, uri)
-    # A text where a blob belongs is told by its type, and need not be valid UTF-8.
+    # A text where a blob belongs shows by its type, and need not be valid UTF-8.
     connection.text_factory = bytearray
     # Nothing is written here. What this allows is to read what is left of a file that was cut off.
     connection.execute("PRAGMA writable_schema = ON")
@@ -152,6 +155,21 @@ def connect_to_write(path: Path, like: Path) -> Connection:
         sqlite3.Error: it cannot be opened.
     """
     return _connect(path, f"file:{_quoted(path)}?modeof={_quoted(like)}")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Write in a transaction: all that is done in the context, or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some failures end it themselves. And what went wrong is not to be hidden by this.
+        with suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        raise
 
 
 def _connect(path: Path, uri: str) -> Connection:

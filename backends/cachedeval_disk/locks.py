@@ -1,13 +1,15 @@
-"""One lock file a folder: leases that death frees, and a gate for those who write.
+"""One lock file a folder: leases that end with their process, and a lock around writes.
 
 The locks are POSIX byte ranges (`fcntl.lockf`): the system drops them when a process ends, however
 it ends, and ten thousand of them need one file and one descriptor. (The `filelock` package needs
 a file and a descriptor each.) They have two rules that this module exists to keep:
 
-- They belong to the process, so they do not part two threads, or two backends on one folder, in
+- They belong to the process, so they do not separate two threads, or two backends on one folder, in
   one process. A table by (device, inode) does that.
 - Closing *any* descriptor of the file drops all of the process's locks on it. So there is one
   descriptor a file and process, opened nowhere else, and closed when its last user is gone.
+
+A forked child has none of its parent's locks, and cannot end them.
 """
 
 import errno
@@ -15,24 +17,29 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Lease", "LockFile", "attach"]
+__all__ = ["Lease", "Leases", "LockFile", "attach"]
 
-_GATE = 1 << 62
-"""The offset of the gate's byte; the leases' lie below it."""
+_WRITE = 1 << 62
+"""The offset of the write lock's byte; the leases' lie below it."""
+
+_TURNSTILE = _WRITE + 1
+"""The byte that all take on the way to the write lock. One who wants the lock exclusively keeps it,
+so that those who come later do not starve it."""
 
 _PRIME = (1 << 61) - 1
-"""Keys are numbers modulo this: all bits of a key count, and near keys are kept apart."""
-
-_TURNSTILE = _GATE + 1
-"""The byte that all pass on the way to the gate, and where who wants to be alone stops the rest."""
+"""Keys are numbers modulo this: all bits of a key count, and near keys are kept apart. Two keys with
+one offset exclude each other, which costs a wait and is as likely as any collision of 61 bits."""
 
 _PATIENCE = 60.0
-"""Seconds to wait at the gate. Who is inside needs milliseconds, unless it was stopped there."""
+"""Seconds to wait for the write lock. Its holders need milliseconds, unless they were stopped."""
+
+_TAKEN = (errno.EACCES, errno.EAGAIN)
+"""POSIX allows either where another process holds the lock."""
 
 
 class LockFile:
@@ -45,132 +52,189 @@ class LockFile:
         self.identity = identity
         """Device and inode, by which the file is known whatever becomes of its name."""
         self.users = 0
-        """Who would be harmed if the descriptor were closed; guarded by the table's lock."""
+        """How many need the descriptor to stay open; guarded by the table's lock."""
         self.fds = [fd]
         """The descriptor, and any other that a race opened and that must not be closed before."""
         self.forked = False
         """Whether this is a parent's: its locks are not this process's."""
         self._leased: set[int] = set()
         self._leases = threading.Lock()
-        self._gate = threading.Lock()
-        self._inside = 0
-        """The thread that is at the gate or inside it."""
+        self._write = threading.Lock()
+        self._writer = 0
+        """The thread that holds the write lock or waits for it."""
 
-    def detach(self) -> None:
-        """Give it back; the last user's descriptor is closed."""
+    def detach(self, users: int = 1) -> None:
+        """Let go of it, for so many users; the last one's descriptor is closed."""
         with _table_lock:
-            self.users -= 1
+            self.users -= users
             if self.users == 0 and not self.forked:
                 _table.pop(self.identity, None)
                 for fd in self.fds:
                     os.close(fd)
 
-    def try_lease(self, offset: int) -> bool:
-        """Try to take the byte at `offset` for one holder in this process and in all others."""
-        with self._leases:
-            if offset in self._leased or not self._lock(fcntl.LOCK_EX, offset):
-                return False
-            self._leased.add(offset)
-            return True
+    def lease_many(self, offsets: Iterable[int]) -> list[int]:
+        """Lock the bytes at these offsets, each for one holder in all processes.
 
-    def end_lease(self, offset: int) -> None:
-        """Give the byte back."""
-        with self._leases:
-            self._leased.discard(offset)
-            self._unlock(offset)
-
-    @contextmanager
-    def gate(self, *, alone: bool, patience: float | None = None) -> Iterator[None]:
-        """Stay inside the gate: with others who write, or alone to create or replace files.
-
-        Args:
-            alone: whether to keep all others out.
-            patience: seconds to wait for those who are inside; a minute by default.
+        Returns:
+            Those that were free.
 
         Raises:
-            TimeoutError: somebody stayed inside for longer.
+            OSError: none is locked, as the system has no room for so many.
+        """
+        granted: list[int] = []
+        with self._leases:
+            leased = self._leased
+            try:
+                for offset in offsets:
+                    if offset not in leased and self._lock(fcntl.LOCK_EX, offset):
+                        leased.add(offset)
+                        granted.append(offset)
+            except BaseException:
+                self._end(granted)
+                raise
+        return granted
+
+    def end_leases(self, offsets: Iterable[int]) -> None:
+        """Unlock these bytes."""
+        with self._leases:
+            self._end(offsets)
+
+    @contextmanager
+    def writing(self, *, exclusive: bool, patience: float | None = None) -> Iterator[None]:
+        """Hold the write lock: shared with others who write, or exclusively.
+
+        Args:
+            exclusive: whether to keep all others out, to create or replace files.
+            patience: seconds to wait; a minute by default.
+
+        Raises:
+            TimeoutError: another held it for longer.
         """
         patience = _PATIENCE if patience is None else patience
         deadline = time.monotonic() + patience
-        kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-        if not self._gate.acquire(timeout=patience):
+        if not self._write.acquire(timeout=patience):
             raise TimeoutError(errno.ETIMEDOUT, "the cache is held by another thread")
-        self._inside = threading.get_ident()
+        self._writer = threading.get_ident()
         try:
             try:
-                self._wait(kind, _TURNSTILE, deadline)
-                self._wait(kind, _GATE, deadline)
+                if exclusive:
+                    self._wait(fcntl.LOCK_EX, _TURNSTILE, 1, deadline)
+                    self._wait(fcntl.LOCK_EX, _WRITE, 1, deadline)
+                else:
+                    self._wait(fcntl.LOCK_SH, _WRITE, 2, deadline)
             finally:
                 self._unlock(_TURNSTILE)
             try:
                 yield
             finally:
-                self._unlock(_GATE)
+                self._unlock(_WRITE)
         finally:
-            self._inside = 0
-            self._gate.release()
+            self._writer = 0
+            self._write.release()
 
-    def is_inside(self) -> bool:
-        """Say whether this thread is at the gate or inside it."""
-        return self._inside == threading.get_ident()
+    def is_writing(self) -> bool:
+        """Say whether this thread holds the write lock or waits for it."""
+        return self._writer == threading.get_ident()
 
-    def _wait(self, kind: int, offset: int, deadline: float) -> None:
+    def _wait(self, kind: int, offset: int, length: int, deadline: float) -> None:
         # Asked again and again, because waiting in the system has no time-out.
-        while not self._lock(kind, offset):
+        while not self._lock(kind, offset, length):
             if time.monotonic() > deadline:
                 raise TimeoutError(errno.ETIMEDOUT, "the cache is held by another process")
             time.sleep(0.002)
+
+    def _end(self, offsets: Iterable[int]) -> None:
+        for offset in offsets:
+            self._leased.discard(offset)
+            self._unlock(offset)
 
     def _unlock(self, offset: int) -> None:
         if not self.forked:
             fcntl.lockf(self.fds[0], fcntl.LOCK_UN, 1, offset)
 
-    def _lock(self, kind: int, offset: int) -> bool:
+    def _lock(self, kind: int, offset: int, length: int = 1) -> bool:
         if self.forked:  # the number may be another file's by now
             raise OSError(errno.EBADF, "the lock file was the parent process's")
         try:
-            fcntl.lockf(self.fds[0], kind | fcntl.LOCK_NB, 1, offset)
+            fcntl.lockf(self.fds[0], kind | fcntl.LOCK_NB, length, offset)
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):  # POSIX allows either: it is taken
+            if error.errno in _TAKEN:
                 return False
             raise
         return True
 
 
-class Lease:
-    """A try to be the only one that computes a key; its context says whether it worked.
+class Leases:
+    """The leases that one backend holds.
 
     Args:
-        attach: gives the folder's lock file, which the lease detaches at its end.
-        key: chooses the byte to lock, one of 2**61 - 1. Two keys that choose the same exclude each
-            other, which costs a wait and is as likely as any collision of 61 bits.
+        attach: returns the folder's lock file, attached; it is detached with the leases.
+
+    Thread safety: every method may be called from any thread.
+
+    Example:
+        >>> leases = Leases(lambda: attach(Path("cache/lock")))  # doctest: +SKIP
+        >>> granted = leases.acquire([b"0123456789abcdef"])  # doctest: +SKIP
+        >>> leases.release(granted)  # doctest: +SKIP
     """
 
-    __slots__ = ("_attach", "_lock", "_offset")
+    def __init__(self, attach: Callable[[], LockFile]) -> None:
+        self._attach = attach
+        self._held: dict[bytes, tuple[LockFile, int]] = {}
+
+    def acquire(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Try, without waiting, to take the leases of these keys; return those that were granted.
+
+        Raises:
+            OSError: the folder cannot be written to, or the system has no room for so many locks.
+        """
+        wanted = {int.from_bytes(key, "big") % _PRIME: key for key in keys}
+        if not wanted:
+            return set()
+        lock = self._attach()
+        granted: list[int] = []
+        try:
+            # From the last to the first: the system looks through the locks before each one.
+            granted = lock.lease_many(sorted(wanted, reverse=True))
+        finally:
+            lock.detach(1 - len(granted))
+        held = {wanted[offset]: (lock, offset) for offset in granted}
+        self._held.update(held)
+        return set(held)
+
+    def release(self, keys: Iterable[bytes]) -> None:
+        """End the leases of these keys; ignore those that are not held."""
+        ended: dict[LockFile, list[int]] = {}
+        for key in keys:
+            if (found := self._held.pop(key, None)) is not None:
+                ended.setdefault(found[0], []).append(found[1])
+        for lock, offsets in ended.items():
+            if not lock.forked:  # a parent's leases are the parent's to end
+                lock.end_leases(sorted(offsets))
+                lock.detach(len(offsets))
+
+
+class Lease:
+    """A try to become the only one that computes a key; its context says whether it worked.
+
+    It ends with its context or with the process: one that is dropped without an end stays held.
+
+    Args:
+        attach: returns the folder's lock file, attached.
+        key: the key.
+    """
+
+    __slots__ = ("_key", "_leases")
 
     def __init__(self, attach: Callable[[], LockFile], key: bytes) -> None:
-        self._attach = attach
-        self._offset = int.from_bytes(key, "big") % _PRIME
-        self._lock: LockFile | None = None
+        self._leases = Leases(attach)
+        self._key = key
 
     def __enter__(self) -> bool:
-        lock = self._attach()
-        try:
-            mine = lock.try_lease(self._offset)
-        except BaseException:
-            lock.detach()
-            raise
-        if mine:
-            self._lock = lock
-        else:
-            lock.detach()
-        return mine
+        return bool(self._leases.acquire((self._key,)))
 
     def __exit__(self, *_: object) -> Literal[False]:
-        lock, self._lock = self._lock, None
-        if lock is not None and not lock.forked:
-            lock.end_lease(self._offset)
-            lock.detach()
+        self._leases.release((self._key,))
         return False
 
 
@@ -205,7 +269,7 @@ def attach(path: Path) -> LockFile:
 
 
 def _forget_parent() -> None:
-    """After a fork: the parent's locks are the parent's."""
+    """In a forked child: the parent's locks are the parent's."""
     global _table_lock  # noqa: PLW0603  the old one may be held by a thread that is not here
     _table_lock = threading.Lock()
     for lock in _table.values():

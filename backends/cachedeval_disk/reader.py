@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cachedeval_disk import blobs, damage, database, forks
+from cachedeval_disk import database, files, forks, recovery
 
 __all__ = ["Reader", "Row"]
 
@@ -62,15 +62,15 @@ class Reader:
         self._connection: database.Connection | None = None
         self._identity: database.Identity | None = None
         self._trusted_until = 0.0
-        self.damaged: database.Identity | None = None
-        """The database that was found damaged, for whoever writes next to replace."""
+        self.corrupt: database.Identity | None = None
+        """The database that was found corrupt, for the next write to replace."""
         forks.register(self)
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values of those keys that are held.
 
         One that is there and cannot be read, because it says that it is no bytes or its file is not
-        whole, is returned as no bytes at all: so whoever verifies values meets it and can count it.
+        whole, is returned as no bytes at all, so that the check of its checksum fails and is counted.
 
         Raises:
             BackendError: the database is not ours to read.
@@ -81,7 +81,7 @@ class Reader:
     def _get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         with self.guard:
             connection: sqlite3.Connection | None = self._connection
-            if time.monotonic() > self._trusted_until or self._identity == self.damaged:
+            if time.monotonic() > self._trusted_until or self._identity == self.corrupt:
                 connection = self._connect()
             if connection is None:
                 return {}
@@ -92,17 +92,17 @@ class Reader:
             rows = self._select(connection, _IN_FILES, beside)
         for key in beside:  # by now another may have deleted it
             del values[key]
-        for key, *told in rows:
-            data = self._read_file(*told)
+        for key, *place in rows:
+            data = self._read_file(*place)
             if data is not None:
                 values[key] = data
         return values
 
     def rows(self) -> list[Row]:
-        """Return what is known of every value, of a damaged database what can be read.
+        """Return what is known of every value, of a corrupt database what can be read.
 
-        Also of those that `get_many` never returns, because whoever wrote them says that they are
-        something else than bytes: they take room, and whoever looks for damage is to find them.
+        Also of those that `get_many` never returns, because their rows say that they are
+        something else than bytes: they take room, and a check for corruption is to find them.
         One whose column of another type hides its key, size or time has a key made of what stands
         there, no size, and is as old as can be.
 
@@ -166,7 +166,7 @@ class Reader:
                 database.check_format(self._connection, self._path)
             except BaseException as error:
                 self._close()
-                if damage.is_unmade(error):
+                if recovery.is_uninitialised(error):
                     return None
                 raise
             # Opening has found the files that belong to it by their names. If meanwhile another
@@ -193,17 +193,17 @@ class Reader:
             try:
                 rows += _select(connection, query, chunk)
             except sqlite3.DatabaseError as error:
-                if damage.is_unmade(error):
+                if recovery.is_uninitialised(error):
                     return []
-                self._note_damage(error)
+                self._note_corruption(error)
                 select = partial(_select, connection, query)
-                found, unread = damage.read_around(chunk, select)
+                found, unread = recovery.read_around(chunk, select)
                 rows += found
                 lost += unread
                 if lost == start + len(chunk):  # nothing read so far: this is not one bad page
                     raise
         if lost:
-            damage.warn("%s is damaged: %d of %d values are lost", self._path, lost, len(keys))
+            recovery.warn("%s is corrupt: %d of %d values are lost", self._path, lost, len(keys))
         return rows
 
     def _select_all(self, connection: sqlite3.Connection) -> list[Any]:
@@ -215,21 +215,21 @@ class Reader:
         try:
             return connection.execute(select).fetchall()
         except sqlite3.DatabaseError as error:
-            if damage.is_unmade(error):
+            if recovery.is_uninitialised(error):
                 return []
-            self._note_damage(error)
-        damage.warn("%s is damaged: not all of its values can be read", self._path)
-        return [row for rows in damage.select_in_parts(connection, select) for row in rows]
+            self._note_corruption(error)
+        recovery.warn("%s is corrupt: not all of its values can be read", self._path)
+        return [row for rows in recovery.select_in_parts(connection, select) for row in rows]
 
-    def _note_damage(self, error: sqlite3.DatabaseError) -> None:
-        if not damage.is_damage(error):
+    def _note_corruption(self, error: sqlite3.DatabaseError) -> None:
+        if not recovery.is_corruption(error):
             raise error
-        self.damaged = self._identity
+        self.corrupt = self._identity
 
     def _read_file(self, mode: Any, filename: Any, size: Any) -> bytes | None:
         if mode != _IN_FILE or type(filename) is not bytearray or type(size) is not int:
             return b""
-        return blobs.read(self._folder, filename.decode("latin-1"), size)
+        return files.read(self._folder, filename.decode("latin-1"), size)
 
 
 def _select(connection: sqlite3.Connection, query: str, keys: Sequence[bytes]) -> list[Any]:

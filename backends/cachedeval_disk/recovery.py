@@ -1,29 +1,138 @@
-"""A damaged database is set aside, and what can be read of it is carried over into a new one.
+"""Corrupt databases: recognise one, read what can be read of it, and put a new one in its place.
 
-Whoever does this is alone inside the gate, so that nobody is writing, and nobody is opening the
-database to write. Others may have it open. They go on reading the old file, which they know by
-its descriptor, and find at their next operation that the name means another file. When they close
-it, SQLite sees that too, and leaves alone the files that are the new database's now.
+SQLite fails a whole select for one bad page. Asked for less and less at a time, it gives all the
+rows that lie on good ones.
+
+A corrupt database is set aside, and what can be read of it is copied into a new one. Whoever does
+this holds the write lock exclusively, so nobody writes or opens the database to write. Others may
+have it open. They go on reading the old file, which they know by its descriptor, and find at their
+next operation that the name means another file. When they close it, SQLite sees that too, and
+leaves alone the files that are the new database's now.
 """
 
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cachedeval_disk import damage, database
+from cachedeval_disk import database
 
-__all__ = ["ASIDE", "carry_over", "set_aside"]
+__all__ = [
+    "carry_over",
+    "is_corruption",
+    "is_uninitialised",
+    "read_around",
+    "remove_old",
+    "select_in_parts",
+    "set_aside",
+    "warn",
+]
 
-ASIDE = f"{database.NAME}.damaged-"
+_Item = TypeVar("_Item")
+
+_STEP = 256
+"""Row numbers to ask for at a time."""
+
+_LIMIT = 10_000_000
+"""Row numbers to look at, where corruption hides the last one or has made it absurd."""
+
+_GIVE_UP = 20
+"""Steps without a row that can be read, after which no more is expected."""
+
+_ASIDE = f"{database.NAME}.damaged-"
 """How the names of databases that were set aside begin."""
 
+_KEPT = 30 * 24 * 3600
+"""Seconds for which a corrupt database stays where somebody can look at it."""
+
 _PATIENCE = 30.0
-"""Seconds after which no more is carried over: others wait at the gate, for a minute at most."""
+"""Seconds after which no more is carried over: others wait for the lock, for a minute at most."""
 
 _COLUMNS = "key, raw, store_time, access_time, access_count, size, mode, filename, value"
+
+
+def warn(message: str, *args: object) -> None:
+    """Log a warning; `logging` is slow to import, and hardly ever needed."""
+    import logging  # noqa: PLC0415
+
+    logging.getLogger("cachedeval").warning(message, *args)
+
+
+def is_corruption(error: BaseException) -> bool:
+    """Whether SQLite says that a file's content is broken, rather than out of reach."""
+    code = getattr(error, "sqlite_errorcode", None)
+    # An extended code says more in its higher bytes.
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_uninitialised(error: BaseException) -> bool:
+    """Whether SQLite says that the database has no tables yet, so that it holds nothing.
+
+    It is being created, or its creator was killed before the first transaction was committed.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_READONLY_ROLLBACK or "no such table" in str(error)
+
+
+def read_around(
+    items: Sequence[_Item], read: Callable[[Sequence[_Item]], list[Any]]
+) -> tuple[list[Any], int]:
+    """Return what `read` returns of the items, and the number of items that it failed for.
+
+    Raises:
+        sqlite3.Error: reading failed for another reason than corruption.
+    """
+    try:
+        return read(items), 0
+    except sqlite3.DatabaseError as error:
+        if not is_corruption(error):
+            raise
+    if len(items) == 1:
+        return [], 1
+    middle = len(items) // 2
+    left, left_lost = read_around(items[:middle], read)
+    right, right_lost = read_around(items[middle:], read)
+    return left + right, left_lost + right_lost
+
+
+def select_in_parts(connection: sqlite3.Connection, select: str) -> Iterator[list[Any]]:
+    """Yield the rows of a select over `Cache` that can be read, some at a time.
+
+    Args:
+        connection: open for reading.
+        select: `SELECT … FROM Cache WHERE …`, to which a range of row numbers can be added.
+
+    Raises:
+        sqlite3.Error: nothing can be read.
+    """
+
+    def read(numbers: Sequence[int]) -> list[Any]:
+        if len(numbers) == 1:  # a range of one would look at the next row too
+            return connection.execute(f"{select} AND rowid = ?", numbers).fetchall()
+        between = (numbers[0], numbers[-1])
+        return connection.execute(f"{select} AND rowid BETWEEN ? AND ?", between).fetchall()
+
+    numbers = range(1, _last_number(connection) + 1)
+    fruitless = 0
+    for start in range(0, len(numbers), _STEP):
+        some = numbers[start : start + _STEP]
+        rows, lost = read_around(some, read)
+        yield rows
+        fruitless = fruitless + 1 if lost == len(some) else 0
+        if fruitless == _GIVE_UP:
+            return
+
+
+def _last_number(connection: sqlite3.Connection) -> int:
+    try:
+        ((last,),) = connection.execute("SELECT max(rowid) FROM Cache").fetchall()
+    except sqlite3.DatabaseError as error:
+        if not is_corruption(error):
+            raise
+        return _LIMIT  # the page with the last row is a bad one
+    return min(last or 0, _LIMIT)
 
 
 def set_aside(folder: Path) -> Path:
@@ -33,7 +142,7 @@ def set_aside(folder: Path) -> Path:
         OSError: it cannot be renamed.
     """
     path = folder / database.NAME
-    aside = folder / f"{ASIDE}{time.time_ns()}"
+    aside = folder / f"{_ASIDE}{time.time_ns()}"
     # The database last: a journal without its database would be taken for the next one's.
     for rest in ("-wal", "-shm", "-journal", ""):
         with contextlib.suppress(FileNotFoundError):
@@ -44,10 +153,10 @@ def set_aside(folder: Path) -> Path:
 def carry_over(aside: Path, connection: sqlite3.Connection) -> int:
     """Copy the values that can be read into the new database; return how many.
 
-    Nothing in them is believed: whoever reads a value later verifies it.
+    Nothing in them is believed: each value is verified when it is read.
 
     Args:
-        aside: the damaged database.
+        aside: the corrupt database.
         connection: to the new one, made and empty.
 
     Raises:
@@ -69,14 +178,22 @@ def carry_over(aside: Path, connection: sqlite3.Connection) -> int:
 
 def _readable(aside: Path) -> Iterator[list[Any]]:
     select = f"SELECT {_COLUMNS} FROM Cache WHERE raw = 1 AND mode IN (1, 2)"  # noqa: S608
-    # Whatever fails in a damaged file, the new one stands, and what was read before stays.
+    # Whatever fails in a corrupt file, the new one stands, and what was read before stays.
     with (
         contextlib.suppress(sqlite3.DatabaseError),
-        contextlib.closing(database.connect_to_read(aside)) as damaged,
+        contextlib.closing(database.connect_to_read(aside)) as corrupt,
     ):
-        damaged.text_factory = _latin  # which fails for no bytes
-        yield from damage.select_in_parts(damaged, select)
+        corrupt.text_factory = _latin  # which fails for no bytes
+        yield from select_in_parts(corrupt, select)
 
 
 def _latin(text: bytes) -> str:
     return text.decode("latin-1")
+
+
+def remove_old(folder: Path) -> None:
+    """Remove the databases that were set aside long ago."""
+    for path in folder.glob(f"{_ASIDE}*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_ctime < time.time() - _KEPT:
+                path.unlink()

@@ -1,7 +1,7 @@
 """When values were last used, and how often: a small database beside the large one.
 
-It is kept apart so that who reads never competes with those who store results. It only helps to
-choose what to prune, so nothing waits for the disk here, and a damaged one is thrown away.
+It is a database of its own, so that reading never competes with storing results. It only helps to
+choose what to prune, so nothing waits for the disk here, and a corrupt one is thrown away.
 
 A run notes all that it used as one row of `notes`, which costs a thousandth of a row a key; the next
 run that uses the same only raises that row's count. Once the notes take much room, and at each
@@ -47,7 +47,7 @@ def note(folder: Path, hits: Mapping[bytes, int], when: float) -> None:
         sqlite3.Error, OSError: they could not be noted.
     """
     packed = _encode(hits)
-    with _open(folder) as connection, _transaction(connection):
+    with _open(folder) as connection, database.transaction(connection):
         # Rows that are put later have higher numbers: a key that is not held has no use yet.
         ((upto,),) = connection.execute("SELECT max(rowid) FROM held.Cache").fetchall()
         connection.execute(
@@ -93,13 +93,13 @@ def forget(folder: Path, keys: Sequence[bytes]) -> None:
         sqlite3.Error, OSError: it could not be done.
     """
     if (folder / _NAME).is_file():
-        with _open(folder) as connection, _transaction(connection):
+        with _open(folder) as connection, database.transaction(connection):
             _add_up(connection)
             connection.executemany("DELETE FROM main.usage WHERE key = ?", zip(keys, strict=True))
 
 
 def discard(folder: Path) -> None:
-    """Remove it. The caller is alone inside the gate, so that nobody has it open to write."""
+    """Remove it. The caller holds the write lock exclusively, so nobody has it open to write."""
     for rest in ("-journal", ""):
         (folder / (_NAME + rest)).unlink(missing_ok=True)
 
@@ -167,15 +167,3 @@ def _open(folder: Path) -> Iterator[sqlite3.Connection]:
         )
         connection.execute("ATTACH ? AS held", (database.uri_to_read(folder / database.NAME),))
         yield connection
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if connection.in_transaction:  # some failures end it themselves
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")

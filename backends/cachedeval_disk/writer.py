@@ -1,34 +1,39 @@
-"""Writing values: diskcache, hardened, on a connection of ours.
+"""Writing values into diskcache's table, on a connection of our own.
 
-Imported at the first write, because diskcache is not needed to read. What is hardened:
+diskcache creates the tables, and opens them again so that its settings are what they must be. The
+rows are written here, because what diskcache does a row (a look-up, an insert, statements for
+eviction) takes longer than the write itself. What is hardened in comparison:
 
-- Nothing is evicted: diskcache's default throws values away in silence beyond 1 GB.
+- Nothing is evicted: diskcache's default silently deletes values beyond 1 GB.
 - Nothing is pickled or unpickled: keys and values are bytes, and a row that says otherwise is
   refused (CVE-2025-69872: whoever can write the file can write the column that says "pickle").
-- A row's file name is believed only if diskcache could have given it; otherwise overwriting a row
+- A row's file name is believed only if it has the form of one of ours; otherwise overwriting a row
   would remove any file that a stranger named in it.
 - A replaced value's file is removed after the transaction that replaces it, not within.
 - diskcache takes its settings from the database, as attributes and as PRAGMAs. Ours are constants.
 """
 
+import contextlib
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import diskcache
+from cachedeval_disk import database, files, recovery
 
-from cachedeval_disk import blobs, database, upkeep
-
-__all__ = ["Writer"]
+__all__ = ["Writer", "row_size"]
 
 _PRAGMAS = {
-    "auto_vacuum": 1,  # FULL: what is deleted gives its room back
+    "auto_vacuum": 1,  # FULL: the space of deleted rows goes back to the file system
     "journal_mode": "wal",
     "synchronous": 1,  # NORMAL: a commit outlives the process, without waiting for the disk
     "cache_size": 2**13,
     "mmap_size": 0,  # a mapped file that somebody truncates kills the process
 }
+
+_FILE_SIZE = 64 * 1024
+"""Values from this size on have a file each: measured as fast here, slower below, faster above."""
 
 _SETTINGS: dict[str, Any] = {
     "statistics": 0,
@@ -36,8 +41,7 @@ _SETTINGS: dict[str, Any] = {
     "eviction_policy": "none",
     "size_limit": 2**62,
     "cull_limit": 0,
-    # Values from this size on have a file each: measured as fast here, slower below, faster above.
-    "disk_min_file_size": 64 * 1024,
+    "disk_min_file_size": _FILE_SIZE,
     "disk_pickle_protocol": 0,
     **{f"sqlite_{name}": value for name, value in _PRAGMAS.items()},
 }
@@ -45,74 +49,37 @@ _SETTINGS: dict[str, Any] = {
 _COUNTED = ("count", "size", "hits", "misses")
 """The rest of diskcache's settings: numbers that its triggers keep."""
 
+_IN_ROW, _IN_FILE = 1, 2
+"""diskcache's modes for bytes."""
+
+_PUT = (
+    "INSERT INTO Cache (key, raw, store_time, access_time, size, mode, filename, value) "
+    "VALUES (?, 1, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, raw) DO UPDATE SET "
+    "store_time = excluded.store_time, expire_time = NULL, access_time = excluded.access_time, "
+    "access_count = 0, tag = NULL, size = excluded.size, mode = excluded.mode, "
+    "filename = excluded.filename, value = excluded.value"
+)
+
 _CHUNK = 500
 """Keys a statement."""
 
 _MANY = 100
 """Deleted at once, as many are a prune, after which the folder is to be smaller."""
 
+_PAGE = 4096
+"""Bytes of a database's page, and by which files grow on nearly every file system."""
 
-class _Disk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
-    """Bytes under bytes, in rows or in files inside the folder."""
+_LOOSE = 1.25
+"""How many times what its rows need a database may take before it is written anew."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.folder = Path()
-        """The cache's folder; set once diskcache has made this object."""
-        self.written: list[str] = []
-        """Files of values that are not committed yet."""
-        self.replaced: list[object] = []
-        """Files of values that are no longer held, once it is committed."""
-
-    def put(self, key: Any) -> tuple[memoryview, bool]:
-        if type(key) is not bytes:
-            raise TypeError(f"a key is bytes, not {type(key).__name__}")
-        return memoryview(key), True
-
-    def store(
-        self, value: Any, read: Any, key: Any = None
-    ) -> tuple[int, int, str | None, memoryview | None]:
-        if read or type(value) is not bytes:
-            raise TypeError(f"a value is bytes, not {type(value).__name__}")
-        if len(value) < self.min_file_size:
-            return 0, diskcache.core.MODE_RAW, None, memoryview(value)
-        name, _ = self.filename(key, value)
-        blobs.write(self.folder, name, value)
-        self.written.append(name)
-        return len(value), diskcache.core.MODE_BINARY, name, None
-
-    def get(self, *_: Any) -> Any:
-        raise ValueError("keys are read by the reader: diskcache unpickles some")
-
-    def fetch(self, *_: Any) -> Any:
-        raise ValueError("values are read by the reader: diskcache unpickles some")
-
-    def remove(self, file_path: Any) -> None:
-        self.replaced.append(file_path)
-
-
-class _Cache(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
-    """diskcache on a given connection; by itself it opens one for each thread."""
-
-    def __init__(self, connection: sqlite3.Connection, folder: Path) -> None:
-        self._given = connection
-        # diskcache makes the folder that it is given, and expands `~` and `$NAME` in its name. So
-        # it is given one that exists, and the true one is told to the disk below it.
-        super().__init__(folder.anchor, disk=_Disk, **_SETTINGS)
-        self.disk.folder = folder
-
-    @property
-    def _con(self) -> sqlite3.Connection:
-        return self._given
-
-    def close(self) -> None:
-        """Leave the connection open: it is the writer's."""
+_VACUUM_AT_MOST = 512 * 1024 * 1024
+"""Bytes of a database that is written anew: seconds in which nobody else can write."""
 
 
 class Writer:
     """Writes to the database in a folder; creates it if there is none.
 
-    Whoever makes or closes one is alone inside the gate, and whoever uses one is inside the gate.
+    The caller holds the folder's write lock: exclusively to create one, shared to use or close it.
     Not safe for several threads at once.
 
     Args:
@@ -134,129 +101,213 @@ class Writer:
         self.connection = database.connect_to_write(path, like)
         try:
             database.check_format(self.connection, path)
-            self._cache = self._open()
+            self._open()
+            self.connection.text_factory = _text
         except BaseException:
             self.connection.close()
             raise
         self.identity = database.find(path)
         """Which file this writes to."""
-        self._gone = 0
+        self._deleted = 0
         """How many were deleted since the folder was last put in order."""
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
-        """Keep all the items, or none.
+        """Store all the items, or none.
 
         Raises:
-            sqlite3.Error, OSError: none is kept.
+            TypeError: a key or a value is not bytes.
+            sqlite3.Error, OSError: none is stored.
         """
-        disk = self._cache.disk
+        written: list[str] = []
         try:
-            with self._cache.transact():
-                for key, value in items.items():
-                    self._cache.set(key, value)
-        except BaseException as error:  # noqa: BLE001  raised again, as what it truly is
-            disk.replaced.clear()
-            for name in disk.written:
-                blobs.remove(self._folder, name)
-            raise _cause(error) from None
-        finally:
-            disk.written.clear()
-        self._remove_replaced()
+            rows = self._rows(items, written)
+            with database.transaction(self.connection):
+                replaced = self._file_names("raw = 1 AND key IN", [*items])
+                self.connection.executemany(_PUT, rows)
+        except BaseException:
+            self._remove(written)
+            raise
+        self._remove(replaced)
 
     def delete_many(self, keys: Sequence[bytes]) -> int:
-        """Forget the keys; return how many were held.
+        """Delete the keys; return how many were stored.
 
         Raises:
-            sqlite3.Error, OSError: some are still held.
+            sqlite3.Error, OSError: some are still stored.
         """
         deleted = 0
         for start in range(0, len(keys), _CHUNK):
             chunk = keys[start : start + _CHUNK]
-            marks = ",".join("?" * len(chunk))
-            try:
-                with self._cache.transact():
-                    names = self._delete(f"key IN ({marks})", chunk)
-                    if len(names) < len(chunk):
-                        # Gone by now, or listed with a key made of one of another type.
-                        other = "(key IS NULL OR key < x'')"  # in the index, all before the blobs
-                        key = "CAST(coalesce(key, '') AS BLOB)"
-                        names += self._delete(f"{other} AND {key} IN ({marks})", chunk)
-            except diskcache.Timeout as error:
-                raise _cause(error) from None
-            deleted += len(names)
-            self._cache.disk.replaced += [name for name in names if name is not None]
-            self._remove_replaced()
+            names: list[object] = []
+            with database.transaction(self.connection):
+                found = self._delete("key IN", chunk, names)
+                if found < len(chunk):
+                    # Gone by now, or listed with a key made of one of another type.
+                    other = "(key IS NULL OR key < x'')"  # in the index, all before the blobs
+                    key = "CAST(coalesce(key, '') AS BLOB)"
+                    found += self._delete(f"{other} AND {key} IN", chunk, names)
+            deleted += found
+            self._remove(names)
         return deleted
 
-    def _delete(self, where: str, keys: Sequence[bytes]) -> list[object]:
-        """Delete rows; return the names of their files, None of those that have none."""
-        execute = self.connection.execute
-        query = f"SELECT filename FROM Cache WHERE {where}"  # noqa: S608  the callers' own words
-        names = [name for (name,) in execute(query, keys).fetchall()]
-        execute(f"DELETE FROM Cache WHERE {where}", keys)  # noqa: S608
-        return names
-
-    def give_room_back(self, deleted: int) -> None:
+    def give_space_back(self, deleted: int) -> None:
         """After so many were deleted, make the folder smaller, as far as others allow.
 
-        The caller is alone inside the gate.
+        The caller holds the write lock exclusively.
 
         Raises:
-            sqlite3.Error: the database is damaged.
+            sqlite3.Error: the database is corrupt.
         """
         ((held,),) = self.connection.execute("SELECT count(*) FROM Cache").fetchall()
         if deleted < _MANY and deleted * 20 < held:
-            return  # too little to be worth the wait; the room is used for new values
-        self._gone += deleted
-        if self._gone * 10 >= held:
-            self._gone = 0
-            upkeep.sweep(self._folder, self.connection)
-            upkeep.pack(self.connection)
-        upkeep.checkpoint(self.connection)
+            return  # too little to be worth the wait; the space is used for new values
+        self._deleted += deleted
+        if self._deleted * 10 >= held:
+            self._deleted = 0
+            _remove_orphans(self._folder, self.connection)
+            _vacuum(self.connection)
+        _checkpoint(self.connection)
 
     def close(self) -> None:
         """Close the connection; the last one of all processes tidies up after the database."""
         self.connection.close()
 
-    def _open(self) -> _Cache:
+    def _rows(self, items: Mapping[bytes, bytes], written: list[str]) -> list[tuple[Any, ...]]:
+        now = time.time()
+        rows: list[tuple[Any, ...]] = []
+        for key, value in items.items():
+            if type(key) is not bytes:
+                raise TypeError(f"a key is bytes, not {type(key).__name__}")
+            if type(value) is not bytes:
+                raise TypeError(f"a value is bytes, not {type(value).__name__}")
+            if len(value) < _FILE_SIZE:
+                rows.append((key, now, now, 0, _IN_ROW, None, value))
+                continue
+            name = files.new_name()
+            files.write(self._folder, name, value)
+            written.append(name)
+            rows.append((key, now, now, len(value), _IN_FILE, name, None))
+        return rows
+
+    def _file_names(self, where: str, keys: Sequence[bytes]) -> list[object]:
+        """Return the names of the files of those rows that have one."""
+        names: list[object] = []
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            query = f"SELECT filename FROM Cache WHERE {where} ({_marks(chunk)})"  # noqa: S608
+            found = self.connection.execute(query, chunk).fetchall()
+            names += [name for (name,) in found if name is not None]
+        return names
+
+    def _delete(self, where: str, keys: Sequence[bytes], names: list[object]) -> int:
+        """Delete rows and add the names of their files; return how many there were."""
+        names += self._file_names(where, keys)
+        delete = f"DELETE FROM Cache WHERE {where} ({_marks(keys)})"  # noqa: S608
+        return self.connection.execute(delete, keys).rowcount
+
+    def _remove(self, names: Sequence[object]) -> None:
+        for name in names:
+            files.remove(self._folder, name)
+
+    def _open(self) -> None:
         execute = self.connection.execute
         for name, value in _PRAGMAS.items():
             if name == "journal_mode":  # until here it is written straight into the file
                 self._stamp()
             execute(f"PRAGMA {name} = {value}")
         # One transaction, where diskcache makes dozens: faster by 10 ms, and made whole or not.
-        execute("BEGIN IMMEDIATE")
-        try:
+        with database.transaction(self.connection):
             if execute("SELECT 1 FROM sqlite_master WHERE name = 'Settings'").fetchall():
                 known = (*_SETTINGS, *_COUNTED)
-                marks = ",".join("?" * len(known))
-                execute(f"DELETE FROM Settings WHERE key NOT IN ({marks})", known)  # noqa: S608
-            cache = _Cache(self.connection, self._folder)
-        except BaseException:
-            if self.connection.in_transaction:
-                execute("ROLLBACK")
-            raise
-        execute("COMMIT")
-        return cache
+                execute(f"DELETE FROM Settings WHERE key NOT IN ({_marks(known)})", known)  # noqa: S608
+            _prepare(self.connection, self._folder)
 
     def _stamp(self) -> None:
         execute = self.connection.execute
         if execute("PRAGMA application_id").fetchall() == [(0,)]:
-            execute("BEGIN IMMEDIATE")
-            execute(f"PRAGMA application_id = {database.APPLICATION}")
-            execute(f"PRAGMA user_version = {database.STAMP}")
-            execute("COMMIT")
-
-    def _remove_replaced(self) -> None:
-        disk = self._cache.disk
-        names, disk.replaced = disk.replaced, []
-        for name in names:
-            blobs.remove(self._folder, name)
+            with database.transaction(self.connection):
+                execute(f"PRAGMA application_id = {database.APPLICATION}")
+                execute(f"PRAGMA user_version = {database.STAMP}")
 
 
-def _cause(error: BaseException) -> BaseException:
-    # diskcache puts a time-out, or a roll-back that failed, in the place of what went wrong.
-    hidden = error.__context__
-    if isinstance(error, (diskcache.Timeout, sqlite3.Error)) and isinstance(hidden, sqlite3.Error):
-        return hidden
-    return error
+def row_size(value: int, *, in_file: bool) -> int:
+    """Return the bytes of disk that a value of `value` bytes takes in all.
+
+    In the database these are its share of a page, and whole pages where it overflows: see
+    https://www.sqlite.org/fileformat2.html, section 1.6 (and measured, within a tenth).
+    """
+    if in_file:
+        return -(-value // _PAGE) * _PAGE + 150
+    local, over = value + 50, 0  # with the other columns
+    if local > _PAGE - 35:
+        rest = 489 + (local - 489) % (_PAGE - 4)
+        rest = rest if rest <= _PAGE - 35 else 489
+        local, over = rest, -(-(local - rest) // (_PAGE - 4))
+    share = local + _PAGE // 10 if over else _PAGE // ((_PAGE - 8) // local)
+    return over * _PAGE + share + 60  # its places in the indexes and in the records of use
+
+
+def _prepare(connection: sqlite3.Connection, folder: Path) -> None:
+    """Have diskcache create its tables and write its settings, on a given connection."""
+    import diskcache  # noqa: PLC0415  slow to import, and needed to open for writing only
+
+    class Tables(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
+        """diskcache on our connection; by itself it opens one for each thread."""
+
+        @property
+        def _con(self) -> sqlite3.Connection:
+            return connection
+
+        def close(self) -> None:
+            """Leave the connection open."""
+
+    # diskcache makes the folder that it is given, and expands `~` and `$NAME` in its name. So
+    # it is given one that exists, and never uses it.
+    Tables(folder.anchor, **_SETTINGS)
+
+
+def _vacuum(connection: sqlite3.Connection) -> None:
+    """Write the database anew if that makes it smaller by much, as scattered deletes may."""
+    # Others read or write, or the disk is full: then the space stays free for new values.
+    with contextlib.suppress(sqlite3.OperationalError):
+        if _is_loose(connection):
+            connection.execute("VACUUM")
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """Write the journal into the database and cut both off, if others let go of it soon enough."""
+    connection.execute("PRAGMA busy_timeout = 2000")
+    with contextlib.suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.execute("PRAGMA busy_timeout = 60000")
+
+
+def _is_loose(connection: sqlite3.Connection) -> bool:
+    ((pages,),) = connection.execute("PRAGMA page_count").fetchall()
+    if pages * _PAGE > _VACUUM_AT_MOST:
+        return False
+    sizes = connection.execute("SELECT length(value) FROM Cache WHERE mode = 1").fetchall()
+    needed = sum(row_size(size, in_file=False) for (size,) in sizes if size is not None)
+    return bool(pages * _PAGE > _LOOSE * needed + 16 * _PAGE)
+
+
+def _remove_orphans(folder: Path, connection: sqlite3.Connection) -> None:
+    """Remove the files of values that no row names, and what was set aside long ago.
+
+    A writer that was killed between its file and its row leaves such a file. The caller holds the
+    write lock exclusively, so no writer is between the two now.
+    """
+    names = set(files.list_names(folder))
+    if names:
+        rows = connection.execute("SELECT filename FROM Cache WHERE filename IS NOT NULL")
+        for name in names - {name for (name,) in rows}:
+            files.remove(folder, name)
+    recovery.remove_old(folder)
+
+
+def _text(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")  # a stranger's need not be valid
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))

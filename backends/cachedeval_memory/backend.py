@@ -13,11 +13,17 @@ __all__ = ["MemoryBackend", "open_url"]
 
 
 class MemoryBackend(Backend):
-    """Keeps values in this process's memory; each instance is a store of its own.
+    """Stores values in this process's memory; each instance is a store of its own.
 
-    A forked child goes on with a copy: it has the values that were held, and no lease is taken.
+    A forked child goes on with a copy: it has the values that were stored, and no lease is taken.
 
     Thread safety: every method may be called from any thread.
+
+    Example:
+        >>> backend = MemoryBackend()
+        >>> backend.put_many({b"0123456789abcdef": b"value"})
+        >>> backend.get_many([b"0123456789abcdef"])
+        {b'0123456789abcdef': b'value'}
     """
 
     def __init__(self) -> None:
@@ -30,14 +36,14 @@ class MemoryBackend(Backend):
         weakref.finalize(self, _backends.pop, id(self)).atexit = False
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return the values of those keys that are held."""
+        """Return the values of those keys that are stored."""
         keys = list(keys)
         with self._lock:
             values = self._values
             return {key: values[key] for key in keys if key in values}
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
-        """Keep the items for as long as this object lives."""
+        """Store the items for as long as this object lives."""
         now = time.time()
         items = dict(items)  # the mapping's own code may wait for a thread that waits for the lock
         with self._lock:
@@ -48,7 +54,7 @@ class MemoryBackend(Backend):
                 self._entries[key] = Entry(key, len(key) + len(value), now, now, hits)
 
     def delete_many(self, keys: Iterable[bytes]) -> int:
-        """Forget the keys; return how many were held."""
+        """Delete the keys; return how many were stored."""
         keys = set(keys)
         with self._lock:
             held = [key for key in keys if key in self._values]
@@ -57,7 +63,7 @@ class MemoryBackend(Backend):
             return len(held)
 
     def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
-        """Note the use of those keys that are held."""
+        """Record the use of those keys that are stored."""
         hits = dict(hits)
         with self._lock:
             for key, count in hits.items():
@@ -66,20 +72,22 @@ class MemoryBackend(Backend):
                     self._entries[key] = entry._replace(used=when, hits=entry.hits + count)
 
     def scan(self) -> Iterator[Entry]:
-        """Yield an entry for each key held now."""
+        """Yield an entry for each key stored now."""
         with self._lock:
             entries = list(self._entries.values())
         return iter(entries)
 
     def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
         """Lease the keys that nobody else who shares this object has leased."""
+        wanted = set(keys)
         with self._lock:
-            granted = set(keys).difference(self._leased)
+            granted = wanted - self._leased
             self._leased |= granted
             return granted
 
     def release_many(self, keys: Iterable[bytes]) -> None:
         """Release the leases of the keys."""
+        keys = list(keys)
         with self._lock:
             self._leased.difference_update(keys)
 

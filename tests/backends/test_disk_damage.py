@@ -57,7 +57,7 @@ def test_one_bad_page_loses_its_own_values_alone(
     assert found.items() <= items.items()
     assert len(items) - 4 <= len(found) < len(items)
     assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
-    assert "is damaged: " in caplog.text
+    assert "is corrupt: " in caplog.text
     shown = {entry.key for entry in backend.scan()}
     assert found.keys() <= shown <= items.keys()
     assert not _aside(tmp_path)  # reading changes nothing
@@ -65,7 +65,7 @@ def test_one_bad_page_loses_its_own_values_alone(
     caplog.clear()
     lost = {key: value for key, value in items.items() if key not in found}
     backend.put_many(lost)
-    assert "was damaged: it is set aside as cache.db.damaged-" in caplog.text
+    assert "was corrupt: it is set aside as cache.db.damaged-" in caplog.text
     assert len(_aside(tmp_path)) == 1
     assert backend.get_many(list(items)) == items
     assert {entry.key for entry in backend.scan()} == items.keys()

@@ -12,7 +12,6 @@ import diskcache
 import pytest
 
 from cachedeval_disk import DiskBackend
-from cachedeval_disk.writer import Writer
 
 ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
 LARGE = b"large" * 20_000
@@ -114,19 +113,6 @@ def test_a_pickle_said_to_be_bytes_is_bytes(cache: Path, tmp_path: Path) -> None
     assert not (tmp_path / "exploded").exists()
 
 
-def test_diskcache_itself_reads_nothing_of_ours(cache: Path, tmp_path: Path) -> None:
-    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
-    _execute(cache, "UPDATE Cache SET mode = 4, value = ?", bomb)
-    _execute(cache, "INSERT INTO Cache (key, raw, mode, value) VALUES (?, 0, 1, 1)", bomb)
-    writer = Writer(cache, cache / "lock")
-    with pytest.raises(ValueError, match="values are read by the reader"):
-        writer._cache.get(ONE)
-    with pytest.raises(ValueError, match="keys are read by the reader"):
-        list(writer._cache)
-    writer.close()
-    assert not (tmp_path / "exploded").exists()
-
-
 @pytest.mark.parametrize("value", ["text", "\udcff", 7, 1.5, None, ""])
 def test_a_value_of_another_type_is_not_held(cache: Path, value: object) -> None:
     if value == "\udcff":
@@ -177,7 +163,7 @@ def test_a_named_file_outside_is_neither_read_nor_removed(
         backend = DiskBackend(cache)
         assert backend.get_many([TWO]) == {TWO: b""}
         if number:
-            backend.put_many({TWO: LARGE})  # diskcache removes the file of what it replaces
+            backend.put_many({TWO: LARGE})  # which removes the file of what it replaces
         else:
             backend.delete_many([TWO, ONE])
             backend.put_many({TWO: LARGE})

@@ -10,7 +10,7 @@ import pytest
 
 from cachedeval.testing.others import Child, Line
 from cachedeval_disk import locks
-from cachedeval_disk.locks import Lease, attach
+from cachedeval_disk.locks import Lease, Leases, attach
 
 
 def _lease(path: Path, key: bytes) -> Lease:
@@ -24,12 +24,15 @@ def _descriptors() -> int:
 def test_ten_thousand_leases_cost_one_descriptor(tmp_path: Path) -> None:
     keys = [os.urandom(16) for _ in range(10_000)]
     before, known = _descriptors(), len(locks._table)
-    leases = [_lease(tmp_path / "lock", key) for key in keys]
-    assert all(lease.__enter__() for lease in leases)
+    leases = Leases(lambda: attach(tmp_path / "lock"))
+    assert leases.acquire(keys[:9_000]) == {*keys[:9_000]}
+    assert all(leases.acquire([key]) for key in keys[9_000:])
+    assert leases.acquire(keys) == set()
     assert _descriptors() == before + 1
     assert before + 1 < resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    for lease in leases:
-        lease.__exit__(None, None, None)
+    leases.release([*keys[5_000:], *keys[9_000:], b"unknown"])
+    assert _descriptors() == before + 1
+    leases.release(keys)
     assert _descriptors() == before
     assert len(locks._table) == known
 
@@ -90,25 +93,25 @@ def test_a_link_for_a_lock_file_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "precious").exists()
 
 
-def test_the_gate_lets_many_in_or_one_alone(tmp_path: Path) -> None:
+def test_the_write_lock_is_shared_or_exclusive(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     lock = attach(path)
 
-    def stay(*, alone: bool) -> None:
+    def stay(*, exclusive: bool) -> None:
         def work(line: Line) -> None:
-            with attach(path).gate(alone=alone):
+            with attach(path).writing(exclusive=exclusive):
                 line.say()
                 line.hear()
 
         with Child(work) as child:
             assert child.line.hear()
-            if not alone:
-                with lock.gate(alone=False):
+            if not exclusive:
+                with lock.writing(exclusive=False):
                     pass
             waited = threading.Event()
 
             def enter() -> None:
-                with lock.gate(alone=True):
+                with lock.writing(exclusive=True):
                     waited.set()
 
             thread = threading.Thread(target=enter)
@@ -119,36 +122,36 @@ def test_the_gate_lets_many_in_or_one_alone(tmp_path: Path) -> None:
             thread.join()
             child.finish()
 
-    stay(alone=False)
-    stay(alone=True)
+    stay(exclusive=False)
+    stay(exclusive=True)
     lock.detach()
 
 
-def test_who_wants_to_be_alone_is_not_kept_waiting_by_a_crowd(tmp_path: Path) -> None:
+def test_sharers_do_not_starve_one_who_wants_it_exclusively(tmp_path: Path) -> None:
     path = tmp_path / "lock"
 
     def crowd(_: Line) -> None:
         lock = attach(path)
         while True:
-            with lock.gate(alone=False):
+            with lock.writing(exclusive=False):
                 time.sleep(0.004)
 
     with Child(crowd), Child(crowd), Child(crowd):
         lock = attach(path)
         time.sleep(0.1)
         for _ in range(5):
-            with lock.gate(alone=True):
+            with lock.writing(exclusive=True):
                 pass
         lock.detach()
 
 
-def test_the_gate_is_not_waited_at_for_ever(
+def test_the_write_lock_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "lock"
 
     def stay(line: Line) -> None:
-        with attach(path).gate(alone=False):
+        with attach(path).writing(exclusive=False):
             line.say()
             line.hear()
 
@@ -156,25 +159,25 @@ def test_the_gate_is_not_waited_at_for_ever(
     lock = attach(path)
     with Child(stay) as child:
         assert child.line.hear()
-        with pytest.raises(TimeoutError, match="another process"), lock.gate(alone=True):
+        with pytest.raises(TimeoutError, match="another process"), lock.writing(exclusive=True):
             pass
-        with lock.gate(alone=False):  # and the turnstile is free again
+        with lock.writing(exclusive=False):  # and the turnstile is free again
             pass
         child.kill()
-        with lock.gate(alone=True):
+        with lock.writing(exclusive=True):
             pass
     entered = threading.Event()
     leave = threading.Event()
 
     def inside() -> None:
-        with lock.gate(alone=False):
+        with lock.writing(exclusive=False):
             entered.set()
             leave.wait(10)
 
     thread = threading.Thread(target=inside)
     thread.start()
     entered.wait(10)
-    with pytest.raises(TimeoutError, match="another thread"), lock.gate(alone=False):
+    with pytest.raises(TimeoutError, match="another thread"), lock.writing(exclusive=False):
         pass
     leave.set()
     thread.join()

@@ -1,7 +1,7 @@
 """Values in files of their own: read, written and removed only where they belong.
 
-A row of the database names its file, and a row is whoever's who wrote the database. So a name
-counts only if it has the form that diskcache gives, `ab/cd/….val`, and is a regular file there.
+A row of the database names its file, and a stranger may have written the row. So a name counts only
+if it has the form that diskcache gives, `ab/cd/….val`, and is a regular file there.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["is_name", "list_names", "read", "remove", "write"]
+__all__ = ["is_name", "list_names", "new_name", "read", "remove", "write"]
 
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val", re.ASCII)
 
@@ -19,6 +19,12 @@ _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val", re.ASCII)
 def is_name(name: object) -> bool:
     """Whether this is the name of a value's file, relative to the cache's folder."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
+def new_name() -> str:
+    """Return a name that no other value's file has."""
+    name = os.urandom(16).hex()
+    return f"{name[:2]}/{name[2:4]}/{name[4:]}.val"
 
 
 def read(folder: Path, name: str, size: int) -> bytes | None:
