@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+from dataclasses import replace
 
+from cachedeval.evals.judging.failures import BadVerdict
 from cachedeval.evals.judging.prompt import item_id, render_messages
 from cachedeval.evals.judging.retry import judge
 from cachedeval.evals.judging.rubric import Rubric
 from cachedeval.evals.judging.settings import JudgeSettings
-from cachedeval.evals.judging.verdict import parse_verdict, response_format
+from cachedeval.evals.judging.verdict import Verdict, parse_verdict, response_format
 from cachedeval.evals.limiting.throttle import Throttle
 from cachedeval.evals.providers import ChatReply, ChatRequest, JudgeSpec, open_provider
 
@@ -51,8 +53,15 @@ class JudgeClient:
         """
         item = item_id(question, reference, response)
 
+        def read(content: str, finish_reason: str) -> Verdict:
+            try:
+                return parse_verdict(content, rubric.criteria, item, finish_reason=finish_reason)
+            except (ArithmeticError, RecursionError, ValueError) as error:
+                why = type(error).__name__
+            raise BadVerdict(f"no verdict on item {item}: reading it: {why}", reply=content)
+
         def check(reply: ChatReply) -> None:
-            parse_verdict(reply.content, rubric.criteria, item, finish_reason=reply.finish_reason)
+            read(reply.content, reply.finish_reason)
 
         request = ChatRequest(
             model=self._spec.model,
@@ -62,7 +71,21 @@ class JudgeClient:
             seed=seed,
             response_format=response_format(rubric),
         )
-        return await judge(self._provider, self._throttle, self._policy, request, check)
+        reply = await judge(self._provider, self._throttle, self._policy, request, check)
+        # The reply is stored. It was read as it came, and is kept without what nobody may see.
+        kept = self._provider.redact.whole(reply.content)
+        if kept == reply.content:
+            return reply
+        failure = BadVerdict(f"no verdict on item {item}: the reply repeats the API key")
+        try:
+            same = read(kept, reply.finish_reason).scores == read(
+                reply.content, reply.finish_reason
+            ).scores
+        except BadVerdict:
+            same = False
+        if not same:
+            raise failure
+        return replace(reply, content=kept)
 
     def close(self) -> None:
         """Give the connections back, from whichever thread."""

@@ -5,30 +5,41 @@ A failure is never a score: it is not cached, not averaged, and the report count
 most, and which end the whole run because every other call would fail in the same way.
 """
 
-import json
 import re
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import msgspec
 
 from cachedeval.engine.errors import CachedevalError, InputError
+from cachedeval.evals.providers.secrets import Redactor
 
 __all__ = [
     "BadRequest",
     "BadVerdict",
     "BudgetExhausted",
+    "ClientError",
     "ConnectionFailed",
     "Failure",
+    "InvalidReply",
     "NoSuchModel",
     "NotFound",
     "PaymentRequired",
     "PromptTooLong",
     "RateLimited",
+    "Redirected",
     "Refused",
     "ServerError",
     "TimedOut",
     "Unauthorised",
+    "failure_of_error",
     "failure_of_status",
+    "one_line",
+    "words_of",
 ]
+
+
+_NO_SECRETS = Redactor(())
 
 
 class Failure(CachedevalError):  # noqa: N818 -- what a report counts is a failure
@@ -45,10 +56,13 @@ class Failure(CachedevalError):  # noqa: N818 -- what a report counts is a failu
         attempts: How often the call was tried when this was raised in the end.
         headers: The reply's HTTP headers, names in lower case.
         final: This one is not tried again, whatever its kind.
+        unfit: What answers is no chat service that fits: where it is all that was ever heard of
+            it, the run ends after a few.
     """
 
     kind: ClassVar[str] = "failed"
     most_attempts: ClassVar[int] = 1
+    unfit: bool = False
 
     def __init__(
         self,
@@ -66,6 +80,13 @@ class Failure(CachedevalError):  # noqa: N818 -- what a report counts is a failu
         self.headers: Mapping[str, str] = {}
         self.final = False
 
+    def redact(self, redact: Callable[[str], str]) -> None:
+        """Take secrets out of all that this failure carries, and let go of what it arose from."""
+        self.args = tuple(redact(arg) if isinstance(arg, str) else arg for arg in self.args)
+        self.reply = redact(self.reply)
+        self.headers = {name: redact(value) for name, value in self.headers.items()}
+        self.__cause__ = self.__context__ = self.__traceback__ = None
+
 
 # The table. A class is a row: its kind, how often it is tried, and whether it ends the run.
 
@@ -78,14 +99,17 @@ class RateLimited(Failure):
 
 
 class ServerError(Failure):
-    """409, 425, 5xx, or a reply that is no chat completion: the service's fault."""
+    """409, 425, 5xx: the service's fault, and perhaps a passing one."""
 
     kind = "server_error"
     most_attempts = 100
 
 
 class ConnectionFailed(Failure):
-    """No connection, or one that broke off in the middle of a reply."""
+    """No connection, or one that broke off in the middle of a reply.
+
+    A certificate that does not hold and a server that does not speak TLS are ``final``.
+    """
 
     kind = "connection_failed"
     most_attempts = 6
@@ -103,6 +127,16 @@ class BadVerdict(Failure):
 
     kind = "bad_verdict"
     most_attempts = 4  # each is paid for
+
+
+class InvalidReply(Failure):
+    """A reply that is no chat completion: an error with the status 200, a web page, too long.
+
+    It was paid for, or comes from something else than the service, and would come again.
+    """
+
+    kind = "invalid_reply"
+    unfit = True
 
 
 class Refused(Failure):
@@ -127,6 +161,7 @@ class NotFound(Failure):
     """404 that does not name the model: no such address."""
 
     kind = "not_found"
+    unfit = True
 
 
 class BudgetExhausted(Failure):
@@ -143,7 +178,7 @@ class Unauthorised(Failure, InputError):  # noqa: N818 -- as above
 
 
 class PaymentRequired(Failure, InputError):  # noqa: N818 -- as above
-    """402: the account has no credit."""
+    """402, or a 429 that says so (``insufficient_quota``): the account has no credit."""
 
     kind = "payment_required"
     fatal: bool = True
@@ -154,6 +189,19 @@ class NoSuchModel(Failure, InputError):  # noqa: N818 -- as above
 
     kind = "no_such_model"
     fatal: bool = True
+
+
+class Redirected(Failure, InputError):  # noqa: N818 -- as above
+    """3xx: the service is at another address. Questions and key are sent to no other than given."""
+
+    kind = "redirected"
+    fatal: bool = True
+
+
+class ClientError(Failure):
+    """The client library cannot send the request, or not read the reply."""
+
+    kind = "client_error"
 
 
 _BY_STATUS: Mapping[int, type[Failure]] = {
@@ -168,6 +216,22 @@ _BY_STATUS: Mapping[int, type[Failure]] = {
     422: BadRequest,
     425: ServerError,
     429: RateLimited,
+    501: BadRequest,
+}
+
+_BY_CODE: Mapping[str, tuple[type[Failure], frozenset[int]]] = {
+    # What an error's ``code`` or ``type`` says, and the statuses with which it is believed.
+    "context_length_exceeded": (PromptTooLong, frozenset({400, 413, 422})),
+    "model_not_found": (NoSuchModel, frozenset({400, 404})),
+    "invalid_api_key": (Unauthorised, frozenset({400, 401, 403})),
+    "wrong_api_key": (Unauthorised, frozenset({400, 401, 403})),
+    "insufficient_quota": (PaymentRequired, frozenset({400, 402, 403, 429})),
+    "billing_not_active": (PaymentRequired, frozenset({400, 402, 403, 429})),
+    "billing_hard_limit_reached": (PaymentRequired, frozenset({400, 402, 403, 429})),
+    "account_deactivated": (Unauthorised, frozenset({400, 401, 403, 429})),
+    "content_filter": (Refused, frozenset({400, 403})),
+    "content_policy_violation": (Refused, frozenset({400, 403})),
+    "rate_limit_exceeded": (RateLimited, frozenset({429})),
 }
 
 _TOO_LONG = re.compile(
@@ -180,48 +244,127 @@ _SHOWN = 300
 """How many characters of a service's own words are shown."""
 
 
-def failure_of_status(
-    status: int, body: bytes | str, *, service: str, retry_after: float | None = None
-) -> Failure:
-    """The failure that an HTTP error stands for.
-
-    Args:
-        status: The HTTP status, 400 or more.
-        body: The reply's body; its ``message`` and ``code`` are read where it has them.
-        service: What the message calls the service: provider, model and server.
-        retry_after: Seconds, from the header of that name.
-    """
-    said, code = _message_and_code(body)
-    kind = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)  # noqa: PLR2004 -- HTTP
-    if kind is BadRequest and (code == "context_length_exceeded" or _TOO_LONG.search(said)):
-        kind = PromptTooLong
-    elif kind is NotFound and (code == "model_not_found" or _MODEL.search(said)):
-        kind = NoSuchModel
-    advice = _ADVICE.get(kind, "")
-    words = f": {said[:_SHOWN]}" if said and kind is not Unauthorised else ""
-    return kind(
-        f"{service} answered {status}{words}{advice}", status=status, retry_after=retry_after
-    )
-
-
 _ADVICE: Mapping[type[Failure], str] = {
-    # Without the service's own words: some repeat the key in them.
-    Unauthorised: ": the key is wrong or may not use this model; set the right one and run again",
+    Unauthorised: " (the key is wrong or may not use this model; set the right one and run again)",
     PaymentRequired: " (add credit to the account, or take another judge)",
     NoSuchModel: " (give a model that the service has)",
     NotFound: " (is the server's base URL right?)",
+    InvalidReply: " (is the server's base URL right?)",
+    Redirected: " (it redirects elsewhere; set the base URL to the address that it names)",
 }
 
 
-def _message_and_code(body: bytes | str) -> tuple[str, str]:
-    """What an error's body says, in the forms of Cerebras, OpenAI, llama.cpp and mlx_lm.server."""
-    text = body.decode(errors="replace") if isinstance(body, bytes) else body
+def failure_of_status(
+    status: int,
+    body: bytes | str,
+    *,
+    service: str,
+    retry_after: float | None = None,
+    redact: Callable[[str], str] = _NO_SECRETS,
+) -> Failure:
+    """The failure that an HTTP status other than success stands for.
+
+    Args:
+        status: The HTTP status, 300 or more.
+        body: The reply's body; its ``message`` and ``code`` are read where it has them.
+        service: What the message calls the service: provider, model and server.
+        retry_after: Seconds, from the header of that name.
+        redact: Takes secrets out of the service's words.
+    """
+    words, codes = words_of(body)
+    kind = _BY_STATUS.get(status, _kind_of_class(status))
+    for code in codes:
+        if code in _BY_CODE and status in _BY_CODE[code][1]:
+            kind = _BY_CODE[code][0]
+            break
+    else:
+        if kind is BadRequest and _TOO_LONG.search(words):
+            kind = PromptTooLong
+        elif kind is NotFound and _MODEL.search(words):
+            kind = NoSuchModel
+    shown = redact(words)[:_SHOWN]
+    said = f": {shown}" if shown else ""
+    return kind(
+        f"{service} answered {status}{said}{_ADVICE.get(kind, '')}",
+        status=status,
+        retry_after=retry_after,
+    )
+
+
+def failure_of_error(
+    error: Any, *, service: str, redact: Callable[[str], str] = _NO_SECRETS
+) -> Failure:
+    """The failure that the ``error`` in a reply with the status 200 stands for.
+
+    Its ``code`` is taken for an HTTP status where it is one, as OpenRouter means it.
+    """
+    words, codes = _said({"error": error})
+    status = error.get("code") if isinstance(error, dict) else None
+    if isinstance(status, str) and re.fullmatch("[45][0-9]{2}", status):
+        status = int(status)
+    if isinstance(status, int) and 400 <= status < 600:  # noqa: PLR2004 -- HTTP
+        body = msgspec.json.encode({"error": error})
+        failure = failure_of_status(status, body, service=service, redact=redact)
+        failure.status = 200
+        return failure
+    shown = redact(words)[:_SHOWN]
+    known = next((_BY_CODE[code][0] for code in codes if code in _BY_CODE), InvalidReply)
+    advice = "" if known is InvalidReply else _ADVICE.get(known, "")
+    failure = known(f"{service} answered with an error: {shown}{advice}", status=200)
+    failure.unfit = False  # it is a chat service
+    return failure
+
+
+def _kind_of_class(status: int) -> type[Failure]:
+    if status >= 500:  # noqa: PLR2004 -- HTTP
+        return ServerError
+    return BadRequest if status >= 400 else Redirected  # noqa: PLR2004 -- HTTP
+
+
+_LONGEST_ERROR = 1 << 16
+"""Bytes of an error's body that are read."""
+
+_LONGEST_WORDS = 4000
+"""Characters of it that are redacted, of which `_SHOWN` are shown."""
+
+
+def words_of(body: bytes | str) -> tuple[str, list[str]]:
+    """What an error's body says, in one printable line, and its codes.
+
+    In the forms of Cerebras, OpenAI, llama.cpp and mlx_lm.server; of a web page, its title.
+    """
+    data = (body.encode(errors="replace") if isinstance(body, str) else body)[:_LONGEST_ERROR]
     try:
-        parsed = json.loads(text)
-    except ValueError:
-        return " ".join(text.split()), ""
+        return _said(msgspec.json.decode(data))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        text = data.decode(errors="replace").strip()
+    if text.startswith("<"):
+        title = re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE)
+        text = title[1] if title else re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text)
+        return f"a web page, {one_line(text[:_LONGEST_WORDS])!r}", []
+    return one_line(text[:_LONGEST_WORDS]), []
+
+
+def _said(parsed: Any) -> tuple[str, list[str]]:
     error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
     if not isinstance(error, dict):
-        return str(error), ""
-    said = error.get("message") or error.get("detail") or json.dumps(error)
-    return " ".join(str(said).split()), str(error.get("code") or "")
+        said = "" if error in (None, []) else _text(error)
+        return one_line(said[:_LONGEST_WORDS]), []
+    said = error.get("message") or error.get("detail") or error
+    codes = [code for name in ("code", "type") if isinstance(code := error.get(name), str)]
+    return one_line(_text(said)[:_LONGEST_WORDS]), codes
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return msgspec.json.encode(value).decode(errors="replace")
+    except (RecursionError, ValueError, TypeError, OverflowError):
+        return ""
+
+
+def one_line(text: str) -> str:
+    """A text from elsewhere on one line, without anything that is not printable."""
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(shown.split())

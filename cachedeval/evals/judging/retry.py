@@ -106,7 +106,7 @@ class _Judgement:
         failure = state.outcome.exception() if state.outcome else None
         if isinstance(failure, RateLimited | BadVerdict):
             return 0.0  # all wait, at the throttle; a bad verdict says nothing of the service
-        if isinstance(failure, Failure) and failure.retry_after is not None:
+        if isinstance(failure, Failure) and failure.retry_after:  # 0 would be ten tries at once
             return failure.retry_after
         return self._exponential(state)
 
@@ -137,17 +137,21 @@ class _Judgement:
         )
         try:
             check(reply)
-        except BadVerdict as failure:
-            throttle.failed(failure)
-            raise
-        return reply
+        except BadVerdict as error:
+            failure = error
+        else:
+            return reply
+        failure.redact(self.client.redact)
+        throttle.failed(failure)
+        raise failure
 
     async def _complete(self, request: ChatRequest, deadline: float) -> ChatReply:
         try:
             async with asyncio.timeout(deadline):
                 return await self.client.complete(request)
         except TimeoutError:
-            raise TimedOut(f"{self.client.name} gave no reply in {deadline:g} s") from None
+            pass
+        raise TimedOut(f"{self.client.name} gave no reply in {deadline:g} s")
 
 
 def _plain(request: ChatRequest) -> ChatRequest:

@@ -121,7 +121,10 @@ class RateHeaders:
                 value = float(headers[f"x-ratelimit-{name}"])
             except (KeyError, ValueError):
                 return None
-            return value if math.isfinite(value) else None
+            # Nonsense must not stall a run: less than none, or until next year.
+            most = _LONGEST_RESET if name.startswith("reset") else math.inf
+            least = 1 if name.startswith("limit") else 0
+            return value if math.isfinite(value) and least <= value <= most else None
 
         return cls(
             tokens_limit=number("limit-tokens-minute"),
@@ -132,18 +135,29 @@ class RateHeaders:
         )
 
 
+_LONGEST_RESET = 2 * 86_400.0
+"""Seconds: a day's budget is given anew after a day."""
+
 _SKEW = 2.0
 """Seconds by which the service's clock may differ from ours and still be the same."""
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds to wait as ``retry-after`` says, as a number or as an HTTP date, or None.
+    """Seconds to wait as ``retry-after-ms`` or ``retry-after`` says, or None.
+
+    The former is a number, the latter a number or an HTTP date. A time in the past is 0.
 
     Args:
         headers: The reply's, names in lower case.
         now: The time of day, with its zone. Where the service's ``date`` shows that its clock is
             another, a date is taken by that clock.
     """
+    try:
+        exact = float(headers.get("retry-after-ms", "")) / 1000
+    except ValueError:
+        exact = math.nan
+    if math.isfinite(exact) and exact >= 0:
+        return exact
     said = headers.get("retry-after", "").strip()
     try:
         seconds = float(said)

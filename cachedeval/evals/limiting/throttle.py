@@ -31,6 +31,9 @@ _BURST_SHARE, _BURST_REQUESTS = 1 / 12, 5
 _UNANSWERED = 20
 """After so many judgements without any reply ever, there is no one there: the rest are not tried."""
 
+_UNFIT = 3
+"""After so many judgements that show that no fitting service is there, the run ends."""
+
 _OVERLOADED = (503, 529)
 
 
@@ -72,6 +75,8 @@ class Throttle:
         self._ended: Failure | None = None
         self._replied = False
         self._unanswered = 0
+        self._completed = False
+        self._unfit = 0
         self._clock = clock
         self._gate, self._line = asyncio.Lock(), asyncio.Lock()
         self._changed = asyncio.Event()
@@ -113,7 +118,7 @@ class Throttle:
     def answered(self, ticket: Ticket, prompt: int, completion: int, headers: RateHeaders) -> None:
         """A request was answered, well or badly: what it used, and what the headers say."""
         self.pace.answered(self._clock(), ticket, prompt, completion, headers)
-        self._replied = True
+        self._replied = self._completed = True
         self.spent.prompt_tokens += prompt
         self.spent.completion_tokens += completion
         self.slots.grow()
@@ -142,6 +147,11 @@ class Throttle:
             self._unanswered += 1
             if self._unanswered >= max(_UNANSWERED, self.slots.most):
                 self._end(failure)
+        if failure.unfit and not self._completed:
+            self._unfit += 1
+            if self._unfit >= _UNFIT:
+                failure.fatal = True
+                self._end(failure)
 
     def _end(self, failure: Failure) -> None:
         self._ended = self._ended or failure
@@ -157,6 +167,7 @@ class Throttle:
                 said += "; it never answered, so this was not sent"
             again = type(self._ended)(said, status=self._ended.status)
             again.final = True
+            again.fatal = self._ended.fatal
             raise again
         delay = self.pace.delay(self._clock(), tokens)
         return max(delay, _OPENING_SECONDS) if self._opening else delay

@@ -7,11 +7,14 @@ business: it sends one request, and returns the reply or raises one typed failur
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 from urllib.parse import urlsplit
 
 from cachedeval.engine.errors import InputError
 from cachedeval.evals.limiting.limits import Limits, cerebras_free_tier
+from cachedeval.evals.providers.secrets import Redactor, check_key, secrets_of
 
 __all__ = [
     "CEREBRAS_URL",
@@ -143,10 +146,12 @@ class ChatProvider(Protocol):
         takes_schema: Whether ``response_format`` is sent; set to False by `judge` once the
             service has turned it down.
         name: What messages call it; without secrets.
+        redact: Takes what it sends in secret out of a text.
     """
 
     takes_schema: bool
     name: str
+    redact: "Redactor"
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """Ask once.
@@ -167,6 +172,44 @@ def server_of(spec: JudgeSpec, environ: Mapping[str, str]) -> str:
     if spec.provider == "cerebras":
         return environ.get("CEREBRAS_BASE_URL") or CEREBRAS_URL
     return environ.get("OPENAI_BASE_URL") or OPENAI_URL
+
+
+def _check_server(spec: JudgeSpec, environ: Mapping[str, str]) -> None:
+    variable = "CEREBRAS_BASE_URL" if spec.provider == "cerebras" else "OPENAI_BASE_URL"
+    url = server_of(spec, environ)
+    found = ""
+    try:
+        parts = urlsplit(url)
+        if url != url.strip() or not url.isprintable() or " " in url:
+            found = "there is a space, a line break or a control character in the URL"
+        elif parts.scheme not in ("http", "https") or "://" not in url:
+            found = "the URL begins with neither http:// nor https://"
+        elif not parts.hostname or parts.port == 0:
+            found = "there is no host in the URL, or its port is no number"
+    except ValueError:
+        found = "there is no host in the URL, or its port is no number"
+    if found:
+        example = CEREBRAS_URL if spec.provider == "cerebras" else OPENAI_URL
+        raise InputError(f"{variable}: {found}; give one like {example}")
+
+
+def _check_proxies(environ: Mapping[str, str]) -> None:
+    """Refuse what httpx would end with a traceback of, as soon as a connection is opened."""
+    for name in ("NO_PROXY", "no_proxy"):
+        if any(entry.strip().startswith("[") for entry in environ.get(name, "").split(",")):
+            raise InputError(f"{name}: an address stands in brackets; write ::1 in place of [::1]")
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        given = environ.get(name)
+        if given and not Path(given).exists():
+            raise InputError(f"{name}: there is no {given}; unset it, or name one that is there")
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        for each in (name, name.lower()):
+            scheme = environ.get(each, "").partition("://")[0].strip().lower()
+            if scheme.startswith("socks") and find_spec("socksio") is None:
+                raise InputError(
+                    f"{each}: a SOCKS proxy needs a further package; pip install socksio, or unset"
+                    f" {each}"
+                )
 
 
 def is_loopback(url: str) -> bool:
@@ -202,37 +245,46 @@ def open_provider(
         max_concurrency: How many connections are kept.
 
     Raises:
-        InputError: The key is missing.
+        InputError: The key is missing or malformed, or the server's URL is.
         ValueError: The judge is none over HTTP.
     """
+    if not spec.over_http:
+        raise ValueError(f"{spec} is not reached over HTTP")
+    key, base_url = key_of(spec, environ), server_of(spec, environ)
+    redact = Redactor(secrets_of(key, base_url))
     # Imported here: answering from the cache needs neither httpx nor the SDK.
     if spec.provider == "cerebras":
         from cachedeval.evals.providers.cerebras import CerebrasProvider  # noqa: PLC0415
 
         return CerebrasProvider(
-            key=key_of(spec, environ),
-            base_url=server_of(spec, environ),
-            max_concurrency=max_concurrency,
+            key=key, base_url=base_url, max_concurrency=max_concurrency, redact=redact
         )
-    if spec.provider == "openai":
+    else:
         from cachedeval.evals.providers.openai_compatible import OpenAIProvider  # noqa: PLC0415
 
         return OpenAIProvider(
-            key=key_of(spec, environ),
-            base_url=server_of(spec, environ),
-            max_concurrency=max_concurrency,
+            key=key, base_url=base_url, max_concurrency=max_concurrency, redact=redact
         )
-    raise ValueError(f"{spec} is not reached over HTTP")
 
 
 def key_of(spec: JudgeSpec, environ: Mapping[str, str]) -> str:
     """The key of a judge over HTTP; a server on this machine need not want one.
 
     Raises:
-        InputError: It is missing.
+        InputError: It is missing or malformed, or the server's URL is; the message names the
+            environment's variable, and never its value.
     """
     variable = "CEREBRAS_API_KEY" if spec.provider == "cerebras" else "OPENAI_API_KEY"
-    key = environ.get(variable, "").strip()
+    key = environ.get(variable, "")
+    try:
+        _check_server(spec, environ)
+        _check_proxies(environ)
+        if key.strip():
+            check_key(key, variable)
+        else:
+            key = ""
+    except InputError as error:
+        raise InputError(f"judge {spec}: {error}") from None
     if not key and not (spec.provider == "openai" and is_loopback(server_of(spec, environ))):
         raise InputError(
             f"judge {spec}: no key; set {variable} in the environment, or take another judge "

@@ -2,94 +2,171 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
-from cachedeval.evals.judging.failures import Failure, Refused, ServerError, failure_of_status
+from cachedeval.evals.judging.failures import (
+    ConnectionFailed,
+    Failure,
+    InvalidReply,
+    Refused,
+    failure_of_error,
+    failure_of_status,
+    one_line,
+    words_of,
+)
 from cachedeval.evals.limiting.limits import retry_after
 from cachedeval.evals.providers import ChatReply
+from cachedeval.evals.providers.secrets import Redactor
 
 __all__ = ["failure_of_reply", "read_completion"]
 
 _SHOWN = 200
+_MOST_TEXT = 1 << 18
+"""Characters of one message. No judge writes as many, and parsers are slow on what an attacker does."""
+
+_MOST_TOKENS = 10**9
+"""Above it, a count is no count."""
 
 
 class _Message(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
+    content: Any = None
+    refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
 
 
 class _Choice(msgspec.Struct):
     message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    finish_reason: Any = None
+    error: Any = None
 
 
 class _Completion(msgspec.Struct):
-    choices: list[_Choice]
-    usage: _Usage | None = None
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
 
 
 _DECODER = msgspec.json.Decoder(_Completion)
 
 
 def read_completion(
-    content: bytes, headers: Mapping[str, str], *, service: str, secret: str
+    content: bytes, headers: Mapping[str, str], *, service: str, redact: Redactor
 ) -> ChatReply:
     """Read a chat completion as Cerebras, OpenAI, vLLM, llama.cpp and mlx_lm.server write it.
 
+    The content may be a list of parts. Where it is empty, and the reply ended by itself, the reply
+    is what stands in ``reasoning_content`` or ``reasoning``: servers that take a model for a
+    reasoning one put all of its words there.
+
     Args:
-        content: The reply's body.
+        content: The reply's body, unaltered.
         headers: The reply's, names in lower case.
         service: What messages call the service.
-        secret: The key: should the service repeat it, it is left out.
+        redact: Takes secrets out of what failures show.
 
     Raises:
-        ServerError: It is none.
+        InvalidReply: It is no completion, or an error that has no kind of its own.
         Refused: The model, or a filter before it, declined.
+        ConnectionFailed: It is the beginning of one.
+        Failure: It is an error with a status; the kind is the status's.
     """
-    content = _without(content, secret)
-    try:
-        completion = _DECODER.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ServerError(
-            f"{service} answered with no chat completion ({error})",
+    completion = _decoded(content, service, redact)
+    choice = completion.choices[0] if completion.choices else None
+    error = completion.error or (choice and choice.error)
+    if error:
+        failure = failure_of_error(error, service=service, redact=redact)
+        failure.headers = headers
+        raise failure
+    if choice is None:
+        raise _no_completion(content, "it has no choice", service, redact)
+    message = choice.message
+    if message.refusal or choice.finish_reason == "content_filter":
+        said = _text_of(message.refusal) or "its content filter stopped the reply"
+        shown = redact(one_line(said))[:_SHOWN]
+        raise Refused(f"{service} declined to judge: {shown}", status=200, reply=shown)
+    text = _text_of(message.content)
+    ended = choice.finish_reason != "length"
+    if not text.strip() and ended:
+        text = _text_of(message.reasoning_content) or _text_of(message.reasoning) or text
+    if len(text) > _MOST_TEXT:
+        raise InvalidReply(
+            f"{service} answered with {len(text):,} characters, above the {_MOST_TEXT:,} that are"
+            " read",
             status=200,
-            reply=content[:_SHOWN].decode(errors="replace"),
-        ) from error
-    if not completion.choices:
-        raise ServerError(f"{service} answered with no choice in the completion", status=200)
-    choice = completion.choices[0]
-    if choice.message.refusal or choice.finish_reason == "content_filter":
-        said = choice.message.refusal or "its content filter stopped the reply"
-        raise Refused(f"{service} declined to judge: {said[:_SHOWN]}", status=200, reply=said)
-    usage = completion.usage or _Usage()
+            reply=redact(text[:_SHOWN]),
+        )
+    usage = completion.usage if isinstance(completion.usage, dict) else {}
+    reason = choice.finish_reason
     return ChatReply(
-        content=choice.message.content or "",
-        prompt_tokens=usage.prompt_tokens or 0,
-        completion_tokens=usage.completion_tokens or 0,
-        finish_reason=choice.finish_reason or "stop",
+        content=text,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        finish_reason=redact(one_line(reason))[:40] if isinstance(reason, str) and reason else "stop",
         headers=headers,
     )
 
 
 def failure_of_reply(
-    status: int, content: bytes, headers: Mapping[str, str], *, service: str, secret: str
+    status: int, content: bytes, headers: Mapping[str, str], *, service: str, redact: Redactor
 ) -> Failure:
-    """The failure that an HTTP error stands for, without the key should the service repeat it."""
+    """The failure that an HTTP status other than success stands for, with the service's words."""
     failure = failure_of_status(
         status,
-        _without(content, secret),
+        content or headers.get("location", ""),
         service=service,
         retry_after=retry_after(headers, datetime.now(UTC)),
+        redact=redact,
     )
     failure.headers = headers
     return failure
 
 
-def _without(content: bytes, secret: str) -> bytes:
-    return content.replace(secret.encode(), b"...") if secret else content
+def _decoded(content: bytes, service: str, redact: Redactor) -> _Completion:
+    try:
+        return _DECODER.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        why = str(error) or type(error).__name__
+    if content.lstrip()[:1] == b"{" and "truncated" in why:
+        raise ConnectionFailed(
+            f"{service} broke off in the middle of a reply", status=200, reply=_shown(content, redact)
+        )
+    raise _no_completion(content, why, service, redact)
+
+
+def _no_completion(content: bytes, why: str, service: str, redact: Redactor) -> InvalidReply:
+    words = redact(words_of(content)[0])[:_SHOWN]
+    said = words or "nothing"
+    return InvalidReply(
+        f"{service} answered with no chat completion ({redact(one_line(why))[:_SHOWN]}): {said}"
+        " (is the server's base URL right?)",
+        status=200,
+        reply=_shown(content, redact),
+    )
+
+
+def _shown(content: bytes, redact: Redactor) -> str:
+    return redact(content[: 4 * _SHOWN].decode(errors="replace"))[:_SHOWN]
+
+
+def _text_of(content: Any) -> str:
+    """The text of a message's content: itself, or its parts of text, without thinking and media."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, dict):
+        text = content.get("text")
+        kind = content.get("type", "text")
+        return text if isinstance(text, str) and kind in ("text", "output_text") else ""
+    if isinstance(content, list):
+        return "".join(_text_of(part) for part in content if isinstance(part, str | dict))
+    return ""
+
+
+def _count(told: Any) -> int:
+    """A count of tokens; 0 where what is told is none."""
+    if isinstance(told, float) and told.is_integer():
+        told = int(told)
+    usable = isinstance(told, int) and not isinstance(told, bool) and 0 <= told <= _MOST_TOKENS
+    return told if usable else 0

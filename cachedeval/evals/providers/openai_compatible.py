@@ -5,10 +5,15 @@ Plain httpx: one POST needs no SDK, and httpx is here anyway.
 
 import httpx
 
-from cachedeval.evals.judging.failures import ConnectionFailed, TimedOut
+from cachedeval.evals.judging.failures import Failure
 from cachedeval.evals.providers import ChatReply, ChatRequest
 from cachedeval.evals.providers.completion import failure_of_reply, read_completion
-from cachedeval.evals.providers.connections import CONNECT_SECONDS, http_client
+from cachedeval.evals.providers.connections import (
+    failure_of_exception,
+    http_client,
+    without_credentials,
+)
+from cachedeval.evals.providers.secrets import Redactor, redact_logs
 
 __all__ = ["OpenAIProvider"]
 
@@ -20,30 +25,36 @@ class OpenAIProvider:
         key: Sent as the bearer; "" sends none.
         base_url: Up to and with ``/v1``.
         max_concurrency: How many requests may be under way at once.
+        redact: Takes secrets out of what failures show.
     """
 
-    def __init__(self, *, key: str, base_url: str, max_concurrency: int) -> None:
+    def __init__(self, *, key: str, base_url: str, max_concurrency: int, redact: Redactor) -> None:
         self.takes_schema = True
+        self.redact = redact
         self.name = f"the judge at {httpx.URL(base_url).host}"
-        self._key = key
-        self._url = base_url.rstrip("/") + "/chat/completions"
-        self._client = http_client(base_url, max_concurrency)
+        self._url = without_credentials(base_url).rstrip("/") + "/chat/completions"
+        self._client = http_client(base_url, max_concurrency, redact)
+        if key:
+            self._client.headers["authorization"] = f"Bearer {key}"
+        redact_logs(redact)
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """Ask once; see the protocol."""
-        identified = {"authorization": f"Bearer {self._key}"} if self._key else {}
+        failure: Failure
         try:
-            reply = await self._client.post(self._url, json=request.body(), headers=identified)
-        except httpx.TimeoutException:
-            raise TimedOut(f"{self.name} let nobody in for {CONNECT_SECONDS:g} s") from None
-        except httpx.HTTPError as error:
-            raise ConnectionFailed(f"{self.name}: {type(error).__name__}: {error}") from None
-        headers = dict(reply.headers)
-        if reply.status_code >= httpx.codes.BAD_REQUEST:
-            raise failure_of_reply(
-                reply.status_code, reply.content, headers, service=self.name, secret=self._key
+            reply = await self._client.post(self._url, json=request.body())
+            headers = dict(reply.headers)
+            if reply.is_success:
+                return read_completion(
+                    reply.content, headers, service=self.name, redact=self.redact
+                )
+            failure = failure_of_reply(
+                reply.status_code, reply.content, headers, service=self.name, redact=self.redact
             )
-        return read_completion(reply.content, headers, service=self.name, secret=self._key)
+        except Exception as error:  # noqa: BLE001 -- of httpx, ssl, json: none may show the key
+            failure = failure_of_exception(error, service=self.name, redact=self.redact)
+        failure.redact(self.redact)
+        raise failure
 
     async def aclose(self) -> None:
         """Give the connections back."""

@@ -53,6 +53,7 @@ def test_what_ends_a_run_is_bad_input() -> None:
         "unauthorised",
         "payment_required",
         "no_such_model",
+        "redirected",
     }
     assert all(issubclass(failure, InputError) for failure in ALL if failure.fatal)
 

@@ -21,7 +21,9 @@ from cachedeval.evals.providers import (
     parse_judge,
 )
 from cachedeval.evals.providers.connections import SmallPools, http_client
+from cachedeval.evals.providers.secrets import Redactor
 
+OPEN = Redactor([])
 JUDGES = ("cerebras:some-model", "openai:some-model")
 ASK = ChatRequest(
     model="some-model", messages=({"role": "user", "content": "Item id: 00ff00ff"},), seed=3
@@ -102,11 +104,12 @@ async def test_a_reply_without_usage_or_content(judge: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[]", b'{"choices": []}', b'{"choices": [{}]}', b"\xff", b"data: {}\n\n"]
 )
-async def test_what_is_no_completion_is_the_services_fault(judge: str, body: bytes) -> None:
+async def test_what_is_no_completion_is_an_invalid_reply(judge: str, body: bytes) -> None:
     answer = Answer(200, body)
     with JudgeServer(script=lambda _: answer) as server, pytest.raises(Failure) as raised:
         await ask(judge, server.url)
-    assert raised.value.kind == "server_error"
+    assert raised.value.kind == "invalid_reply"
+    assert raised.value.most_attempts == 1
 
 
 @pytest.mark.parametrize("judge", JUDGES)
@@ -166,7 +169,7 @@ async def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    away, here = http_client("https://example.com", 4), http_client("http://127.0.0.1:1", 4)
+    away, here = http_client("https://example.com", 4, OPEN), http_client("http://127.0.0.1:1", 4, OPEN)
     assert not isinstance(away._transport, SmallPools)
     assert isinstance(here._transport, SmallPools)
     await away.aclose()

@@ -1,0 +1,203 @@
+"""Secrets: what is checked of an API key before it is sent, and how it is kept out of all output.
+
+A reply is never altered before it is parsed. What is shown, logged or stored is redacted.
+"""
+
+import base64
+import logging
+import re
+import urllib.request
+import weakref
+from collections.abc import Iterable, Iterator
+from urllib.parse import unquote, urlsplit
+
+from cachedeval.engine.errors import InputError
+
+__all__ = ["Redactor", "check_key", "credentials_of", "redact_logs", "secrets_of"]
+
+SHORTEST = 8
+"""Shorter keys are the placeholders of local servers (`x`, `none`), and words of any text."""
+
+_MARK = "[redacted]"
+_QUOTES = "\"'`´\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
+
+_KEY_LIKE = re.compile(
+    r"\b(?:sk|csk|gsk|xai|nvapi)-[\w*.…-]{3,}"  # keys, whole or masked
+    r"|\b(?:org-|proj_)\w{8,}"  # OpenAI's organisations and projects
+    r"|(?i:\bbearer\s+)[\w.~+/=*-]{6,}"
+    r"|[\w-]*\*{3,}[\w-]*"
+)
+"""What looks like somebody's key or account, whether it is ours or not."""
+
+_MASKED = re.compile(r"([\w-]{2,}?)(?:\.{2,}|…|\*+|•+|#+|[xX]{3,})([\w-]{2,})")
+"""A key of which a service shows only the two ends."""
+
+
+def check_key(key: str, variable: str) -> None:
+    """Refuse a key that no service can have issued, before it is sent anywhere.
+
+    Args:
+        key: The value of an environment variable; "" is no key, and passes.
+        variable: The variable's name. Messages contain it, and never the value.
+
+    Raises:
+        InputError: The key cannot be sent, or was not pasted as it is.
+
+    Example:
+        >>> check_key("sk-one sk-two", "OPENAI_API_KEY")
+        Traceback (most recent call last):
+        cachedeval.engine.errors.InputError: OPENAI_API_KEY: there is a space in the key; set it again to the key alone
+    """
+    found = ""
+    if key != key.strip():
+        found = "there is a space or a line break before or after the key"
+    elif key and (key[0] in _QUOTES or key[-1] in _QUOTES):
+        found = "there are quotes around the key"
+    elif any(char in "\r\n\v\f\x85\u2028\u2029" for char in key):
+        found = "there is a line break in the key (two lines pasted, or a wrapped one)"
+    elif any(char.isspace() for char in key):
+        found = "there is a space in the key"
+    elif any(not char.isprintable() for char in key):
+        found = "there is a control character in the key"
+    elif not key.isascii():
+        found = "there is a character in the key that is not ASCII, such as a curly quote or a dash"
+    if found:
+        raise InputError(f"{variable}: {found}; set it again to the key alone")
+
+
+def credentials_of(url: str) -> tuple[str, str] | None:
+    """The user name and the password in a URL, or None where it has none."""
+    parts = urlsplit(url)
+    if parts.username is None and parts.password is None:
+        return None
+    return unquote(parts.username or ""), unquote(parts.password or "")
+
+
+class Redactor:
+    """Takes secrets out of texts, however they come back.
+
+    Found are a whole secret, each of its characters possibly escaped (JSON, URL, HTML) and with
+    spaces, quotes or line breaks in between; its base64 and hexadecimal forms; and any
+    `SHORTEST` or more of its characters in a row.
+
+    Args:
+        secrets: The values; those shorter than `SHORTEST` are left out.
+
+    Thread safety: may be shared between threads.
+
+    Example:
+        >>> Redactor(["csk-0123456789"])("the key csk-0123456789 is wrong")
+        'the key [redacted] is wrong'
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        known = sorted({each for each in secrets if len(each) >= SHORTEST}, key=len, reverse=True)
+        forms = [form for secret in known for form in _forms(secret)]
+        self._known = tuple(known)
+        self._whole = re.compile("|".join(forms)) if forms else None
+        self._grams = frozenset(
+            secret[at : at + SHORTEST]
+            for secret in known
+            for at in range(len(secret) - SHORTEST + 1)
+        )
+
+    def __repr__(self) -> str:
+        return "Redactor(…)"
+
+    def __call__(self, text: str) -> str:
+        """A text to be shown, without any secret or part of one."""
+        text = _MASKED.sub(self._ends, self.whole(text))
+        return _KEY_LIKE.sub(_MARK, self._without_parts(text))
+
+    def whole(self, text: str) -> str:
+        """A text without any whole secret, and otherwise unaltered."""
+        return text if self._whole is None else self._whole.sub(_MARK, text)
+
+    def _ends(self, found: re.Match[str]) -> str:
+        ours = any(key.startswith(found[1]) and key.endswith(found[2]) for key in self._known)
+        return _MARK if ours else found[0]
+
+    def _without_parts(self, text: str) -> str:
+        if not any(gram in text for gram in self._grams):
+            return text
+        kept: list[str] = []
+        since, at = 0, 0
+        while at <= len(text) - SHORTEST:
+            if text[at : at + SHORTEST] not in self._grams:
+                at += 1
+                continue
+            end = at + SHORTEST
+            while text[end - SHORTEST + 1 : end + 1] in self._grams:
+                end += 1
+            kept += [text[since:at], _MARK]
+            since = at = end
+        return "".join([*kept, text[since:]])
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Patterns for all forms in which a secret may come back."""
+    between = r"(?:[\s\"'+]|\\+[nrt\n]){0,4}"
+    yield between.join(map(_escaped, secret))
+    data = secret.encode()
+    yield f"(?i:{data.hex()})"
+    yield re.escape(secret[::-1])
+    for offset, begin in enumerate((0, 2, 3)):  # wherever in what was encoded it stands
+        encoded = base64.b64encode(bytes(offset) + data).decode().rstrip("=")
+        end = None if (offset + len(data)) % 3 == 0 else -1
+        piece = encoded[begin:end]
+        yield re.escape(piece)
+        yield re.escape(piece.replace("+", "-").replace("/", "_"))
+
+
+def _escaped(char: str) -> str:
+    code = f"{ord(char):02x}"
+    return (
+        rf"(?:{re.escape(char)}|\\+{re.escape(char)}|(?i:\\+u00{code}|\\+x{code}|%{code}"
+        rf"|&\#x0*{code};)|&\#0*{ord(char)};)"
+    )
+
+
+def secrets_of(key: str, base_url: str) -> list[str]:
+    """All that a client sends and nobody else may see: key, passwords of the URL and of proxies."""
+    found = [key]
+    for url in (base_url, *urllib.request.getproxies().values()):
+        try:
+            credentials = credentials_of(url)
+        except ValueError:
+            continue
+        if credentials is not None:
+            pair = ":".join(credentials)
+            found += [credentials[1], pair, base64.b64encode(pair.encode()).decode()]
+    return found
+
+
+class _Filter(logging.Filter):
+    """Redacts log records of the HTTP libraries, their exceptions included."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = shown = record.getMessage()
+        for redact in list(_ACTIVE):
+            shown = redact(shown)
+        if shown != text:
+            record.msg, record.args = shown, ()
+        if record.exc_info:
+            trace = logging.Formatter().formatException(record.exc_info)
+            for redact in list(_ACTIVE):
+                trace = redact(trace)
+            record.exc_info, record.exc_text = None, trace
+        return True
+
+
+_ACTIVE: "weakref.WeakSet[Redactor]" = weakref.WeakSet()
+_FILTER = _Filter()
+
+
+def redact_logs(redact: Redactor) -> None:
+    """Redact what the HTTP libraries log, for as long as the redactor lives.
+
+    To be called once they are imported: a filter holds for one logger and not for those below it.
+    """
+    _ACTIVE.add(redact)
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] in {"httpx", "httpcore", "cerebras", "openai"}:
+            logging.getLogger(name).addFilter(_FILTER)
