@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import BinaryIO, Self
 
 __all__ = ["RawRequest", "RawServer", "http"]
 
@@ -93,7 +93,7 @@ class RawServer:
                     return
 
 
-def _read(stream) -> RawRequest | None:  # type: ignore[no-untyped-def]
+def _read(stream: BinaryIO) -> RawRequest | None:
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         line = stream.readline()

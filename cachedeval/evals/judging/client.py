@@ -78,9 +78,10 @@ class JudgeClient:
             return reply
         failure = BadVerdict(f"no verdict on item {item}: the reply repeats the API key")
         try:
-            same = read(kept, reply.finish_reason).scores == read(
-                reply.content, reply.finish_reason
-            ).scores
+            same = (
+                read(kept, reply.finish_reason).scores
+                == read(reply.content, reply.finish_reason).scores
+            )
         except BadVerdict:
             same = False
         if not same:

@@ -350,9 +350,9 @@ def _said(parsed: Any) -> tuple[str, list[str]]:
     if not isinstance(error, dict):
         said = "" if error in (None, []) else _text(error)
         return one_line(said[:_LONGEST_WORDS]), []
-    said = error.get("message") or error.get("detail") or error
+    words = error.get("message") or error.get("detail") or error
     codes = [code for name in ("code", "type") if isinstance(code := error.get(name), str)]
-    return one_line(_text(said)[:_LONGEST_WORDS]), codes
+    return one_line(_text(words)[:_LONGEST_WORDS]), codes
 
 
 def _text(value: Any) -> str:

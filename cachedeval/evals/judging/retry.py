@@ -138,12 +138,12 @@ class _Judgement:
         try:
             check(reply)
         except BadVerdict as error:
-            failure = error
+            bad = error
         else:
             return reply
-        failure.redact(self.client.redact)
-        throttle.failed(failure)
-        raise failure
+        bad.redact(self.client.redact)
+        throttle.failed(bad)
+        raise bad  # here, where what it arose from is not its context
 
     async def _complete(self, request: ChatRequest, deadline: float) -> ChatReply:
         try:

@@ -259,12 +259,11 @@ def open_provider(
         return CerebrasProvider(
             key=key, base_url=base_url, max_concurrency=max_concurrency, redact=redact
         )
-    else:
-        from cachedeval.evals.providers.openai_compatible import OpenAIProvider  # noqa: PLC0415
+    from cachedeval.evals.providers.openai_compatible import OpenAIProvider  # noqa: PLC0415
 
-        return OpenAIProvider(
-            key=key, base_url=base_url, max_concurrency=max_concurrency, redact=redact
-        )
+    return OpenAIProvider(
+        key=key, base_url=base_url, max_concurrency=max_concurrency, redact=redact
+    )
 
 
 def key_of(spec: JudgeSpec, environ: Mapping[str, str]) -> str:

@@ -3,7 +3,6 @@
 import httpx
 from cerebras.cloud import sdk
 
-from cachedeval.evals.judging.failures import Failure
 from cachedeval.evals.providers import ChatReply, ChatRequest
 from cachedeval.evals.providers.completion import failure_of_reply, read_completion
 from cachedeval.evals.providers.connections import (
@@ -50,7 +49,6 @@ class CerebrasProvider:
     async def complete(self, request: ChatRequest) -> ChatReply:
         """Ask once; see the protocol."""
         body = request.body()
-        failure: Failure
         try:
             raw = await self._create(
                 model=body.pop("model"), messages=body.pop("messages"), extra_body=body

@@ -104,7 +104,9 @@ def read_completion(
         content=text,
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
-        finish_reason=redact(one_line(reason))[:40] if isinstance(reason, str) and reason else "stop",
+        finish_reason=redact(one_line(reason))[:40]
+        if isinstance(reason, str) and reason
+        else "stop",
         headers=headers,
     )
 
@@ -131,7 +133,9 @@ def _decoded(content: bytes, service: str, redact: Redactor) -> _Completion:
         why = str(error) or type(error).__name__
     if content.lstrip()[:1] == b"{" and "truncated" in why:
         raise ConnectionFailed(
-            f"{service} broke off in the middle of a reply", status=200, reply=_shown(content, redact)
+            f"{service} broke off in the middle of a reply",
+            status=200,
+            reply=_shown(content, redact),
         )
     raise _no_completion(content, why, service, redact)
 

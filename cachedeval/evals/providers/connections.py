@@ -7,8 +7,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from cachedeval.evals.judging.failures import ConnectionFailed, Failure, InvalidReply, TimedOut
-from cachedeval.evals.judging.failures import ClientError, one_line
+from cachedeval.evals.judging.failures import (
+    ClientError,
+    ConnectionFailed,
+    Failure,
+    InvalidReply,
+    TimedOut,
+    one_line,
+)
 from cachedeval.evals.providers import is_loopback
 from cachedeval.evals.providers.secrets import Redactor, credentials_of
 
@@ -93,9 +99,7 @@ class BoundedClient(httpx.AsyncClient):
             for name, value in reply.headers.multi_items()
             if name not in ("content-encoding", "content-length", "transfer-encoding")
         ]
-        return httpx.Response(
-            reply.status_code, headers=headers, content=content, request=request
-        )
+        return httpx.Response(reply.status_code, headers=headers, content=content, request=request)
 
 
 async def _read(reply: httpx.Response) -> bytes:

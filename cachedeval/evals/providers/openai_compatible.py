@@ -5,7 +5,6 @@ Plain httpx: one POST needs no SDK, and httpx is here anyway.
 
 import httpx
 
-from cachedeval.evals.judging.failures import Failure
 from cachedeval.evals.providers import ChatReply, ChatRequest
 from cachedeval.evals.providers.completion import failure_of_reply, read_completion
 from cachedeval.evals.providers.connections import (
@@ -40,7 +39,6 @@ class OpenAIProvider:
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """Ask once; see the protocol."""
-        failure: Failure
         try:
             reply = await self._client.post(self._url, json=request.body())
             headers = dict(reply.headers)

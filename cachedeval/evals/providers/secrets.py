@@ -19,7 +19,7 @@ SHORTEST = 8
 """Shorter keys are the placeholders of local servers (`x`, `none`), and words of any text."""
 
 _MARK = "[redacted]"
-_QUOTES = "\"'`´\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
+_QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
 
 _KEY_LIKE = re.compile(
     r"\b(?:sk|csk|gsk|xai|nvapi)-[\w*.…-]{3,}"  # keys, whole or masked

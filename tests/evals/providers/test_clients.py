@@ -169,7 +169,10 @@ async def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    away, here = http_client("https://example.com", 4, OPEN), http_client("http://127.0.0.1:1", 4, OPEN)
+    away, here = (
+        http_client("https://example.com", 4, OPEN),
+        http_client("http://127.0.0.1:1", 4, OPEN),
+    )
     assert not isinstance(away._transport, SmallPools)
     assert isinstance(here._transport, SmallPools)
     await away.aclose()

@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
-from support.judge_http import Answer
+from support.judge_http import Answer, Received, completion
 from support.judge_load import judge_all
 from support.judge_server import JudgeServer
+from support.judge_verdicts import verdict_text
 from support.raw_server import RawRequest, RawServer, http
 
 from cachedeval.evals.judging.failures import Failure
@@ -155,9 +156,12 @@ def test_a_service_that_has_answered_is_not_given_up_for_a_page(judge: str) -> N
 
 @pytest.mark.parametrize("judge", JUDGES)
 def test_a_redirect_is_not_followed_with_the_key(judge: str) -> None:
-    with JudgeServer() as other, JudgeServer(
-        script=lambda _: Answer(307, b"", {"location": f"{other.url}/v1/chat/completions"})
-    ) as server:
+    with (
+        JudgeServer() as other,
+        JudgeServer(
+            script=lambda _: Answer(307, b"", {"location": f"{other.url}/v1/chat/completions"})
+        ) as server,
+    ):
         done = asyncio.run(
             judge_all(server.url, 1, limits=Limits(), policy=POLICY, judge_name=judge)
         )
@@ -237,7 +241,7 @@ async def test_a_count_that_is_none_costs_no_verdict(
         try:
             reply = await ask(judge, server.url)
         except Failure as failure:  # a number that JSON readers refuse
-            assert "1e999" in usage  # noqa: PT017
+            assert "1e999" in usage
             assert failure.kind == "invalid_reply"  # noqa: PT017
             return
     assert (reply.content, reply.prompt_tokens, reply.completion_tokens) == (VERDICT, *counted)
@@ -294,7 +298,7 @@ HOSTILE: dict[str, tuple[Callable[[RawRequest], Iterable[bytes]], str]] = {
         fixed([b"HTTP/1.1 200 OK\r\nx-\x00bad: \xff\r\nfoo bar\r\ncontent-length: 0\r\n\r\n"]),
         "invalid_reply",
     ),
-    "not HTTP": (fixed([b"SSH-2.0-OpenSSH_9.6\r\n"]), "invalid_reply"),
+    "not HTTP": (fixed([b"SSH-2.0-OpenSSH_9.6\r\n\r\n"]), "invalid_reply"),
     "huge head": (
         fixed([b"HTTP/1.1 200 OK\r\n", *[b"x-a: " + b"a" * 1000 + b"\r\n"] * 500]),
         "invalid_reply",
@@ -370,16 +374,8 @@ def test_a_reply_that_never_ends_is_left_at_the_deadline(
     ],
 )
 def test_headers_that_make_no_sense_stall_nothing(headers: dict[str, str]) -> None:
-    def script(got):  # type: ignore[no-untyped-def]
-        answer = good(got)
-        answer.headers |= headers
-        return answer
-
-    from support.judge_http import completion  # noqa: PLC0415
-    from support.judge_verdicts import verdict_text  # noqa: PLC0415
-
-    def good(got):  # type: ignore[no-untyped-def]
-        return Answer(200, completion(got, verdict_text(got.body)))
+    def script(got: Received) -> Answer:
+        return Answer(200, completion(got, verdict_text(got.body)), headers)
 
     with JudgeServer(script=script) as server:
         done = asyncio.run(judge_all(server.url, 10, limits=Limits(), policy=POLICY))

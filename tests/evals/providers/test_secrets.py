@@ -4,7 +4,7 @@ import base64
 import json
 import logging
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import quote
 
 import pytest
@@ -60,7 +60,7 @@ def test_whatever_passes_can_be_sent_as_a_header(key: str) -> None:
     try:
         check_key(key, "KEY")
     except InputError as error:
-        assert len(key) < 5 or key not in str(error)  # noqa: PT017, PLR2004
+        assert len(key) < 5 or key not in str(error)  # noqa: PT017
         return
     assert all(" " < char < "\x7f" for char in key)
 
@@ -102,7 +102,11 @@ def test_a_key_is_redacted_in_every_form(form: str, around: str) -> None:
     assert not any(KEY[at : at + 8] in shown for at in range(len(KEY) - 7))
 
 
-@given(st.text(st.characters(codec="ascii", min_codepoint=33, max_codepoint=126), min_size=8), st.text(), st.text())
+@given(
+    st.text(st.characters(codec="ascii", min_codepoint=33, max_codepoint=126), min_size=8),
+    st.text(),
+    st.text(),
+)
 def test_no_eight_characters_of_a_key_are_left(key: str, before: str, after: str) -> None:
     shown = Redactor([key])(before + key + after)
     mark = "[redacted]"
@@ -110,7 +114,9 @@ def test_no_eight_characters_of_a_key_are_left(key: str, before: str, after: str
     assert not any(key[at : at + 8] in left for at in range(len(key) - 7))
 
 
-@pytest.mark.parametrize("said", ["sk-ab***cd", "sk-ab...cd", "org-a1b2c3d4e5f6", "Bearer abc12345"])
+@pytest.mark.parametrize(
+    "said", ["sk-ab***cd", "sk-ab...cd", "org-a1b2c3d4e5f6", "Bearer abc12345"]
+)
 def test_what_looks_like_anybodys_key_is_redacted(said: str) -> None:
     assert Redactor([])(f"Wrong key {said}.").removesuffix(".") == "Wrong key [redacted]"
 
@@ -140,8 +146,8 @@ def _completion(content: str, **more: object) -> bytes:
     return json.dumps({"choices": [choice], **more}).encode()
 
 
-def _echoes() -> dict[str, object]:
-    def answer(body: str, status: str = "400 Bad Request", **headers: str):  # type: ignore[no-untyped-def]
+def _echoes() -> dict[str, Callable[[RawRequest], Iterable[bytes]]]:
+    def answer(body: str, status: str, **headers: str) -> Callable[[RawRequest], Iterable[bytes]]:
         def with_key(request: RawRequest) -> Iterable[bytes]:
             key = request.authorization
             escaped = json.dumps(key)[1:-1]
@@ -209,7 +215,7 @@ async def test_a_server_that_echoes_the_key_shows_it_to_nobody(
     judge: str, echo: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    with RawServer(ECHOES[echo]) as server:  # type: ignore[arg-type]
+    with RawServer(ECHOES[echo]) as server:
         environ = {
             "CEREBRAS_API_KEY": KEY,
             "CEREBRAS_BASE_URL": server.url,
@@ -234,7 +240,7 @@ async def test_a_server_that_echoes_the_key_shows_it_to_nobody(
 
 
 async def test_credentials_of_a_url_are_sent_and_not_shown() -> None:
-    password = "p4ssw0rd-of-nginx"
+    password = "p4ssw0rd-of-nginx"  # noqa: S105  the test's
     with RawServer(lambda request: http(request.authorization.encode(), "500 No")) as server:
         url = server.url.replace("http://", f"http://me:{password}@") + "/v1"
         client = open_provider(parse_judge("openai:m"), {"OPENAI_BASE_URL": url})
