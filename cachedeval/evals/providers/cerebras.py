@@ -55,7 +55,11 @@ class CerebrasProvider:
             )
             reply = raw.http_response
             return read_completion(
-                reply.content, dict(reply.headers), service=self.name, redact=self.redact
+                reply.content,
+                dict(reply.headers),
+                asked=request,
+                service=self.name,
+                redact=self.redact,
             )
         except sdk.APIStatusError as error:
             failure = failure_of_reply(

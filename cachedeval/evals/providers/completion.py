@@ -17,14 +17,14 @@ from cachedeval.evals.judging.failures import (
     words_of,
 )
 from cachedeval.evals.limiting.limits import retry_after
-from cachedeval.evals.providers import ChatReply
+from cachedeval.evals.providers import ChatReply, ChatRequest
 from cachedeval.evals.providers.secrets import Redactor
 
 __all__ = ["failure_of_reply", "read_completion"]
 
 _SHOWN = 200
-_MOST_TEXT = 1 << 18
-"""Characters of one message. No judge writes as many, and parsers are slow on what an attacker does."""
+_CHARACTERS_PER_TOKEN, _LEAST_TEXT = 32, 1 << 14
+"""A message of more characters than these for each token asked for is none that a model wrote."""
 
 _MOST_TOKENS = 10**9
 """Above it, a count is no count."""
@@ -53,7 +53,12 @@ _DECODER = msgspec.json.Decoder(_Completion)
 
 
 def read_completion(
-    content: bytes, headers: Mapping[str, str], *, service: str, redact: Redactor
+    content: bytes,
+    headers: Mapping[str, str],
+    *,
+    asked: ChatRequest,
+    service: str,
+    redact: Redactor,
 ) -> ChatReply:
     """Read a chat completion as Cerebras, OpenAI, vLLM, llama.cpp and mlx_lm.server write it.
 
@@ -64,6 +69,7 @@ def read_completion(
     Args:
         content: The reply's body, unaltered.
         headers: The reply's, names in lower case.
+        asked: The request.
         service: What messages call the service.
         redact: Takes secrets out of what failures show.
 
@@ -91,13 +97,16 @@ def read_completion(
     ended = choice.finish_reason != "length"
     if not text.strip() and ended:
         text = _text_of(message.reasoning_content) or _text_of(message.reasoning) or text
-    if len(text) > _MOST_TEXT:
-        raise InvalidReply(
-            f"{service} answered with {len(text):,} characters, above the {_MOST_TEXT:,} that are"
-            " read",
+    longest = max(_LEAST_TEXT, _CHARACTERS_PER_TOKEN * asked.max_completion_tokens)
+    if len(text) > longest:
+        failure = InvalidReply(
+            f"{service} answered with {len(text):,} characters, and was asked for at most"
+            f" {asked.max_completion_tokens:,} tokens",
             status=200,
             reply=redact(text[:_SHOWN]),
         )
+        failure.unfit = False  # it is a chat service
+        raise failure
     usage = completion.usage if isinstance(completion.usage, dict) else {}
     reason = choice.finish_reason
     return ChatReply(

@@ -44,7 +44,7 @@ class OpenAIProvider:
             headers = dict(reply.headers)
             if reply.is_success:
                 return read_completion(
-                    reply.content, headers, service=self.name, redact=self.redact
+                    reply.content, headers, asked=request, service=self.name, redact=self.redact
                 )
             failure = failure_of_reply(
                 reply.status_code, reply.content, headers, service=self.name, redact=self.redact

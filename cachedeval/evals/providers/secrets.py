@@ -25,11 +25,11 @@ _KEY_LIKE = re.compile(
     r"\b(?:sk|csk|gsk|xai|nvapi)-[\w*.…-]{3,}"  # keys, whole or masked
     r"|\b(?:org-|proj_)\w{8,}"  # OpenAI's organisations and projects
     r"|(?i:\bbearer\s+)[\w.~+/=*-]{6,}"
-    r"|[\w-]*\*{3,}[\w-]*"
+    r"|(?<![\w-])[\w-]*\*{3,}[\w-]*"  # from where a word begins: else quadratic
 )
 """What looks like somebody's key or account, whether it is ours or not."""
 
-_MASKED = re.compile(r"([\w-]{2,}?)(?:\.{2,}|…|\*+|•+|#+|[xX]{3,})([\w-]{2,})")
+_MASKED = re.compile(r"(?<![\w-])([\w-]{2,40}?)(?:\.{2,}|…|\*+|•+|#+|[xX]{3,})([\w-]{2,})")
 """A key of which a service shows only the two ends."""
 
 
@@ -136,7 +136,7 @@ class Redactor:
 
 def _forms(secret: str) -> Iterator[str]:
     """Patterns for all forms in which a secret may come back."""
-    between = r"(?:[\s\"'+]|\\+[nrt\n]){0,4}"
+    between = r"(?:[\s\"'+]|\\{1,8}[nrt\n]){0,4}"
     yield between.join(map(_escaped, secret))
     data = secret.encode()
     yield f"(?i:{data.hex()})"
@@ -152,8 +152,8 @@ def _forms(secret: str) -> Iterator[str]:
 def _escaped(char: str) -> str:
     code = f"{ord(char):02x}"
     return (
-        rf"(?:{re.escape(char)}|\\+{re.escape(char)}|(?i:\\+u00{code}|\\+x{code}|%{code}"
-        rf"|&\#x0*{code};)|&\#0*{ord(char)};)"
+        rf"(?:{re.escape(char)}|\\{{1,8}}{re.escape(char)}|(?i:\\{{1,8}}(?:u00|x){code}|%{code}"
+        rf"|&\#x0{{,4}}{code};)|&\#0{{,4}}{ord(char)};)"
     )
 
 

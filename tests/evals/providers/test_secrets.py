@@ -128,6 +128,15 @@ def test_a_placeholder_is_a_word_like_any_other(key: str) -> None:
     assert Redactor([key]).whole(text) == text
 
 
+@pytest.mark.parametrize(
+    "piece", ["1", "\\", "a-", "*", "&#x0", "c", "csk-7Qf", "\\u00", " ", "Bearer ", ".", "sk-ab"]
+)
+@pytest.mark.timeout(60)
+def test_redacting_a_long_text_is_linear(piece: str) -> None:
+    text = piece * (1_500_000 // len(piece))  # quadratic patterns take an hour
+    assert KEY not in Redactor([KEY])(text)
+
+
 def test_texts_without_the_key_stay_what_they_are() -> None:
     text = "Rate limit reached for model gpt-oss-120b: 3 of 5 requests a minute (try in 12.5 s)."
     assert Redactor([KEY])(text) == text
