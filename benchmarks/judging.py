@@ -23,8 +23,8 @@ from support.judge_http import Received  # noqa: E402
 from support.judge_load import Load, judge_all  # noqa: E402
 from support.judge_server import JudgeServer  # noqa: E402
 
-from cachedeval.evals.judging.policy import Retry  # noqa: E402
-from cachedeval.evals.limiting.limits import Limits  # noqa: E402
+from cachedeval.services.limits import Limits  # noqa: E402
+from cachedeval.services.retry import RetryPolicy  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class Scale:
     minutes: int = 3
 
 
-def run(server: JudgeServer, questions: int, limits: Limits, policy: Retry | None = None) -> Load:
+def run(
+    server: JudgeServer, questions: int, limits: Limits, policy: RetryPolicy | None = None
+) -> Load:
     """Judge questions against a server in this process."""
     with server:
         return asyncio.run(judge_all(server.url, questions, limits=limits, policy=policy))
@@ -67,7 +69,7 @@ def server_apart(*options: str) -> Iterator[str]:
 def chaos(scale: Scale) -> Iterator[Row]:
     """Seeded faults of all kinds."""
     script = Chaos(2026, retry_after=0.2)
-    policy = Retry(deadline=1.0, first_wait=0.05)
+    policy = RetryPolicy(timeout=1.0, wait_initial=0.05)
     limits = Limits(max_concurrency=100, minute=scale.minute)
     load = run(JudgeServer(latency=0.02, script=script), scale.questions, limits, policy)
     faults = ", ".join(f"{count} {fault}" for fault, count in sorted(script.happened.items()))
@@ -149,20 +151,20 @@ def retry_after(_: Scale) -> Iterator[Row]:
     )
 
 
-def deadline(_: Scale) -> Iterator[Row]:
+def timeout(_: Scale) -> Iterator[Row]:
     """A server that never answers."""
     began = time.monotonic()
     load = run(
         JudgeServer(script=lambda _: "hang"),
         50,
         Limits(max_concurrency=50),
-        Retry(deadline=1.0, first_wait=0.05),
+        RetryPolicy(timeout=1.0, wait_initial=0.05),
     )
     took = time.monotonic() - began
     yield Row(
-        "a server that never answers, 50 questions, deadline 1 s",
+        "a server that never answers, 50 questions, time-out 1 s",
         f"{load.kinds['timed_out']} timed out after 3 attempts, {took:.1f} s",
-        "all, in 3 deadlines",
+        "all, in 3 time-outs",
         load.kinds == {"timed_out": 50} and took < 5,  # noqa: PLR2004 -- as wanted
     )
 
@@ -183,7 +185,7 @@ def wrong_key(scale: Scale) -> Iterator[Row]:
 ROWS: tuple[Callable[[Scale], Iterator[Row]], ...] = (
     speed,
     retry_after,
-    deadline,
+    timeout,
     wrong_key,
     chaos,
     limits_kept,

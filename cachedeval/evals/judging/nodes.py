@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from cachedeval.engine.node import Computed, node
 from cachedeval.engine.resource import Handle
 from cachedeval.evals.generation import LANE, Generation
-from cachedeval.evals.judging.failures import Failure
 from cachedeval.evals.judging.prompt import item_id
 from cachedeval.evals.judging.rubric import Rubric
 from cachedeval.evals.judging.verdict import Verdict, parse_verdict
 from cachedeval.evals.providers import reference
+from cachedeval.services.errors import ServiceError as Failure
 
 if TYPE_CHECKING:
     from cachedeval.evals.judging.client import JudgeClient

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cachedeval.evals.judging.failures import BadVerdict
+from cachedeval.evals.judging.errors import InvalidVerdictError as BadVerdict
 from cachedeval.evals.judging.rubric import Criterion, Rubric
 
 __all__ = ["Verdict", "parse_verdict", "response_format"]

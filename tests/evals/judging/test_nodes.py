@@ -12,7 +12,7 @@ from cachedeval.engine.engine import Engine
 from cachedeval.engine.node import Call, node
 from cachedeval.engine.resource import Resource
 from cachedeval.evals.generation import Generation
-from cachedeval.evals.judging.failures import BadVerdict
+from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.nodes import (
     JudgedItem,
     NoReference,
@@ -73,7 +73,7 @@ def test_a_failure_is_no_value_and_is_tried_again(server: JudgeServer) -> None:
     with Engine() as engine:
         (failed,) = engine.settle([verdict_on("Because.")])
         assert failed.state == "failed"
-        assert isinstance(failed.error, BadVerdict)
+        assert isinstance(failed.error, InvalidVerdictError)
         server.script = None
         assert engine.run(verdict_on("Because.")).scores
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachedeval.evals.judging.failures import BadVerdict
+from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.rubric import Criterion, Rubric
 from cachedeval.evals.judging.verdict import Verdict, parse_verdict, response_format
 
@@ -83,7 +83,7 @@ def test_a_verdict_is_found(frame: str) -> None:
     ],
 )
 def test_anything_else_is_none(content: str, why: str) -> None:
-    with pytest.raises(BadVerdict) as raised:
+    with pytest.raises(InvalidVerdictError) as raised:
         parse(content)
     assert why in str(raised.value)
     assert "item 0badcafe" in str(raised.value)
@@ -94,12 +94,12 @@ def test_anything_else_is_none(content: str, why: str) -> None:
 @pytest.mark.parametrize("why", ["</think>", "it says <think>x</think>", '</think>{"scores": {}}'])
 def test_the_end_of_reasoning_that_a_rationale_quotes_is_none(before: str, why: str) -> None:
     assert parse(before + json.dumps(GOOD | {"rationale": why})) == Verdict(SCORES, why)
-    with pytest.raises(BadVerdict, match="deadbeef"):
+    with pytest.raises(InvalidVerdictError, match="deadbeef"):
         parse(before + json.dumps({"item_id": "deadbeef", "rationale": why, "scores": SCORES}))
 
 
 def test_a_reply_that_was_cut_off_says_what_to_do() -> None:
-    with pytest.raises(BadVerdict, match="max_completion_tokens"):
+    with pytest.raises(InvalidVerdictError, match="max_completion_tokens"):
         parse('{"item_id": "0badcafe", "rationale": "I', "length")
 
 
@@ -115,7 +115,7 @@ def test_a_rationale_may_be_missing() -> None:
 
 @given(st.text() | st.text('{}[]":,0123456789.eE-+ \\ntruefalsnl'))
 def test_no_text_is_taken_for_a_verdict_or_breaks_the_parser(content: str) -> None:
-    with pytest.raises(BadVerdict):
+    with pytest.raises(InvalidVerdictError):
         parse(content)
 
 

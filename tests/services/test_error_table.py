@@ -18,13 +18,16 @@ from support.judge_server import JudgeServer
 from support.judge_verdicts import verdict_text
 from support.raw_server import RawRequest, RawServer, http
 
-from cachedeval.evals.judging.failures import Failure
-from cachedeval.evals.judging.policy import Retry
-from cachedeval.evals.limiting.limits import Limits
-from cachedeval.evals.providers import ChatReply, ChatRequest, open_provider, parse_judge
+from cachedeval.services.chat import ChatReply, ChatRequest
+from cachedeval.services.clients import open_client
+from cachedeval.services.errors import ServiceError
+from cachedeval.services.limits import Limits
+from cachedeval.services.retry import RetryPolicy
+from cachedeval.services.spec import ServiceSpec
 
-JUDGES = ["cerebras:m", "openai:m"]
-POLICY = Retry(attempts=3, deadline=1.0, first_wait=0.001, longest_wait=0.002, total=8.0)
+SPECS = {"cerebras:m": ServiceSpec("cerebras", "m"), "openai:m": ServiceSpec("openai", "m")}
+JUDGES = list(SPECS)
+POLICY = RetryPolicy(attempts=3, timeout=1.0, wait_initial=0.001, wait_max=0.002, total_timeout=8.0)
 ASK = ChatRequest(model="m", messages=({"role": "user", "content": "hi"},))
 HTML = b"<!doctype html><html><head><title>Sign in to the guest network</title></head></html>"
 
@@ -175,7 +178,7 @@ async def ask(judge: str, url: str) -> ChatReply:
         "CEREBRAS_BASE_URL": url,
         "OPENAI_BASE_URL": f"{url}/v1",
     }
-    client = open_provider(parse_judge(judge), environ)
+    client = open_client(SPECS[judge], environ)
     try:
         async with asyncio.timeout(20):
             return await client.complete(ASK)
@@ -240,7 +243,7 @@ async def test_a_count_that_is_none_costs_no_verdict(
     with JudgeServer(script=lambda _: Answer(200, body)) as server:
         try:
             reply = await ask(judge, server.url)
-        except Failure as failure:  # a number that JSON readers refuse
+        except ServiceError as failure:  # a number that JSON readers refuse
             assert "1e999" in usage
             assert failure.kind == "invalid_reply"  # noqa: PT017
             return
@@ -319,13 +322,13 @@ HOSTILE: dict[str, tuple[Callable[[RawRequest], Iterable[bytes]], str]] = {
 @pytest.mark.parametrize("name", [name for name, (_, kind) in HOSTILE.items() if kind])
 async def test_a_hostile_reply_is_bounded_and_said_in_one_line(name: str, judge: str) -> None:
     answer, kind = HOSTILE[name]
-    await_import = open_provider(
-        parse_judge(judge), {"CEREBRAS_API_KEY": "csk-0123456789", "OPENAI_API_KEY": "0123456789"}
+    await_import = open_client(
+        SPECS[judge], {"CEREBRAS_API_KEY": "csk-0123456789", "OPENAI_API_KEY": "0123456789"}
     )
     await await_import.aclose()  # what it imports is not counted below
     tracemalloc.start()
     try:
-        with RawServer(answer) as server, pytest.raises(Failure) as raised:
+        with RawServer(answer) as server, pytest.raises(ServiceError) as raised:
             await ask(judge, server.url)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -353,7 +356,7 @@ def test_a_reply_that_never_ends_is_left_at_the_deadline(
             time.sleep(0 if piece else 0.05)
             yield piece
 
-    policy = Retry(attempts=1, deadline=0.5)
+    policy = RetryPolicy(attempts=1, timeout=0.5)
     with RawServer(slowly) as server:
         done = asyncio.run(
             judge_all(server.url, 2, limits=Limits(), policy=policy, judge_name=judge)

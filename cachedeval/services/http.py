@@ -1,4 +1,4 @@
-"""Connections for many calls at once: what the clients over HTTP share."""
+"""HTTP connections for many calls at once, with bounded replies."""
 
 import urllib.request
 import zlib
@@ -7,24 +7,30 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from cachedeval.evals.judging.failures import (
+from cachedeval.services.errors import (
+    APIConnectionError,
+    APITimeoutError,
     ClientError,
-    ConnectionFailed,
-    Failure,
-    InvalidReply,
-    TimedOut,
+    InvalidResponseError,
+    ServiceError,
     one_line,
 )
-from cachedeval.evals.providers import is_loopback
-from cachedeval.evals.providers.secrets import Redactor, credentials_of
+from cachedeval.services.secrets import Redactor, credentials_of
+from cachedeval.services.spec import is_loopback
 
-__all__ = ["BoundedClient", "SmallPools", "failure_of_exception", "http_client"]
+__all__ = [
+    "BoundedClient",
+    "SmallPools",
+    "error_of_exception",
+    "http_client",
+    "without_credentials",
+]
 
 CONNECT_SECONDS = 10.0
-"""How long an address may take to let us in. The rest of a call is bounded by its deadline."""
+"""How long connecting may take. The rest of a call is bounded by its time-out."""
 
 LONGEST_REPLY = 1 << 22
-"""Bytes of a reply, unpacked. A judge's has some thousands."""
+"""Bytes of a reply, unpacked. A usual one has some thousands."""
 
 _POOL = 10
 """Connections a pool."""
@@ -39,7 +45,7 @@ class SmallPools(httpx.AsyncBaseTransport):
     every other: with a hundred in one pool that is milliseconds a request, more than all the rest.
 
     Args:
-        connections: How many requests may be under way at once.
+        connections: The most requests at once.
     """
 
     def __init__(self, connections: int) -> None:
@@ -69,7 +75,7 @@ class SmallPools(httpx.AsyncBaseTransport):
 class BoundedClient(httpx.AsyncClient):
     """An HTTP client that reads no more of a reply than `LONGEST_REPLY`, packed or unpacked.
 
-    Headers come without secrets: the SDK logs them, and failures carry them. The body is as sent.
+    Headers come without secrets: the SDK logs them, and founds carry them. The body is as sent.
     """
 
     def __init__(self, redact: Redactor, **options: Any) -> None:
@@ -84,7 +90,7 @@ class BoundedClient(httpx.AsyncClient):
         """Send a request, and read the reply.
 
         Raises:
-            InvalidReply: It is too long, or packed in a way that was not asked for.
+            InvalidResponseError: It is too long, or packed in a way that was not asked for.
         """
         del stream
         request.headers["accept-encoding"] = "identity"  # whatever an SDK sets
@@ -108,7 +114,7 @@ async def _read(reply: httpx.Response) -> bytes:
     if packing in ("gzip", "x-gzip", "deflate"):
         unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)
     elif packing not in ("identity", ""):
-        raise InvalidReply(
+        raise InvalidResponseError(
             f"{reply.url.host} answered in the encoding {one_line(packing)[:40]!r}, which was not"
             " asked for",
             status=reply.status_code,
@@ -119,12 +125,12 @@ async def _read(reply: httpx.Response) -> bytes:
         try:
             read += chunk if unpack is None else unpack.decompress(chunk, room)
         except zlib.error:
-            raise InvalidReply(
+            raise InvalidResponseError(
                 f"{reply.url.host} answered with a body that is not {packing}, as it says",
                 status=reply.status_code,
             ) from None
         if len(read) > LONGEST_REPLY:
-            raise InvalidReply(
+            raise InvalidResponseError(
                 f"{reply.url.host} answered with more than {LONGEST_REPLY >> 20} MB, which is no"
                 " chat completion",
                 status=reply.status_code,
@@ -133,7 +139,7 @@ async def _read(reply: httpx.Response) -> bytes:
 
 
 def http_client(base_url: str, max_concurrency: int, redact: Redactor) -> BoundedClient:
-    """An HTTP client in which every call under way keeps its connection for the next one.
+    """An HTTP client in which each call at once keeps its connection for the next one.
 
     A proxy that the environment names is used, over one pool. A user and a password in the URL
     are sent as HTTP's basic authentication, in place of the key.
@@ -158,31 +164,31 @@ def without_credentials(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def failure_of_exception(error: BaseException, *, service: str, redact: Redactor) -> Failure:
-    """The failure that an exception of the HTTP libraries stands for; nothing of it is kept.
+def error_of_exception(error: BaseException, *, service: str, redact: Redactor) -> ServiceError:
+    """Return the error for an exception of the HTTP libraries; nothing of that is kept.
 
     To be raised outside of the ``except`` block: an exception that is the context of another shows
     up in its traceback, and carries the request with the key.
     """
-    if isinstance(error, Failure):
+    if isinstance(error, ServiceError):
         return error
     said = f"{service}: {type(error).__name__}: {redact(one_line(str(error)))[:_SHOWN]}"
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-        return TimedOut(f"{service} let nobody in for {CONNECT_SECONDS:g} s")
+        return APITimeoutError(f"{service} accepted no connection for {CONNECT_SECONDS:g} s")
     if isinstance(error, httpx.TimeoutException):
-        return TimedOut(said)
+        return APITimeoutError(said)
     if isinstance(error, httpx.RemoteProtocolError) and not _broke_off(error):
-        return InvalidReply(f"{said} (is this the address of a chat service?)")
+        return InvalidResponseError(f"{said} (is this the address of a chat service?)")
     if isinstance(error, httpx.TransportError) and not isinstance(
         error, httpx.LocalProtocolError | httpx.UnsupportedProtocol
     ):
-        failure = ConnectionFailed(said)
+        found = APIConnectionError(said)
         if "[SSL" in str(error):
-            failure.final = failure.unfit = True
-        return failure
+            found.final = found.wrong_endpoint = True
+        return found
     return ClientError(said)
 
 
 def _broke_off(error: httpx.RemoteProtocolError) -> bool:
-    """Whether the other side went away, and did not just talk nonsense."""
+    """Say whether the connection broke, rather than carried something else than HTTP."""
     return str(error).startswith(("Server disconnected", "peer closed connection"))

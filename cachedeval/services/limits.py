@@ -28,17 +28,17 @@ tokens a minute but not its requests a minute, so the one is looked up by the ot
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a service permits. None is no limit that is known of.
+    """What a service allows. None means no known limit.
 
     Attributes:
         requests_per_minute: Requests in any ``minute``.
         tokens_per_minute: Tokens in any ``minute``: a request counts as its prompt and its
             ``max_completion_tokens`` when it is sent, and as what it used once it is answered.
-        requests_per_day: Requests in a day; counted from here on, and corrected by the headers.
-        max_concurrency: Requests under way at once, at the most.
-        minute: Seconds in a minute: shorter in tests.
-        longest_wait: Seconds that a 429 may ask for and be waited for; if it asks for more, the
-            budget counts as exhausted.
+        requests_per_day: Requests in a day; counted from now on, and corrected by the headers.
+        max_concurrency: The most requests at once.
+        minute: Seconds in a minute; shorter in tests.
+        longest_wait: The most seconds that a 429 may ask to wait; if it asks for more, the budget
+            counts as exhausted.
         assumed: The numbers are a tier's published ones, not the account's: the headers of the
             first reply replace them.
     """

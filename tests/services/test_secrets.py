@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from support.raw_server import RawRequest, RawServer, http
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.judging.failures import Failure
-from cachedeval.evals.providers import ChatRequest, key_of, open_provider, parse_judge
-from cachedeval.evals.providers.secrets import Redactor, check_key, secrets_of
+from cachedeval.services.chat import ChatRequest
+from cachedeval.services.clients import open_client
+from cachedeval.services.errors import ServiceError
+from cachedeval.services.secrets import Redactor, check_key, secrets_of
+from cachedeval.services.spec import ServiceSpec, api_key_of
 
 KEY = 'csk-7Qf/2+x"R9\\vLm4Tz8Kw1Bn6'
+SPECS = {"cerebras:m": ServiceSpec("cerebras", "m"), "openai:m": ServiceSpec("openai", "m")}
 ASK = ChatRequest(model="m", messages=({"role": "user", "content": "hi"},))
 
 
@@ -42,9 +45,10 @@ ASK = ChatRequest(model="m", messages=({"role": "user", "content": "hi"},))
     ],
 )
 def test_a_malformed_key_is_refused_by_its_variable(key: str, why: str) -> None:
-    for judge, variable in (("cerebras:m", "CEREBRAS_API_KEY"), ("openai:m", "OPENAI_API_KEY")):
+    for spec in SPECS.values():
+        variable = spec.key_variable
         with pytest.raises(InputError, match=why) as raised:
-            key_of(parse_judge(judge), {variable: key})
+            api_key_of(spec, {variable: key})
         assert variable in str(raised.value)
         assert "aaaa" not in str(raised.value)
         assert "\n" not in str(raised.value)
@@ -231,8 +235,8 @@ async def test_a_server_that_echoes_the_key_shows_it_to_nobody(
             "OPENAI_API_KEY": KEY,
             "OPENAI_BASE_URL": f"{server.url}/v1",
         }
-        client = open_provider(parse_judge(judge), environ)
-        with pytest.raises(Failure) as raised:
+        client = open_client(SPECS[judge], environ)
+        with pytest.raises(ServiceError) as raised:
             await client.complete(ASK)
         await client.aclose()
     assert any(KEY in request.authorization for request in server.requests)
@@ -252,8 +256,8 @@ async def test_credentials_of_a_url_are_sent_and_not_shown() -> None:
     password = "p4ssw0rd-of-nginx"  # noqa: S105  the test's
     with RawServer(lambda request: http(request.authorization.encode(), "500 No")) as server:
         url = server.url.replace("http://", f"http://me:{password}@") + "/v1"
-        client = open_provider(parse_judge("openai:m"), {"OPENAI_BASE_URL": url})
-        with pytest.raises(Failure) as raised:
+        client = open_client(SPECS["openai:m"], {"OPENAI_BASE_URL": url})
+        with pytest.raises(ServiceError) as raised:
             await client.complete(ASK)
         await client.aclose()
     encoded = base64.b64encode(f"me:{password}".encode()).decode()
@@ -266,7 +270,7 @@ async def test_a_reply_is_read_before_it_is_redacted(key: str) -> None:
     said = json.dumps({"scores": {"exactness": 1}, "rationale": f"none of it; {key}"})
     with RawServer(lambda _: http(_completion(said))) as server:
         environ = {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": f"{server.url}/v1"}
-        client = open_provider(parse_judge("openai:m"), environ)
+        client = open_client(SPECS["openai:m"], environ)
         reply = await client.complete(ASK)
         await client.aclose()
     assert reply.content == said
@@ -282,12 +286,12 @@ async def test_a_reply_is_read_before_it_is_redacted(key: str) -> None:
         ("OPENAI_BASE_URL", "http://host /v1", "a space"),
         ("OPENAI_BASE_URL", "http://ho\nst/v1", "line break"),
         ("NO_PROXY", "localhost,[::1]", "brackets"),
-        ("SSL_CERT_FILE", "/nowhere/at-all.pem", "there is no"),
+        ("SSL_CERT_FILE", "/nowhere/at-all.pem", "does not exist"),
         ("ALL_PROXY", "socks5://127.0.0.1:1080", "socksio"),
     ],
 )
 def test_an_environment_that_cannot_work_is_named(variable: str, value: str, why: str) -> None:
     environ = {"OPENAI_API_KEY": "sk-aaaaaaaa", variable: value}
     with pytest.raises(InputError, match=why) as raised:
-        key_of(parse_judge("openai:m"), environ)
+        api_key_of(SPECS["openai:m"], environ)
     assert variable in str(raised.value)

@@ -10,14 +10,16 @@ from support.judge_load import Load, judge_all
 from support.judge_server import JudgeServer, Script
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.judging.policy import Retry
-from cachedeval.evals.limiting.limits import Limits
+from cachedeval.services.limits import Limits
+from cachedeval.services.retry import RetryPolicy
 
-FAST = Retry(deadline=0.6, first_wait=0.02, longest_wait=0.2)
+FAST = RetryPolicy(timeout=0.6, wait_initial=0.02, wait_max=0.2)
 MANY = Limits(max_concurrency=50, minute=3)
 
 
-def load(server: JudgeServer, questions: int, policy: Retry = FAST, **options: object) -> Load:
+def load(
+    server: JudgeServer, questions: int, policy: RetryPolicy = FAST, **options: object
+) -> Load:
     options = {"limits": MANY, **options}
     with server:
         return asyncio.run(judge_all(server.url, questions, policy=policy, **options))  # type: ignore[arg-type] # passed on
@@ -40,8 +42,8 @@ def test_chaos_loses_nothing_and_mixes_nothing_up(judge: str) -> None:
     done = load(JudgeServer(latency=0.01, script=chaos), 150, judge_name=judge)
     assert (len(done.verdicts), done.failures, done.misjudged) == (150, {}, 0)
     assert set(chaos.happened) == set(chaos.faults)
-    assert done.throttle is not None
-    assert set(done.throttle.spent.failures) == {
+    assert done.service is not None
+    assert set(done.service.usage.failures) == {
         "rate_limited",
         "server_error",
         "timed_out",
@@ -92,7 +94,7 @@ def test_what_does_not_pass_is_not(fault: int | Answer, kind: str) -> None:
 )
 def test_attempts_are_bounded(fault: int | str, kind: str, attempts: int, deadline: float) -> None:
     server = JudgeServer(fail={"Question 0": fault})
-    done = load(server, 2, Retry(attempts=7, deadline=deadline, first_wait=0.01))
+    done = load(server, 2, RetryPolicy(attempts=7, timeout=deadline, wait_initial=0.01))
     assert done.kinds == {kind: 1}
     assert done.failures[0].attempts == attempts
     assert sum("Question 0" in got.text for got in server.requests) == attempts
@@ -122,13 +124,13 @@ def test_where_nobody_ever_answered_the_rest_are_not_tried(judge: str) -> None:
     )
     assert done.kinds == {"connection_failed": 1000}
     assert time.monotonic() - began < 10
-    assert done.throttle is not None
-    assert done.throttle.spent.requests <= 6 * (20 + 10)
+    assert done.service is not None
+    assert done.service.usage.requests <= 6 * (20 + 10)
 
 
 def test_one_that_answered_before_is_tried_for_every_question() -> None:
     server = JudgeServer(script=lambda got: None if got.number == 0 else "cut")
-    done = load(server, 40, Retry(attempts=1), limits=Limits(max_concurrency=10))
+    done = load(server, 40, RetryPolicy(attempts=1), limits=Limits(max_concurrency=10))
     assert (len(done.verdicts), server.calls) == (1, 40)
 
 
@@ -136,13 +138,17 @@ def test_an_overloaded_service_gets_fewer_at_once() -> None:
     server = JudgeServer(latency=0.05, script=lambda got: 503 if got.number < 20 else None)
     done = load(server, 60, limits=Limits(max_concurrency=40))
     assert len(done.verdicts) == 60
-    assert done.throttle is not None
-    assert done.throttle.slots.limit == 40  # and more again once it copes
+    assert done.service is not None
+    assert done.service.limiter.slots.limit == 40  # and more again once it copes
 
 
 def test_the_time_of_a_judgement_is_bounded() -> None:
     began = time.monotonic()
-    done = load(JudgeServer(script=lambda _: 500), 3, Retry(total=0.5, first_wait=0.1, attempts=99))
+    done = load(
+        JudgeServer(script=lambda _: 500),
+        3,
+        RetryPolicy(total_timeout=0.5, wait_initial=0.1, attempts=99),
+    )
     assert done.kinds == {"server_error": 3}
     assert time.monotonic() - began < 6  # no more than one deadline
 
@@ -212,14 +218,14 @@ def test_an_asked_for_schema_reaches_the_service_through_the_sdk() -> None:
 
 
 def test_twenty_at_once_take_little_longer_than_one() -> None:
-    done = load(JudgeServer(latency=1), 20, Retry(), limits=Limits(max_concurrency=20))
+    done = load(JudgeServer(latency=1), 20, RetryPolicy(), limits=Limits(max_concurrency=20))
     assert len(done.verdicts) == 20
     assert done.seconds < 2  # the benchmark measures it on a quiet machine: 1.2 s
 
 
 def test_many_keep_all_places_busy() -> None:
     done = load(
-        JudgeServer(latency=0.5), 200, Retry(deadline=10), limits=Limits(max_concurrency=50)
+        JudgeServer(latency=0.5), 200, RetryPolicy(timeout=10), limits=Limits(max_concurrency=50)
     )
     assert len(done.verdicts) == 200
     assert done.seconds < 2 * 2  # ideal: 2 s
@@ -235,7 +241,7 @@ def test_many_keep_all_places_busy() -> None:
 )
 def test_our_own_pace_is_not_turned_down(limits: Limits, quota: Quota, questions: int) -> None:
     server = JudgeServer(latency=0.02, quota=quota)
-    done = load(server, questions, Retry(), limits=limits)
+    done = load(server, questions, RetryPolicy(), limits=limits)
     assert len(done.verdicts) == questions
     first_second = server.requests[0].at + 1
     # A busy machine delays a request now and then; the benchmark has longer minutes, and none.
@@ -258,7 +264,7 @@ def test_the_days_budget_ends_quietly_with_what_is_done() -> None:
 
 def test_cancelling_gives_every_place_back() -> None:
     async def interrupted(url: str) -> float:
-        task = asyncio.create_task(judge_all(url, 50, limits=MANY, policy=Retry()))
+        task = asyncio.create_task(judge_all(url, 50, limits=MANY, policy=RetryPolicy()))
         await asyncio.sleep(0.5)
         began = time.monotonic()
         task.cancel()
@@ -271,5 +277,5 @@ def test_cancelling_gives_every_place_back() -> None:
 
 
 def test_a_nonsensical_policy_is_refused() -> None:
-    with pytest.raises(InputError, match="deadline"):
-        Retry(deadline=0)
+    with pytest.raises(InputError, match="timeout"):
+        RetryPolicy(timeout=0)
