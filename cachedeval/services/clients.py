@@ -15,8 +15,14 @@ from cachedeval.services.chat import (
     error_of_reply,
     read_completion,
 )
-from cachedeval.services.http import error_of_exception, http_client, without_credentials
-from cachedeval.services.secrets import Redactor, redact_logs, secrets_of
+from cachedeval.services.http import (
+    error_of_exception,
+    http_client,
+    redact_logs,
+    secrets_of,
+    without_credentials,
+)
+from cachedeval.services.secrets import Redactor
 from cachedeval.services.spec import ServiceSpec, api_key_of, base_url_of
 
 __all__ = ["CerebrasClient", "OpenAIClient", "open_client"]

@@ -235,12 +235,11 @@ _BY_CODE: Mapping[str, tuple[type[ServiceError], frozenset[int]]] = {
     "rate_limit_exceeded": (RateLimitError, frozenset({429})),
 }
 
-_TOO_LONG = re.compile(
-    r"context.{0,20}(length|size|window)|maximum context|prompt is too long|too many tokens"
-    r"|reduce the length",
-    re.IGNORECASE,
+_TOO_LONG = (
+    r"(?i)context.{0,20}(length|size|window)|maximum context|prompt is too long|too many tokens"
+    r"|reduce the length"
 )
-_MODEL = re.compile(r"\bmodel\b.*\b(not exist|not found|unknown|not available)", re.IGNORECASE)
+_MODEL = r"(?i)\bmodel\b.*\b(not exist|not found|unknown|not available)"
 _SHOWN = 300
 """How many characters of a service's own words are shown."""
 
@@ -279,9 +278,9 @@ def error_of_status(
             kind = _BY_CODE[code][0]
             break
     else:
-        if kind is BadRequestError and _TOO_LONG.search(words):
+        if kind is BadRequestError and re.search(_TOO_LONG, words):
             kind = ContextLengthError
-        elif kind is NotFoundError and _MODEL.search(words):
+        elif kind is NotFoundError and re.search(_MODEL, words):
             kind = ModelNotFoundError
     shown = redact(words)[:_SHOWN]
     said = f": {shown}" if shown else ""

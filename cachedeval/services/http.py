@@ -1,6 +1,8 @@
-"""HTTP connections for many calls at once, with bounded replies."""
+"""HTTP connections for many calls at once, with bounded replies and redacted logs."""
 
+import logging
 import urllib.request
+import weakref
 import zlib
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -15,7 +17,7 @@ from cachedeval.services.errors import (
     ServiceError,
     one_line,
 )
-from cachedeval.services.secrets import Redactor, credentials_of
+from cachedeval.services.secrets import Redactor, base64_of, credentials_of
 from cachedeval.services.spec import is_loopback
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "SmallPools",
     "error_of_exception",
     "http_client",
+    "redact_logs",
+    "secrets_of",
     "without_credentials",
 ]
 
@@ -138,6 +142,20 @@ async def _read(reply: httpx.Response) -> bytes:
     return bytes(read)
 
 
+def secrets_of(key: str, base_url: str) -> list[str]:
+    """All that a client sends and nobody else may see: key, passwords of the URL and of proxies."""
+    found = [key]
+    for url in (base_url, *urllib.request.getproxies().values()):
+        try:
+            credentials = credentials_of(url)
+        except ValueError:
+            continue
+        if credentials is not None:
+            pair = ":".join(credentials)
+            found += [credentials[1], pair, base64_of(pair.encode())]
+    return found
+
+
 def http_client(base_url: str, max_concurrency: int, redact: Redactor) -> BoundedClient:
     """An HTTP client in which each call at once keeps its connection for the next one.
 
@@ -192,3 +210,35 @@ def error_of_exception(error: BaseException, *, service: str, redact: Redactor) 
 def _broke_off(error: httpx.RemoteProtocolError) -> bool:
     """Say whether the connection broke, rather than carried something else than HTTP."""
     return str(error).startswith(("Server disconnected", "peer closed connection"))
+
+
+class _Filter(logging.Filter):
+    """Redacts log records of the HTTP libraries, their exceptions included."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = shown = record.getMessage()
+        for redact in list(_ACTIVE):
+            shown = redact(shown)
+        if shown != text:
+            record.msg, record.args = shown, ()
+        if record.exc_info:
+            trace = logging.Formatter().formatException(record.exc_info)
+            for redact in list(_ACTIVE):
+                trace = redact(trace)
+            record.exc_info, record.exc_text = None, trace
+        return True
+
+
+_ACTIVE: "weakref.WeakSet[Redactor]" = weakref.WeakSet()
+_FILTER = _Filter()
+
+
+def redact_logs(redact: Redactor) -> None:
+    """Redact what the HTTP libraries log, for as long as the redactor lives.
+
+    To be called once they are imported: a filter holds for one logger and not for those below it.
+    """
+    _ACTIVE.add(redact)
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] in {"httpx", "httpcore", "cerebras", "openai"}:
+            logging.getLogger(name).addFilter(_FILTER)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -94,8 +93,7 @@ def cerebras_free_tier() -> Limits:
     return Limits(requests_per_minute=requests, tokens_per_minute=tokens, assumed=True)
 
 
-@dataclass(frozen=True, slots=True)
-class RateHeaders:
+class RateHeaders(msgspec.Struct, frozen=True, kw_only=True):
     """What Cerebras's ``x-ratelimit-*`` headers say of an account's budgets; None: nothing.
 
     Attributes:

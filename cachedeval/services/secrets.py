@@ -3,17 +3,14 @@
 A reply is never altered before it is parsed. What is shown, logged or stored is redacted.
 """
 
-import base64
-import logging
+import binascii
 import re
-import urllib.request
-import weakref
 from collections.abc import Iterable, Iterator
 from urllib.parse import unquote, urlsplit
 
 from cachedeval.engine.errors import InputError
 
-__all__ = ["Redactor", "check_key", "credentials_of", "redact_logs", "secrets_of"]
+__all__ = ["Redactor", "base64_of", "check_key", "credentials_of"]
 
 SHORTEST = 8
 """Shorter keys are the placeholders of local servers (`x`, `none`), and words of any text."""
@@ -21,7 +18,8 @@ SHORTEST = 8
 _MARK = "[redacted]"
 _QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
 
-_KEY_LIKE = re.compile(
+# Patterns are compiled at their first use: a run of hits needs none.
+_KEY_LIKE = (
     r"\b(?:sk|csk|gsk|xai|nvapi)-[\w*.…-]{3,}"  # keys, whole or masked
     r"|\b(?:org-|proj_)\w{8,}"  # OpenAI's organisations and projects
     r"|(?i:\bbearer\s+)[\w.~+/=*-]{6,}"
@@ -29,7 +27,7 @@ _KEY_LIKE = re.compile(
 )
 """What looks like somebody's key or account, whether it is ours or not."""
 
-_MASKED = re.compile(r"(?<![\w-])([\w-]{2,40}?)(?:\.{2,}|…|\*+|•+|#+|[xX]{3,})([\w-]{2,})")
+_MASKED = r"(?<![\w-])([\w-]{2,40}?)(?:\.{2,}|…|\*+|•+|#+|[xX]{3,})([\w-]{2,})"
 """A key of which a service shows only the two ends."""
 
 
@@ -106,8 +104,8 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """A text to be shown, without any secret or part of one."""
-        text = _MASKED.sub(self._ends, self.whole(text))
-        return _KEY_LIKE.sub(_MARK, self._without_parts(text))
+        text = re.sub(_MASKED, self._ends, self.whole(text))
+        return re.sub(_KEY_LIKE, _MARK, self._without_parts(text))
 
     def whole(self, text: str) -> str:
         """A text without any whole secret, and otherwise unaltered."""
@@ -142,11 +140,16 @@ def _forms(secret: str) -> Iterator[str]:
     yield f"(?i:{data.hex()})"
     yield re.escape(secret[::-1])
     for offset, begin in enumerate((0, 2, 3)):  # wherever in what was encoded it stands
-        encoded = base64.b64encode(bytes(offset) + data).decode().rstrip("=")
+        encoded = base64_of(bytes(offset) + data).rstrip("=")
         end = None if (offset + len(data)) % 3 == 0 else -1
         piece = encoded[begin:end]
         yield re.escape(piece)
         yield re.escape(piece.replace("+", "-").replace("/", "_"))
+
+
+def base64_of(data: bytes) -> str:
+    """Return the base64 form; the module of that name takes longer to import than all of this."""
+    return binascii.b2a_base64(data, newline=False).decode()
 
 
 def _escaped(char: str) -> str:
@@ -155,49 +158,3 @@ def _escaped(char: str) -> str:
         rf"(?:{re.escape(char)}|\\{{1,8}}{re.escape(char)}|(?i:\\{{1,8}}(?:u00|x){code}|%{code}"
         rf"|&\#x0{{,4}}{code};)|&\#0{{,4}}{ord(char)};)"
     )
-
-
-def secrets_of(key: str, base_url: str) -> list[str]:
-    """All that a client sends and nobody else may see: key, passwords of the URL and of proxies."""
-    found = [key]
-    for url in (base_url, *urllib.request.getproxies().values()):
-        try:
-            credentials = credentials_of(url)
-        except ValueError:
-            continue
-        if credentials is not None:
-            pair = ":".join(credentials)
-            found += [credentials[1], pair, base64.b64encode(pair.encode()).decode()]
-    return found
-
-
-class _Filter(logging.Filter):
-    """Redacts log records of the HTTP libraries, their exceptions included."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = shown = record.getMessage()
-        for redact in list(_ACTIVE):
-            shown = redact(shown)
-        if shown != text:
-            record.msg, record.args = shown, ()
-        if record.exc_info:
-            trace = logging.Formatter().formatException(record.exc_info)
-            for redact in list(_ACTIVE):
-                trace = redact(trace)
-            record.exc_info, record.exc_text = None, trace
-        return True
-
-
-_ACTIVE: "weakref.WeakSet[Redactor]" = weakref.WeakSet()
-_FILTER = _Filter()
-
-
-def redact_logs(redact: Redactor) -> None:
-    """Redact what the HTTP libraries log, for as long as the redactor lives.
-
-    To be called once they are imported: a filter holds for one logger and not for those below it.
-    """
-    _ACTIVE.add(redact)
-    for name in list(logging.root.manager.loggerDict):
-        if name.split(".")[0] in {"httpx", "httpcore", "cerebras", "openai"}:
-            logging.getLogger(name).addFilter(_FILTER)

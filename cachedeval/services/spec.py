@@ -5,11 +5,11 @@ Nothing here connects or imports a client.
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
+
+import msgspec
 
 from cachedeval.engine.errors import InputError
 from cachedeval.services.limits import Limits, cerebras_free_tier
@@ -32,8 +32,7 @@ CEREBRAS_URL = "https://api.cerebras.ai"
 OPENAI_URL = "https://api.openai.com/v1"
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSpec:
+class ServiceSpec(msgspec.Struct, frozen=True):
     """A model of a service.
 
     Attributes:
@@ -145,6 +144,8 @@ def _check_network(environ: Mapping[str, str]) -> None:
         given = environ.get(name)
         if given and not Path(given).exists():
             raise InputError(f"{name}: {given} does not exist; unset it, or set an existing one")
+    from importlib.util import find_spec  # noqa: PLC0415 -- for a proxy only
+
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
         for each in (name, name.lower()):
             scheme = environ.get(each, "").partition("://")[0].strip().lower()

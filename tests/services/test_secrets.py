@@ -16,7 +16,8 @@ from cachedeval.engine.errors import InputError
 from cachedeval.services.chat import ChatRequest
 from cachedeval.services.clients import open_client
 from cachedeval.services.errors import ServiceError
-from cachedeval.services.secrets import Redactor, check_key, secrets_of
+from cachedeval.services.http import secrets_of
+from cachedeval.services.secrets import Redactor, check_key
 from cachedeval.services.spec import ServiceSpec, api_key_of
 
 KEY = 'csk-7Qf/2+x"R9\\vLm4Tz8Kw1Bn6'

@@ -1,8 +1,9 @@
 """Judges by name: `cerebras:MODEL`, `openai:MODEL`, `mlx:PATH`, `exact`, `f1`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, get_args
+
+import msgspec
 
 from cachedeval.engine.errors import InputError
 from cachedeval.services import spec as services
@@ -15,8 +16,7 @@ _NAMES: dict[str, Provider] = {name: name for name in get_args(Provider)}
 _WITHOUT_MODEL = ("exact", "f1")
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeSpec:
+class JudgeSpec(msgspec.Struct, frozen=True):
     """A judge as the user names it: `cerebras:MODEL`, `openai:MODEL`, `mlx:PATH`, `f1`.
 
     Attributes:
