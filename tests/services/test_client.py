@@ -1,6 +1,7 @@
 """Judgements through the real clients, over real HTTP, against all that can go wrong."""
 
 import asyncio
+import itertools
 import time
 
 import pytest
@@ -106,11 +107,11 @@ def test_the_reply_that_was_no_verdict_is_kept() -> None:
     assert done.failures[0].reply == "I would say it is {rather good"
 
 
-def test_a_judge_who_never_answers_ends_at_its_deadlines() -> None:
-    began = time.monotonic()
-    done = load(JudgeServer(script=lambda _: "hang"), 20)
+def test_a_service_that_never_answers_ends_at_its_timeouts() -> None:
+    server = JudgeServer(script=lambda _: "hang")
+    done = load(server, 20)
     assert done.kinds == {"timed_out": 20}
-    assert 3 * 0.6 <= time.monotonic() - began <= 6
+    assert server.calls == 3 * 20
     assert "no reply in 0.6 s" in str(done.failures[0])
 
 
@@ -118,12 +119,10 @@ def test_a_judge_who_never_answers_ends_at_its_deadlines() -> None:
 def test_where_nobody_ever_answered_the_rest_are_not_tried(judge: str) -> None:
     with JudgeServer() as server:
         url = server.url  # nobody is there any more below
-    began = time.monotonic()
     done = asyncio.run(
         judge_all(url, 1000, limits=Limits(max_concurrency=10), policy=FAST, judge_name=judge)
     )
     assert done.kinds == {"connection_failed": 1000}
-    assert time.monotonic() - began < 10
     assert done.service is not None
     assert done.service.usage.requests <= 6 * (20 + 10)
 
@@ -142,15 +141,15 @@ def test_an_overloaded_service_gets_fewer_at_once() -> None:
     assert done.service.limiter.slots.limit == 40  # and more again once it copes
 
 
-def test_the_time_of_a_judgement_is_bounded() -> None:
-    began = time.monotonic()
+def test_the_time_of_a_call_is_bounded() -> None:
     done = load(
         JudgeServer(script=lambda _: 500),
         3,
         RetryPolicy(total_timeout=0.5, wait_initial=0.1, attempts=99),
     )
     assert done.kinds == {"server_error": 3}
-    assert time.monotonic() - began < 6  # no more than one deadline
+    # The waits alone would be 0.1, 0.2, 0.4 s: the third is beyond the total.
+    assert all(failure.attempts <= 3 for failure in done.failures.values())
 
 
 @pytest.mark.parametrize("judge", ["cerebras:some-model", "openai:some-model"])
@@ -183,7 +182,6 @@ def test_retry_after_is_waited_for_exactly_by_every_worker(status: int) -> None:
     waits = [again[text] - firsts[text] for text in firsts]
     assert len(waits) >= 2
     assert min(waits) >= 2.0
-    assert max(waits) <= 4  # 2.5 on a quiet machine, as the benchmark of judging measures
 
 
 def test_a_service_without_structured_replies_is_asked_without() -> None:
@@ -217,18 +215,20 @@ def test_an_asked_for_schema_reaches_the_service_through_the_sdk() -> None:
     assert server.requests[0].headers["x-stainless-retry-count"] == "0"
 
 
-def test_twenty_at_once_take_little_longer_than_one() -> None:
-    done = load(JudgeServer(latency=1), 20, RetryPolicy(), limits=Limits(max_concurrency=20))
-    assert len(done.verdicts) == 20
-    assert done.seconds < 2  # the benchmark measures it on a quiet machine: 1.2 s
+def most_at_once(server: JudgeServer) -> int:
+    """How many requests the server had at the same time, at the most."""
+    changes = [(got.at, 1) for got in server.requests]
+    changes += [(got.answered, -1) for got in server.requests]
+    return max(itertools.accumulate(change for _, change in sorted(changes)))
 
 
-def test_many_keep_all_places_busy() -> None:
-    done = load(
-        JudgeServer(latency=0.5), 200, RetryPolicy(timeout=10), limits=Limits(max_concurrency=50)
-    )
-    assert len(done.verdicts) == 200
-    assert done.seconds < 2 * 2  # ideal: 2 s
+@pytest.mark.parametrize(("questions", "at_once"), [(20, 20), (200, 50)])
+def test_all_places_are_busy_and_no_more(questions: int, at_once: int) -> None:
+    server = JudgeServer(latency=1)
+    limits = Limits(max_concurrency=at_once)
+    done = load(server, questions, RetryPolicy(timeout=30), limits=limits)
+    assert len(done.verdicts) == questions
+    assert most_at_once(server) == at_once
 
 
 @pytest.mark.parametrize(
@@ -263,17 +263,15 @@ def test_the_days_budget_ends_quietly_with_what_is_done() -> None:
 
 
 def test_cancelling_gives_every_place_back() -> None:
-    async def interrupted(url: str) -> float:
+    async def interrupted(url: str) -> None:
         task = asyncio.create_task(judge_all(url, 50, limits=MANY, policy=RetryPolicy()))
         await asyncio.sleep(0.5)
-        began = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return time.monotonic() - began
 
-    with JudgeServer(latency=30) as server:
-        assert asyncio.run(interrupted(server.url)) < 1
+    with JudgeServer(latency=300) as server:  # longer than a test may take
+        asyncio.run(interrupted(server.url))
 
 
 def test_a_nonsensical_policy_is_refused() -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import itertools
+import random
 import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -206,3 +208,41 @@ def test_a_loop_that_ends_while_its_tasks_wait_holds_nobody_up() -> None:
     asyncio.run(left())
     assert asyncio.run(after()).tokens == 0
     assert not limiter._queue
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_cancellations_in_several_loops_leak_nothing(seed: int) -> None:
+    limiter = RateLimiter(Limits(requests_per_minute=2000, minute=1.0, max_concurrency=4))
+    passed: Counter[str] = Counter()
+
+    async def call(dice: random.Random) -> None:
+        async with limiter.acquire(tokens=dice.randrange(50)) as reservation:
+            await asyncio.sleep(dice.random() / 500)
+            match dice.randrange(4):
+                case 0:
+                    reservation.settle(tokens=3)
+                case 1:
+                    reservation.reject(retry_after=0.001)
+                case 2:
+                    raise ServiceError("it failed")
+        passed["calls"] += 1
+
+    async def calls(number: int) -> None:
+        dice = random.Random(seed * 10 + number)
+        tasks = [asyncio.create_task(call(dice)) for _ in range(80)]
+        for task in dice.sample(tasks, 40):
+            await asyncio.sleep(dice.random() / 300)
+            task.cancel()
+        async with asyncio.timeout(60):
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    threads = [threading.Thread(target=asyncio.run, args=(calls(n),)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert passed["calls"] > 0
+    assert limiter.slots.in_use == 0
+    assert not limiter.slots._waiting
+    assert not limiter._queue
+    asyncio.run(asyncio.wait_for(limiter.reserve(), 30))  # and the next one passes
