@@ -24,10 +24,10 @@ __all__ = ["ChatClient", "ChatReply", "ChatRequest", "error_of_reply", "read_com
 
 _SHOWN = 200
 _CHARACTERS_PER_TOKEN, _LEAST_TEXT = 32, 1 << 14
-"""A message of more characters than these for each token asked for is none that a model wrote."""
+"""A message with more characters for each token asked for was not written by a model."""
 
 _MOST_TOKENS = 10**9
-"""Above it, a count is no count."""
+"""A higher count of tokens is not believed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class ChatClient(Protocol):
 
         Raises:
             ServiceError: Why there is no reply. Of a `RateLimitError`, `retry_after` and `headers`
-                are what the service said.
+                are what the service sent.
         """
         ...
 
@@ -147,9 +147,9 @@ def read_completion(
 ) -> ChatReply:
     """Read a chat completion as Cerebras, OpenAI, vLLM, llama.cpp and mlx_lm.server write it.
 
-    The content may be a list of parts. Where it is empty, and the reply ended by itself, the reply
-    is what stands in ``reasoning_content`` or ``reasoning``: servers that take a model for a
-    reasoning one put all of its words there.
+    The content may be a list of parts. If it is empty, and the reply ended by itself, the content of
+    `reasoning_content` or `reasoning` is the reply: servers with the wrong reasoning parser put
+    everything there.
 
     Args:
         content: The reply's body, unaltered.
@@ -175,8 +175,8 @@ def read_completion(
         raise _no_completion(content, "it has no choice", service, redact)
     message = choice.message
     if message.refusal or choice.finish_reason == "content_filter":
-        said = _text_of(message.refusal) or "its content filter stopped the reply"
-        shown = redact(one_line(said))[:_SHOWN]
+        words = _text_of(message.refusal) or "its content filter stopped the reply"
+        shown = redact(one_line(words))[:_SHOWN]
         raise RefusalError(f"{service} declined: {shown}", status=200, reply=shown)
     text = _text_of(message.content)
     ended = choice.finish_reason != "length"
@@ -237,10 +237,9 @@ def _decoded(content: bytes, service: str, redact: Redactor) -> _Completion:
 def _no_completion(
     content: bytes, why: str, service: str, redact: Redactor
 ) -> InvalidResponseError:
-    words = redact(words_of(content)[0])[:_SHOWN]
-    said = words or "nothing"
+    words = redact(words_of(content)[0])[:_SHOWN] or "nothing"
     return InvalidResponseError(
-        f"{service} answered with no chat completion ({redact(one_line(why))[:_SHOWN]}): {said}"
+        f"{service} answered with no chat completion ({redact(one_line(why))[:_SHOWN]}): {words}"
         " (is the server's base URL right?)",
         status=200,
         reply=_shown(content, redact),
@@ -252,7 +251,7 @@ def _shown(content: bytes, redact: Redactor) -> str:
 
 
 def _text_of(content: Any) -> str:
-    """The text of a message's content: itself, or its parts of text, without thinking and media."""
+    """Return the text of a message's content: itself, or its text parts without thinking and media."""
     if isinstance(content, str):
         return content
     if isinstance(content, dict):
@@ -264,9 +263,9 @@ def _text_of(content: Any) -> str:
     return ""
 
 
-def _count(told: Any) -> int:
-    """A count of tokens; 0 where what is told is none."""
-    if isinstance(told, float) and told.is_integer():
-        told = int(told)
-    usable = isinstance(told, int) and not isinstance(told, bool) and 0 <= told <= _MOST_TOKENS
-    return told if usable else 0
+def _count(value: Any) -> int:
+    """Return a count of tokens, or 0 if the value is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+    return value if usable else 0

@@ -23,7 +23,7 @@ from cachedeval.services.spec import ServiceSpec
 __all__ = ["CircuitBreaker", "PromptEstimate", "ServiceClient", "ServiceUsage", "open_service"]
 
 _UNANSWERED = 20
-"""After so many calls without any reply ever, nobody is there: the rest are not tried."""
+"""After so many calls without any reply ever, there is no service: the rest are not tried."""
 
 _WRONG_ENDPOINT = 3
 """After so many calls that say that this is no such service, and no reply ever, the run ends."""
@@ -71,19 +71,19 @@ class CircuitBreaker:
         self._unanswered = self._wrong = 0
 
     def check(self) -> None:
-        """Let a call pass.
+        """Do nothing while calls may be made.
 
         Raises:
-            ServiceError: None passes any more. It is of the type of the error that opened the
-                breaker, and says the same.
+            ServiceError: The breaker is open. The error has the type and the message of the one
+                that opened it.
         """
         cause = self._open
         if cause is None:
             return
-        said = str(cause)
+        message = str(cause)
         if not cause.fatal:
-            said += "; it never answered, so this was not sent"
-        again = type(cause)(said, status=cause.status)
+            message += "; it never answered, so this was not sent"
+        again = type(cause)(message, status=cause.status)
         again.final = True
         again.fatal = cause.fatal
         raise again
@@ -122,7 +122,7 @@ class PromptEstimate:
         return math.ceil(_plain_estimate(messages) * self._scale)
 
     def learn(self, messages: Sequence[Mapping[str, str]], counted: int) -> None:
-        """Correct the estimate by what the service counted; 0 says nothing."""
+        """Correct the estimate by what the service counted; 0 means that it did not say."""
         plain = _plain_estimate(messages)
         if plain > 0 and counted > 0:
             self._scale += _LEARNING * (counted / plain - self._scale)
@@ -169,7 +169,7 @@ class ServiceClient:
             ServiceError: The last attempt's, with the number of attempts and the reply, if any.
         """
         self._loop = asyncio.get_running_loop()
-        async with self.limiter.slots:  # kept over all attempts
+        async with self.limiter.slots:  # held over all attempts
             state = RetryState(self._policy)
             while True:
                 try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import httpx
 
+from cachedeval.engine.errors import InputError
 from cachedeval.services.chat import (
     ChatClient,
     ChatReply,
@@ -15,6 +16,7 @@ from cachedeval.services.chat import (
     error_of_reply,
     read_completion,
 )
+from cachedeval.services.errors import one_line
 from cachedeval.services.http import (
     error_of_exception,
     http_client,
@@ -36,19 +38,23 @@ def open_client(
     Args:
         spec: The service and its model.
         environ: Where key and base URL are looked up: `os.environ`.
-        max_concurrency: How many connections are kept.
+        max_concurrency: How many connections stay open.
 
     Raises:
-        InputError: The key is missing or malformed, or the base URL is.
+        InputError: The key is missing or malformed, or the base URL or a proxy is.
     """
     key, base_url = api_key_of(spec, environ), base_url_of(spec, environ)
+    redact = Redactor(secrets_of(key, base_url))
     kind = CerebrasClient if spec.provider == "cerebras" else OpenAIClient
-    return kind(
-        key=key,
-        base_url=base_url,
-        max_concurrency=max_concurrency,
-        redact=Redactor(secrets_of(key, base_url)),
-    )
+    try:
+        return kind(key=key, base_url=base_url, max_concurrency=max_concurrency, redact=redact)
+    except Exception as error:  # noqa: BLE001 -- httpx quotes URLs and proxies, with passwords
+        found = InputError(
+            f"{spec}: no client can be opened: {redact(one_line(str(error)))}; check"
+            f" {spec.url_variable} and the proxies of the environment"
+        )
+    found.fatal = True  # it would be the same for every call
+    raise found
 
 
 class OpenAIClient:

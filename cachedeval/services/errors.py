@@ -117,10 +117,10 @@ class APIConnectionError(ServiceError):
 
 
 class APITimeoutError(ServiceError):
-    """408, or no reply by the deadline."""
+    """408, or no reply within the time-out."""
 
     kind = "timed_out"
-    max_attempts = 3  # each costs a whole deadline
+    max_attempts = 3  # each costs a whole time-out
 
 
 class InvalidContentError(ServiceError):
@@ -147,7 +147,7 @@ class RefusalError(ServiceError):
 
 
 class ContextLengthError(ServiceError):
-    """413, or a 400 that says so: the prompt exceeds the model's context."""
+    """413, or a 400 with that meaning: the prompt exceeds the model's context."""
 
     kind = "prompt_too_long"
 
@@ -179,7 +179,7 @@ class AuthenticationError(ServiceError, InputError):
 
 
 class PaymentRequiredError(ServiceError, InputError):
-    """402, or a 429 that says so (``insufficient_quota``): the account has no credit."""
+    """402, or a 429 with the code `insufficient_quota`: the account has no credit."""
 
     kind = "payment_required"
     fatal: bool = True
@@ -221,7 +221,7 @@ _BY_STATUS: Mapping[int, type[ServiceError]] = {
 }
 
 _BY_CODE: Mapping[str, tuple[type[ServiceError], frozenset[int]]] = {
-    # What an error's ``code`` or ``type`` says, and the statuses with which it is believed.
+    # An error's `code` or `type`, and the statuses with which it counts.
     "context_length_exceeded": (ContextLengthError, frozenset({400, 413, 422})),
     "model_not_found": (ModelNotFoundError, frozenset({400, 404})),
     "invalid_api_key": (AuthenticationError, frozenset({400, 401, 403})),
@@ -241,7 +241,7 @@ _TOO_LONG = (
 )
 _MODEL = r"(?i)\bmodel\b.*\b(not exist|not found|unknown|not available)"
 _SHOWN = 300
-"""How many characters of a service's own words are shown."""
+"""Characters of a service's own words that are shown."""
 
 
 _ADVICE: Mapping[type[ServiceError], str] = {
@@ -266,10 +266,10 @@ def error_of_status(
 
     Args:
         status: The HTTP status, 300 or more.
-        body: The reply's body; its ``message`` and ``code`` are read where it has them.
-        service: What the message calls the service: provider, model and server.
+        body: The reply's body; its `message` and `code` are read if it has them.
+        service: The name of the service in the message.
         retry_after: Seconds, from the header of that name.
-        redact: Takes secrets out of the service's words.
+        redact: Removes secrets from the service's words.
     """
     words, codes = words_of(body)
     kind = _BY_STATUS.get(status, _kind_of_class(status))
@@ -283,9 +283,9 @@ def error_of_status(
         elif kind is NotFoundError and re.search(_MODEL, words):
             kind = ModelNotFoundError
     shown = redact(words)[:_SHOWN]
-    said = f": {shown}" if shown else ""
+    quoted = f": {shown}" if shown else ""
     return kind(
-        f"{service} answered {status}{said}{_ADVICE.get(kind, '')}",
+        f"{service} answered {status}{quoted}{_ADVICE.get(kind, '')}",
         status=status,
         retry_after=retry_after,
     )
@@ -298,7 +298,7 @@ def error_of_body(
 
     A `code` that is an HTTP status counts as that status, as OpenRouter means it.
     """
-    words, codes = _said({"error": error})
+    words, codes = _words_and_codes({"error": error})
     status = error.get("code") if isinstance(error, dict) else None
     if isinstance(status, str) and re.fullmatch("[45][0-9]{2}", status):
         status = int(status)
@@ -329,13 +329,13 @@ _LONGEST_WORDS = 4000
 
 
 def words_of(body: bytes | str) -> tuple[str, list[str]]:
-    """What an error's body says, in one printable line, and its codes.
+    """Return the message in an error's body, in one printable line, and its codes.
 
-    In the forms of Cerebras, OpenAI, llama.cpp and mlx_lm.server; of a web page, its title.
+    It reads the forms of Cerebras, OpenAI, llama.cpp and mlx_lm.server, and of a web page the title.
     """
     data = (body.encode(errors="replace") if isinstance(body, str) else body)[:_LONGEST_ERROR]
     try:
-        return _said(msgspec.json.decode(data))
+        return _words_and_codes(msgspec.json.decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         text = data.decode(errors="replace").strip()
     if text.startswith("<"):
@@ -345,11 +345,11 @@ def words_of(body: bytes | str) -> tuple[str, list[str]]:
     return one_line(text[:_LONGEST_WORDS]), []
 
 
-def _said(parsed: Any) -> tuple[str, list[str]]:
+def _words_and_codes(parsed: Any) -> tuple[str, list[str]]:
     error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
     if not isinstance(error, dict):
-        said = "" if error in (None, []) else _text(error)
-        return one_line(said[:_LONGEST_WORDS]), []
+        text = "" if error in (None, []) else _text(error)
+        return one_line(text[:_LONGEST_WORDS]), []
     words = error.get("message") or error.get("detail") or error
     codes = [code for name in ("code", "type") if isinstance(code := error.get(name), str)]
     return one_line(_text(words)[:_LONGEST_WORDS]), codes
@@ -365,6 +365,6 @@ def _text(value: Any) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text from elsewhere on one line, without anything that is not printable."""
+    """Return a text from elsewhere on one line, without unprintable characters."""
     shown = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(shown.split())

@@ -45,8 +45,8 @@ _SHOWN = 300
 class SmallPools(httpx.AsyncBaseTransport):
     """Several small connection pools as one.
 
-    For each request httpcore looks at each idle connection of its pool, and for each of these at
-    every other: with a hundred in one pool that is milliseconds a request, more than all the rest.
+    For each request httpcore compares each idle connection of its pool with every other one: with a
+    hundred in one pool that takes milliseconds a request, more than all the rest.
 
     Args:
         connections: The most requests at once.
@@ -62,7 +62,7 @@ class SmallPools(httpx.AsyncBaseTransport):
         self._busy = [0] * len(self._pools)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request over the pool that has the least to do."""
+        """Send a request over the least busy pool."""
         chosen = min(range(len(self._pools)), key=self._busy.__getitem__)
         self._busy[chosen] += 1
         try:
@@ -130,7 +130,7 @@ async def _read(reply: httpx.Response) -> bytes:
             read += chunk if unpack is None else unpack.decompress(chunk, room)
         except zlib.error:
             raise InvalidResponseError(
-                f"{reply.url.host} answered with a body that is not {packing}, as it says",
+                f"{reply.url.host} answered with a body that is not {packing}, though its header says so",
                 status=reply.status_code,
             ) from None
         if len(read) > LONGEST_REPLY:
@@ -143,7 +143,7 @@ async def _read(reply: httpx.Response) -> bytes:
 
 
 def secrets_of(key: str, base_url: str) -> list[str]:
-    """All that a client sends and nobody else may see: key, passwords of the URL and of proxies."""
+    """Return everything secret that a client sends: the key, passwords of the URL and of proxies."""
     found = [key]
     for url in (base_url, *urllib.request.getproxies().values()):
         try:
@@ -157,10 +157,10 @@ def secrets_of(key: str, base_url: str) -> list[str]:
 
 
 def http_client(base_url: str, max_concurrency: int, redact: Redactor) -> BoundedClient:
-    """An HTTP client in which each call at once keeps its connection for the next one.
+    """Return an HTTP client in which each call at once keeps its connection for the next one.
 
     A proxy that the environment names is used, over one pool. A user and a password in the URL
-    are sent as HTTP's basic authentication, in place of the key.
+    are sent as HTTP basic authentication, in place of the key.
     """
     credentials = credentials_of(base_url)
     options: dict[str, Any] = {
@@ -177,7 +177,7 @@ def http_client(base_url: str, max_concurrency: int, redact: Redactor) -> Bounde
 
 
 def without_credentials(url: str) -> str:
-    """A URL without user and password."""
+    """Return a URL without user and password."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
@@ -185,26 +185,26 @@ def without_credentials(url: str) -> str:
 def error_of_exception(error: BaseException, *, service: str, redact: Redactor) -> ServiceError:
     """Return the error for an exception of the HTTP libraries; nothing of that is kept.
 
-    To be raised outside of the ``except`` block: an exception that is the context of another shows
-    up in its traceback, and carries the request with the key.
+    Raise it outside of the `except` block: an exception that is the context of another is part of
+    its traceback, and carries the request with the key.
     """
     if isinstance(error, ServiceError):
         return error
-    said = f"{service}: {type(error).__name__}: {redact(one_line(str(error)))[:_SHOWN]}"
+    message = f"{service}: {type(error).__name__}: {redact(one_line(str(error)))[:_SHOWN]}"
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return APITimeoutError(f"{service} accepted no connection for {CONNECT_SECONDS:g} s")
     if isinstance(error, httpx.TimeoutException):
-        return APITimeoutError(said)
+        return APITimeoutError(message)
     if isinstance(error, httpx.RemoteProtocolError) and not _broke_off(error):
-        return InvalidResponseError(f"{said} (is this the address of a chat service?)")
+        return InvalidResponseError(f"{message} (is this the address of a chat service?)")
     if isinstance(error, httpx.TransportError) and not isinstance(
         error, httpx.LocalProtocolError | httpx.UnsupportedProtocol
     ):
-        found = APIConnectionError(said)
+        found = APIConnectionError(message)
         if "[SSL" in str(error):
             found.final = found.wrong_endpoint = True
         return found
-    return ClientError(said)
+    return ClientError(message)
 
 
 def _broke_off(error: httpx.RemoteProtocolError) -> bool:
@@ -213,7 +213,7 @@ def _broke_off(error: httpx.RemoteProtocolError) -> bool:
 
 
 class _Filter(logging.Filter):
-    """Redacts log records of the HTTP libraries, their exceptions included."""
+    """Redacts log records of the HTTP libraries, with their exceptions."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = shown = record.getMessage()
@@ -236,7 +236,7 @@ _FILTER = _Filter()
 def redact_logs(redact: Redactor) -> None:
     """Redact what the HTTP libraries log, for as long as the redactor lives.
 
-    To be called once they are imported: a filter holds for one logger and not for those below it.
+    Call it after they are imported: a filter applies to one logger, not to those below it.
     """
     _ACTIVE.add(redact)
     for name in list(logging.root.manager.loggerDict):

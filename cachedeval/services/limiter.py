@@ -62,7 +62,7 @@ class AdaptiveSemaphore:
 
     An overloaded service takes a quarter of the places away; each call that succeeds gives one
     back, up to the maximum. A call keeps its place over all its retries, so that those that were
-    told to wait continue first, and new calls wait.
+    had to wait continue first, and new calls wait.
 
     Args:
         maximum: The most calls at once.
@@ -146,7 +146,7 @@ class Reservation:
         self._limiter._settle(self._sent, tokens, headers)  # noqa: SLF001 -- its own
 
     def reject(self, retry_after: float | None = None, headers: RateHeaders = _NOTHING) -> None:
-        """Make everybody wait, and allow fewer at once: the service answered 429.
+        """Make all calls wait, and allow fewer at once: the service answered 429.
 
         Args:
             retry_after: Seconds to wait as the service says, or None.

@@ -72,17 +72,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
         A limit that the user set stands, unless the account's is lower.
         """
-        told, mine = tokens_per_minute, self.tokens_per_minute
-        if told is None or told <= 0 or told == mine:
+        announced, mine = tokens_per_minute, self.tokens_per_minute
+        if announced is None or announced <= 0 or announced == mine:
             return self
         if not self.assumed:
             return msgspec.structs.replace(
-                self, tokens_per_minute=told if mine is None else min(told, mine)
+                self, tokens_per_minute=announced if mine is None else min(announced, mine)
             )
-        fitting = [requests for tokens, requests in PUBLISHED if tokens <= told]
+        fitting = [requests for tokens, requests in PUBLISHED if tokens <= announced]
         return msgspec.structs.replace(
             self,
-            tokens_per_minute=told,
+            tokens_per_minute=announced,
             requests_per_minute=float(fitting[-1]) if fitting else self.requests_per_minute,
         )
 
@@ -94,7 +94,7 @@ def cerebras_free_tier() -> Limits:
 
 
 class RateHeaders(msgspec.Struct, frozen=True, kw_only=True):
-    """What Cerebras's ``x-ratelimit-*`` headers say of an account's budgets; None: nothing.
+    """What Cerebras's ``x-ratelimit-*`` headers say of an account's budgets; None: not sent.
 
     Attributes:
         tokens_limit: Tokens a minute in all.
@@ -112,7 +112,7 @@ class RateHeaders(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, headers: Mapping[str, str]) -> "RateHeaders":
-        """Read the headers (names in lower case); what is no number counts as not said."""
+        """Read the headers (names in lower case); a value that is no number is ignored."""
 
         def number(name: str) -> float | None:
             try:
@@ -134,14 +134,14 @@ class RateHeaders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _LONGEST_RESET = 2 * 86_400.0
-"""Seconds: a day's budget is given anew after a day."""
+"""Seconds: a day's budget is renewed after a day."""
 
 _SKEW = 2.0
 """Seconds by which the service's clock may differ from ours and still be the same."""
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds to wait as ``retry-after-ms`` or ``retry-after`` says, or None.
+    """Return the seconds to wait by `retry-after-ms` or `retry-after`, or None.
 
     The former is a number, the latter a number or an HTTP date. A time in the past is 0.
 
@@ -156,11 +156,11 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
         exact = math.nan
     if math.isfinite(exact) and exact >= 0:
         return exact
-    said = headers.get("retry-after", "").strip()
+    text = headers.get("retry-after", "").strip()
     try:
-        seconds = float(said)
+        seconds = float(text)
     except ValueError:
-        until = _date(said)
+        until = _date(text)
         if until is None:
             return None
         theirs = _date(headers.get("date", ""))
@@ -175,6 +175,6 @@ def _date(text: str) -> datetime | None:
 
     try:
         parsed = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -1,6 +1,6 @@
 """When the next request may be sent: every decision about it, without I/O and without a clock.
 
-`cachedeval.services.limiter` waits as this says. Times are seconds on any one clock.
+`cachedeval.services.limiter` waits accordingly. Times are seconds on any one clock.
 """
 
 import math
@@ -43,7 +43,7 @@ class Sent:
 
 
 class Pacer:
-    """A service's limits, what of them is in use, and a cool-down for everybody.
+    """A service's limits, what of them is in use, and a cool-down for all.
 
     Args:
         limits: What the service allows.
@@ -76,11 +76,11 @@ class Pacer:
         if now < self._exhausted_until:
             raise QuotaExhaustedError(
                 f"the service's budget is used up for another {self._exhausted_until - now:.0f} s;"
-                " results so far are kept: run again then"
+                " results so far are stored: run again then"
             )
         if min(self._allowed, self._left) < min(requests, 1):
             raise QuotaExhaustedError(
-                "the service's requests for the day are used up; results so far are kept: run"
+                "the service's requests for the day are used up; results so far are stored: run"
                 " again tomorrow, or raise requests_per_day"
             )
         self._leave_to_others(now)

@@ -1,4 +1,4 @@
-"""Secrets: what is checked of an API key before it is sent, and how it is kept out of all output.
+"""Secrets: how an API key is checked before it is sent, and how it stays out of all output.
 
 A reply is never altered before it is parsed. What is shown, logged or stored is redacted.
 """
@@ -13,7 +13,7 @@ from cachedeval.engine.errors import InputError
 __all__ = ["Redactor", "base64_of", "check_key", "credentials_of"]
 
 SHORTEST = 8
-"""Shorter keys are the placeholders of local servers (`x`, `none`), and words of any text."""
+"""Shorter keys are placeholders for local servers (`x`, `none`), and occur in any text."""
 
 _MARK = "[redacted]"
 _QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
@@ -25,10 +25,10 @@ _KEY_LIKE = (
     r"|(?i:\bbearer\s+)[\w.~+/=*-]{6,}"
     r"|(?<![\w-])[\w-]*\*{3,}[\w-]*"  # from where a word begins: else quadratic
 )
-"""What looks like somebody's key or account, whether it is ours or not."""
+"""What looks like a key or an account, ours or not."""
 
 _MASKED = r"(?<![\w-])([\w-]{2,40}?)(?:\.{2,}|…|\*+|•+|#+|[xX]{3,})([\w-]{2,})"
-"""A key of which a service shows only the two ends."""
+"""A key of which a service shows the two ends only."""
 
 
 def check_key(key: str, variable: str) -> None:
@@ -64,7 +64,7 @@ def check_key(key: str, variable: str) -> None:
 
 
 def credentials_of(url: str) -> tuple[str, str] | None:
-    """The user name and the password in a URL, or None where it has none."""
+    """Return the user name and the password in a URL, or None."""
     parts = urlsplit(url)
     if parts.username is None and parts.password is None:
         return None
@@ -72,7 +72,7 @@ def credentials_of(url: str) -> tuple[str, str] | None:
 
 
 class Redactor:
-    """Takes secrets out of texts, however they come back.
+    """Removes secrets from texts, in whatever form they come back.
 
     Found are a whole secret, each of its characters possibly escaped (JSON, URL, HTML) and with
     spaces, quotes or line breaks in between; its base64 and hexadecimal forms; and any
@@ -103,12 +103,12 @@ class Redactor:
         return "Redactor(…)"
 
     def __call__(self, text: str) -> str:
-        """A text to be shown, without any secret or part of one."""
+        """Return a text for display, without any secret or part of one."""
         text = re.sub(_MASKED, self._ends, self.whole(text))
         return re.sub(_KEY_LIKE, _MARK, self._without_parts(text))
 
     def whole(self, text: str) -> str:
-        """A text without any whole secret, and otherwise unaltered."""
+        """Return a text without any whole secret, otherwise unaltered."""
         return text if self._whole is None else self._whole.sub(_MARK, text)
 
     def _ends(self, found: re.Match[str]) -> str:

@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 
+from cachedeval import Engine, node
 from cachedeval.services.client import CircuitBreaker
 from cachedeval.services.errors import AuthenticationError, QuotaExhaustedError, ServiceError
 from cachedeval.services.limiter import RateLimiter, Reservation
@@ -246,3 +247,35 @@ def test_cancellations_in_several_loops_leak_nothing(seed: int) -> None:
     assert not limiter.slots._waiting
     assert not limiter._queue
     asyncio.run(asyncio.wait_for(limiter.reserve(), 30))  # and the next one passes
+
+
+SHARED = RateLimiter(Limits(max_concurrency=3))
+AT_ONCE: list[int] = []
+
+
+@node(version="1", name="limited")
+async def limited(number: int) -> int:
+    async with SHARED.acquire(tokens=10) as reservation:
+        AT_ONCE.append(SHARED.slots.in_use)
+        await asyncio.sleep(0.002)
+        reservation.settle(tokens=2)
+    return number
+
+
+def test_steps_of_two_engines_share_one_limiter() -> None:
+    def run(start: int, found: list[int]) -> None:
+        with Engine("memory:") as engine:
+            found += engine.run([limited(n) for n in range(start, start + 30)])
+
+    found: list[list[int]] = [[], []]
+    threads = [
+        threading.Thread(target=run, args=(100 * index, one)) for index, one in enumerate(found)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [list(range(30)), list(range(100, 130))]
+    assert max(AT_ONCE) <= 3
+    assert SHARED.slots.in_use == 0
+    assert SHARED.pacer.sent == 60

@@ -296,3 +296,27 @@ def test_an_environment_that_cannot_work_is_named(variable: str, value: str, why
     with pytest.raises(InputError, match=why) as raised:
         api_key_of(SPECS["openai:m"], environ)
     assert variable in str(raised.value)
+
+
+@pytest.mark.parametrize("judge", SPECS)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"HTTPS_PROXY": "gopher://me:hunter2hunter2@proxy:70"},
+        {"URL": "https://me:hunter2hunter2@xn--a/v1"},
+    ],
+)
+def test_a_client_that_cannot_be_opened_is_one_line_without_passwords(
+    judge: str, wrong: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SPECS[judge]
+    environ = {spec.key_variable: KEY, spec.url_variable: wrong.get("URL", "https://example.com")}
+    if "HTTPS_PROXY" in wrong:
+        monkeypatch.setenv("HTTPS_PROXY", wrong["HTTPS_PROXY"])
+    with pytest.raises(InputError, match=spec.url_variable) as raised:
+        open_client(spec, environ)
+    assert raised.value.fatal
+    shown = "".join(traceback.format_exception(raised.value))
+    assert "hunter2" not in shown
+    assert KEY not in shown
+    assert str(raised.value).isprintable()
