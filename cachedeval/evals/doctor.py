@@ -19,9 +19,9 @@ from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import CachedevalError, InputError
 from cachedeval.engine.maintenance import disk_folder
 from cachedeval.evals.evaluator import DEFAULT_JUDGE
+from cachedeval.evals.judging.spec import api_key_of, parse_judge
 from cachedeval.evals.models import model_files, read_json_object, resolve_model
 from cachedeval.evals.proofs import BATCH_SIZE, Proofs
-from cachedeval.evals.providers import key_of, parse_judge
 from cachedeval.evals.subject import model_resource
 
 __all__ = ["Check", "examine"]
@@ -207,7 +207,7 @@ def _judge(name: str | None) -> Check:
             return Check("judge", "ok", f"mlx:{resolve_model(spec.model)}")
         if not spec.over_http:
             return Check("judge", "ok", f"{spec}: needs a reference answer to each question")
-        key = key_of(spec, os.environ)
+        key = api_key_of(spec, os.environ)
     except InputError as error:
         default = "" if name else " (the default judge)"
         what, _, advice = str(error).partition("; ")

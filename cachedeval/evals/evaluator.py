@@ -149,7 +149,7 @@ class AdapterEvaluator:
 
         Raises:
             InputError: what is to be evaluated cannot be found or read.
-            Failure: the judge cannot be used at all (a wrong key); or, with `on_failure="raise"`,
+            ServiceError: the judge cannot be used at all (a wrong key); or, with `on_failure="raise"`,
                 a question failed.
         """
         return self.evaluate_adapters(
@@ -189,7 +189,7 @@ class AdapterEvaluator:
 
         Raises:
             InputError: what is to be evaluated cannot be found or read.
-            Failure: as in `evaluate_adapter`.
+            ServiceError: as in `evaluate_adapter`.
         """
         mode: CacheMode = self.engine.mode if use_cache else "off"
         watch = Watch(self._models.values(), self._judge)

@@ -14,7 +14,7 @@ from support.workplace import Finished, Workplace, environment
 from cachedeval import __version__
 from cachedeval.cli.main import COMMANDS, execute, main
 from cachedeval.engine.errors import BackendError, InputError, MissingError
-from cachedeval.evals.judging.failures import RateLimited, Unauthorised
+from cachedeval.services.errors import AuthenticationError, RateLimitError
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +59,7 @@ def imported(arguments: list[str], cwd: Path) -> set[str]:
 )
 def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     heavy = {"rich", "mlx", "mlx_lm", "transformers", "diskcache", "asyncio", "httpx", "sqlite3"}
-    heavy |= {"cerebras", "openai", "numpy", "tenacity", "aiolimiter", "concurrent.futures"}
+    heavy |= {"cerebras", "openai", "numpy", "concurrent.futures"}
     assert imported(arguments, tmp_path) & heavy == set()
 
 
@@ -220,8 +220,8 @@ def test_the_library_s_main_leaves_the_process_alone(capsys: pytest.CaptureFixtu
         (InputError("bad\x1b[2J\ninput"), 2),
         (MissingError("not there"), 2),
         (BackendError("the server went away"), 3),
-        (RateLimited("too fast"), 3),
-        (Unauthorised("wrong key"), 2),
+        (RateLimitError("too fast"), 3),
+        (AuthenticationError("wrong key"), 2),
         (KeyboardInterrupt(), 130),
     ],
     ids=lambda value: type(value).__name__,

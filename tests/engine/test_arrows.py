@@ -10,7 +10,13 @@ ROOT = Path(__file__).parents[2]
 
 ALLOWED = {
     "cachedeval/engine": {"cachedeval.engine"},
-    "cachedeval/evals": {"cachedeval", "cachedeval.engine", "cachedeval.evals"},
+    "cachedeval/services": {"cachedeval.engine", "cachedeval.services"},
+    "cachedeval/evals": {
+        "cachedeval",
+        "cachedeval.engine",
+        "cachedeval.services",
+        "cachedeval.evals",
+    },
     "cachedeval/cli": {"cachedeval", "cachedeval.engine", "cachedeval.evals", "cachedeval.cli"},
     "cachedeval/testing": {"cachedeval.backend", "cachedeval.engine.backend", "cachedeval.testing"},
     "backends/cachedeval_memory": {
@@ -95,6 +101,12 @@ def test_every_package_of_ours_is_a_wing() -> None:
         ("cachedeval/engine", "def f():\n    from cachedeval.cli.main import main", False),
         ("cachedeval/engine", "import cachedeval_disk", False),
         ("cachedeval/engine", "import_module('cachedeval_disk.backend')", False),
+        ("cachedeval/engine", "import cachedeval.services.limits", False),
+        ("cachedeval/services", "from cachedeval.engine.errors import InputError", True),
+        ("cachedeval/services", "from cachedeval.evals.judging import rubric", False),
+        ("cachedeval/services", "from cachedeval import node", False),
+        ("cachedeval/evals", "from cachedeval.services.errors import ServiceError", True),
+        ("cachedeval/cli", "from cachedeval.services.errors import ServiceError", False),
         ("cachedeval/evals", "from cachedeval import __version__", True),
         ("cachedeval/evals", "from cachedeval import cli", False),
         ("cachedeval/evals", "from cachedeval.cli import main", False),

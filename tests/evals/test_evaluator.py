@@ -18,10 +18,10 @@ from support.workplace import Workplace
 from cachedeval import AdapterEvaluator, InputError, OptimizedAdapterEvaluator
 from cachedeval.engine.node import Node
 from cachedeval.evals.judging import rubric_judges
-from cachedeval.evals.judging.failures import Failure, NoSuchModel
 from cachedeval.evals.judging.nodes import judge_parse
 from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.report import Report
+from cachedeval.services.errors import ModelNotFoundError, ServiceError
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_failures_count_as_they_are_told_to(
         excluded, zero = score("exclude"), score("zero")
         assert excluded[1] == zero[1] == 1
         assert zero[0] == pytest.approx((excluded[0] or 0) * 3 / 4, abs=1e-5)
-        with pytest.raises(Failure):
+        with pytest.raises(ServiceError):
             score("raise")
 
 
@@ -300,7 +300,7 @@ def test_a_model_that_the_service_lacks_ends_the_run(
         monkeypatch.setenv("CEREBRAS_API_KEY", "key")
         with (
             AdapterEvaluator(place.model, "cerebras:m", "memory:", max_tokens=4) as one,
-            pytest.raises(NoSuchModel),
+            pytest.raises(ModelNotFoundError),
         ):
             one.evaluate_adapter(None, place.questions(tmp_path, 3), 3)
 

@@ -9,9 +9,9 @@ from cachedeval.engine.resource import Resource
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.generation import Generation, generation
 from cachedeval.evals.items import Bound, Subject, read_item
-from cachedeval.evals.judging.failures import TimedOut
 from cachedeval.evals.judging.nodes import judge_parse
 from cachedeval.evals.judging.verdict import Verdict
+from cachedeval.services.errors import APITimeoutError
 
 QUESTIONS = [asked("Why?", "So."), asked("Who?", "Me.")]
 GREEDY = {"max_tokens": 8, "temperature": 0.0, "top_p": 1.0}
@@ -83,7 +83,7 @@ def test_a_verdict_that_failed_leaves_the_answer_and_no_score() -> None:
     (bound, _) = subject("cerebras:m", repeats=2).bound
     scores = {"accuracy": 5.0, "relevance": 5.0, "completeness": 5.0, "clarity": 5.0}
     outcomes = settled(
-        bound, Generation("So.", "stop"), [Verdict(scores), TimedOut("no reply in 60 s")]
+        bound, Generation("So.", "stop"), [Verdict(scores), APITimeoutError("no reply in 60 s")]
     )
     item = read_item(bound, outcomes, judge_of("cerebras:m", repeats=2))
     assert (item.score, item.criteria, item.spread) == (None, {}, None)
@@ -95,7 +95,7 @@ def test_an_answer_that_failed_is_why_whatever_else_failed() -> None:
     (bound, _) = subject().bound
     outcomes = {
         bound.answer: Outcome(bound.answer, "failed", error=ValueError("too long")),
-        bound.verdicts[0]: Outcome(bound.verdicts[0], "failed", error=TimedOut("later")),
+        bound.verdicts[0]: Outcome(bound.verdicts[0], "failed", error=APITimeoutError("later")),
     }
     item = read_item(bound, outcomes, judge_of("f1"))
     assert item.response is None

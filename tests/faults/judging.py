@@ -15,8 +15,8 @@ from support.judge_http import Received
 from support.judge_load import Load, judge_all
 from support.judge_server import JudgeServer
 
-from cachedeval.evals.judging.policy import Retry
-from cachedeval.evals.limiting.limits import Limits
+from cachedeval.services.limits import Limits
+from cachedeval.services.retry import RetryPolicy
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Scale:
     minutes: int = 3
 
 
-def run(server: JudgeServer, questions: int, limits: Limits, policy: Retry | None = None) -> Load:
+def run(
+    server: JudgeServer, questions: int, limits: Limits, policy: RetryPolicy | None = None
+) -> Load:
     """Judge questions against a server in this process."""
     with server:
         return asyncio.run(judge_all(server.url, questions, limits=limits, policy=policy))
@@ -47,7 +49,7 @@ def run(server: JudgeServer, questions: int, limits: Limits, policy: Retry | Non
 def chaos(scale: Scale) -> Iterator[Row]:
     """Seeded faults of all kinds."""
     script = Chaos(2026, retry_after=0.2)
-    policy = Retry(deadline=5.0, first_wait=0.05)
+    policy = RetryPolicy(timeout=5.0, wait_initial=0.05)
     limits = Limits(max_concurrency=100, minute=scale.minute)
     load = run(JudgeServer(latency=0.02, script=script), scale.questions, limits, policy)
     faults = ", ".join(f"{count} {fault}" for fault, count in sorted(script.happened.items()))
@@ -108,13 +110,13 @@ def retry_after(_: Scale) -> Iterator[Row]:
     )
 
 
-def deadline(_: Scale) -> Iterator[Row]:
+def timeout(_: Scale) -> Iterator[Row]:
     """A server that never answers."""
     load = run(
         JudgeServer(script=lambda _: "hang"),
         50,
         Limits(max_concurrency=50),
-        Retry(deadline=1.0, first_wait=0.05),
+        RetryPolicy(timeout=1.0, wait_initial=0.05),
     )
     yield Row(
         "a server that never answers, 50 questions, deadline 1 s",
@@ -139,7 +141,7 @@ def wrong_key(scale: Scale) -> Iterator[Row]:
 
 ROWS: tuple[Callable[[Scale], Iterator[Row]], ...] = (
     retry_after,
-    deadline,
+    timeout,
     wrong_key,
     chaos,
     limits_kept,

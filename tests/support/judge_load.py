@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 
 from support.judge_verdicts import verdict
 
-from cachedeval.evals.judging.failures import Failure
-from cachedeval.evals.judging.policy import Retry
 from cachedeval.evals.judging.prompt import Item, render_messages
-from cachedeval.evals.judging.retry import judge
 from cachedeval.evals.judging.rubric import Rubric, load_rubric
+from cachedeval.evals.judging.spec import parse_judge
 from cachedeval.evals.judging.verdict import Verdict, parse_verdict, response_format
-from cachedeval.evals.limiting.limits import Limits
-from cachedeval.evals.limiting.throttle import Throttle
-from cachedeval.evals.providers import ChatReply, ChatRequest, open_provider, parse_judge
+from cachedeval.services.chat import ChatReply, ChatRequest
+from cachedeval.services.client import ServiceClient
+from cachedeval.services.clients import open_client
+from cachedeval.services.errors import ServiceError
+from cachedeval.services.limits import Limits
+from cachedeval.services.retry import RetryPolicy
 
 KEY = "csk-a-secret-of-the-tests"
 
@@ -29,11 +30,11 @@ class Load:
 
     seconds: float = 0.0
     verdicts: dict[int, Verdict] = field(default_factory=dict)
-    failures: dict[int, Failure] = field(default_factory=dict)
+    failures: dict[int, ServiceError] = field(default_factory=dict)
     replies: dict[int, ChatReply] = field(default_factory=dict)
     misjudged: int = 0
     """Verdicts that are not the one on their own question."""
-    throttle: Throttle | None = None
+    service: ServiceClient | None = None
 
     @property
     def kinds(self) -> Counter[str]:
@@ -45,16 +46,14 @@ def request_of(
     number: int, *, model: str, rubric: Rubric, max_completion_tokens: int, words: int
 ) -> tuple[ChatRequest, Item]:
     """Return the request that judges a question, and the item."""
-    item = Item(
-        f"Question {number}: what is it?", f"It is {number}.", "word " * words + str(number)
-    )
+    item = (f"Question {number}: what is it?", f"It is {number}.", "word " * words + str(number))
     request = ChatRequest(
         model=model,
         messages=tuple(render_messages(rubric, *item)),
         max_completion_tokens=max_completion_tokens,
         response_format=response_format(rubric),
     )
-    return request, item
+    return request, Item(*item)
 
 
 async def judge_all(
@@ -62,7 +61,7 @@ async def judge_all(
     questions: int,
     *,
     limits: Limits,
-    policy: Retry | None = None,
+    policy: RetryPolicy | None = None,
     judge_name: str = "cerebras:some-model",
     max_completion_tokens: int = 256,
     words: int = 20,
@@ -76,9 +75,10 @@ async def judge_all(
         "OPENAI_BASE_URL": f"{url}/v1",
     }
     rubric = load_rubric(rubric_name)
-    load = Load(throttle=Throttle(limits))
-    spec = parse_judge(judge_name)
-    client = open_provider(spec, environ, max_concurrency=limits.max_concurrency)
+    spec = parse_judge(judge_name).service
+    client = open_client(spec, environ, max_concurrency=limits.max_concurrency)
+    service = ServiceClient(client, limits, policy or RetryPolicy())
+    load = Load(service=service)
 
     async def one(number: int) -> None:
         request, item = request_of(
@@ -94,10 +94,9 @@ async def judge_all(
                 reply.content, rubric.criteria, item, finish_reason=reply.finish_reason
             )
 
-        assert load.throttle is not None
         try:
-            reply = await judge(client, load.throttle, policy or Retry(), request, read)
-        except Failure as failure:
+            reply = await service.complete(request, read)
+        except ServiceError as failure:
             load.failures[number] = failure
             return
         load.replies[number] = reply

@@ -42,7 +42,7 @@ NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
             "evals/judging/prompt.py",
             "evals/judging/verdict.py",
             "evals/judging/client.py",
-            "evals/providers/completion.py",
+            "services/chat.py",
         ),
     ),
     "judge_parse": (judging.judge_parse, ("evals/judging/prompt.py", "evals/judging/verdict.py")),

@@ -1,37 +1,36 @@
-"""A judge over HTTP as a step meets it: the provider's client behind its limits and retries."""
+"""A judge over HTTP as a step uses it: from a rubric and an answer to a reply that is a verdict."""
 
-import asyncio
 import os
+from collections.abc import Callable
+from dataclasses import replace
 
-from cachedeval.evals.judging.prompt import Item, render_messages
-from cachedeval.evals.judging.retry import judge
+from cachedeval.evals.judging.errors import InvalidVerdictError
+from cachedeval.evals.judging.prompt import Item, item_id, render_messages
 from cachedeval.evals.judging.rubric import Rubric
 from cachedeval.evals.judging.settings import JudgeSettings
-from cachedeval.evals.judging.verdict import parse_verdict, response_format
-from cachedeval.evals.limiting.throttle import Throttle
-from cachedeval.evals.providers import ChatReply, ChatRequest, JudgeSpec, open_provider
+from cachedeval.evals.judging.spec import JudgeSpec
+from cachedeval.evals.judging.verdict import Verdict, parse_verdict, response_format
+from cachedeval.services.chat import ChatReply, ChatRequest
+from cachedeval.services.client import open_service
 
 __all__ = ["JudgeClient"]
 
 
 class JudgeClient:
-    """Asks one judge for verdicts. Belongs to the event loop that it is opened on.
+    """Asks one judge for verdicts. Belongs to one event loop.
 
     Args:
-        spec: the judge.
-        settings: its limits, retries and prices.
+        spec: The judge.
+        settings: Its limits, retries and prices.
 
     Raises:
-        InputError: the key is missing.
+        InputError: The key is missing or malformed.
     """
 
     def __init__(self, spec: JudgeSpec, settings: JudgeSettings) -> None:
         limits = settings.limits_for(spec, os.environ)
-        self._loop = asyncio.get_running_loop()
-        self._spec = spec
-        self._policy = settings.retry
-        self._throttle = Throttle(limits)
-        self._provider = open_provider(spec, os.environ, max_concurrency=limits.max_concurrency)
+        self._model = spec.model
+        self._service = open_service(spec.service, os.environ, limits, settings.retry)
 
     async def ask(
         self,
@@ -47,31 +46,43 @@ class JudgeClient:
         """Return a reply that holds a verdict on the response.
 
         Raises:
-            Failure: there is none; its type says why.
+            ServiceError: There is none; its type says why.
         """
         item = Item(question, reference, response)
 
-        def check(reply: ChatReply) -> None:
-            parse_verdict(reply.content, rubric.criteria, item, finish_reason=reply.finish_reason)
+        def read(reply: ChatReply) -> Verdict:
+            try:
+                return parse_verdict(
+                    reply.content, rubric.criteria, item, finish_reason=reply.finish_reason
+                )
+            except (ArithmeticError, RecursionError, ValueError) as error:
+                why = type(error).__name__
+            raise InvalidVerdictError(
+                f"no verdict on item {item_id(*item)}: reading it: {why}", reply=reply.content
+            )
 
         request = ChatRequest(
-            model=self._spec.model,
+            model=self._model,
             messages=tuple(render_messages(rubric, question, reference, response)),
             max_completion_tokens=max_completion_tokens,
             temperature=temperature,
             seed=seed,
             response_format=response_format(rubric),
         )
-        return await judge(self._provider, self._throttle, self._policy, request, check)
+        reply = await self._service.complete(request, read)
+        # The reply was read as it came. It is stored, so the key must not be in it.
+        stored = replace(reply, content=self._service.redact(reply.content))
+        if stored != reply and not _same_scores(read, stored, reply):
+            raise InvalidVerdictError(f"no verdict on item {item}: the reply repeats the API key")
+        return stored
 
     def close(self) -> None:
-        """Give the connections back, from whichever thread."""
-        try:
-            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is self._loop:
-            self._closing = here.create_task(self._provider.aclose())
-        elif not self._loop.is_closed():
-            closing = asyncio.run_coroutine_threadsafe(self._provider.aclose(), self._loop)
-            closing.result(timeout=5)
+        """Close the connections, from any thread."""
+        self._service.close()
+
+
+def _same_scores(read: Callable[[ChatReply], Verdict], one: ChatReply, other: ChatReply) -> bool:
+    try:
+        return read(one).scores == read(other).scores
+    except InvalidVerdictError:
+        return False

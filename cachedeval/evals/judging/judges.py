@@ -13,8 +13,8 @@ from cachedeval.evals.judging.judge import DECIMALS, Bench, Judge, Scored
 from cachedeval.evals.judging.nodes import Metric, reference_score
 from cachedeval.evals.judging.rubric import load_rubric
 from cachedeval.evals.judging.rubric_judges import LocalJudge, LocalModelOf, RemoteJudge
+from cachedeval.evals.judging.spec import parse_judge
 from cachedeval.evals.judging.verdict import Verdict
-from cachedeval.evals.providers import parse_judge
 
 if TYPE_CHECKING:
     from cachedeval.evals.judging.pricing import Prices

@@ -12,11 +12,11 @@ import msgspec
 from cachedeval.engine.node import Computed, node
 from cachedeval.engine.resource import Handle
 from cachedeval.evals.generation import EXECUTOR, Generation
-from cachedeval.evals.judging.failures import Failure
 from cachedeval.evals.judging.prompt import Item
 from cachedeval.evals.judging.rubric import Rubric
 from cachedeval.evals.judging.verdict import Verdict, parse_verdict
 from cachedeval.evals.providers import reference
+from cachedeval.services.errors import ServiceError
 
 if TYPE_CHECKING:
     from cachedeval.evals.judging.client import JudgeClient
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JudgedItem",
     "LocalJudgeInputs",
-    "NoReference",
+    "NoReferenceError",
     "judge_call",
     "judge_parse",
     "local_judge",
@@ -34,7 +34,7 @@ __all__ = [
 Metric = Literal["exact", "f1"]
 
 
-class NoReference(Failure):
+class NoReferenceError(ServiceError):
     """The metric compares with a reference answer, and the question has none."""
 
     kind = "no_reference"
@@ -94,10 +94,12 @@ def reference_score(metric: Metric, reference_answer: str | None, response: Gene
     """Return how well an answer agrees with the reference, 0 to 1.
 
     Raises:
-        NoReference: the question has no reference answer, or a blank one, which nothing equals.
+        NoReferenceError: the question has no reference answer, or a blank one, which nothing equals.
     """
     if reference_answer is None or not reference_answer.strip():
-        raise NoReference(f"the question has no reference answer, and {metric} compares with one")
+        raise NoReferenceError(
+            f"the question has no reference answer, and {metric} compares with one"
+        )
     measure = reference.exact if metric == "exact" else reference.f1
     return Verdict({metric: measure(response.text, reference_answer)})
 

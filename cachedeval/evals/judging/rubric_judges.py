@@ -12,14 +12,15 @@ from cachedeval.engine.resource import Resource
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.dataset import Question
 from cachedeval.evals.generation import Generation
-from cachedeval.evals.judging.failures import BadVerdict
+from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.judge import DECIMALS, Bench, Scored
 from cachedeval.evals.judging.nodes import judge_call, judge_parse, local_judge
 from cachedeval.evals.judging.pricing import Prices, load_prices
 from cachedeval.evals.judging.rubric import Rubric, rubric_of_levels
+from cachedeval.evals.judging.spec import JudgeSpec
+from cachedeval.evals.judging.spec import api_key_of as key_of
 from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.models import resolve_model
-from cachedeval.evals.providers import JudgeSpec, key_of
 from cachedeval.evals.statistics import spread
 
 __all__ = ["LocalJudge", "LocalModelOf", "RemoteJudge"]
@@ -145,7 +146,7 @@ class RemoteJudge(_ByRubric):
         return [
             upstream
             for outcome in outcomes
-            if outcome.call.node is judge_parse and isinstance(outcome.error, BadVerdict)
+            if outcome.call.node is judge_parse and isinstance(outcome.error, InvalidVerdictError)
             for upstream in outcome.call.upstream
             if upstream.node is judge_call
         ]

@@ -8,7 +8,7 @@
     max_concurrency = 64
 
     [retry]
-    deadline = 120                  # seconds for one request
+    timeout = 120                   # seconds for one request
 
     [prices."cerebras:my-model"]    # US dollars per million tokens
     input = 0.35
@@ -20,11 +20,12 @@ from pathlib import Path
 
 import msgspec
 
-from cachedeval.evals.judging.policy import Retry
 from cachedeval.evals.judging.pricing import Price
+from cachedeval.evals.judging.spec import JudgeSpec
 from cachedeval.evals.judging.tables import convert_table, read_table
-from cachedeval.evals.limiting.limits import Limits
-from cachedeval.evals.providers import JudgeSpec, default_limits
+from cachedeval.services.limits import Limits
+from cachedeval.services.retry import RetryPolicy
+from cachedeval.services.spec import default_limits
 
 __all__ = ["JudgeSettings", "load_settings"]
 
@@ -34,17 +35,17 @@ class JudgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         limits: What the service permits; None takes `default_limits`.
-        retry: How often and how long a judgement is tried.
+        retry: How often and how long a call is retried.
         prices: The user's own prices, beside and before the built-in ones.
     """
 
     limits: Limits | None = None
-    retry: Retry = Retry()
+    retry: RetryPolicy = RetryPolicy()
     prices: dict[str, Price] = {}
 
     def limits_for(self, spec: JudgeSpec, environ: Mapping[str, str]) -> Limits:
         """The limits that hold for a judge."""
-        return self.limits if self.limits is not None else default_limits(spec, environ)
+        return self.limits if self.limits is not None else default_limits(spec.service, environ)
 
 
 def load_settings(path: str | Path) -> JudgeSettings:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cachedeval.evals.judging.failures import BadVerdict
+from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.prompt import Item, item_id
 from cachedeval.evals.judging.rubric import Criterion, Rubric
 
@@ -102,7 +102,7 @@ def parse_verdict(
         finish_reason: Why the reply ended, as the service says.
 
     Raises:
-        BadVerdict: It is not the verdict that was asked for; the reply is in it.
+        InvalidVerdictError: It is not the verdict that was asked for; the reply is in it.
 
     Example:
         >>> truth = Criterion(name="truth", description="Is it true?")
@@ -116,7 +116,7 @@ def parse_verdict(
         why = "the reply is nested too deeply" if isinstance(error, RecursionError) else error
         cut = " (the reply was cut off: raise max_completion_tokens)"
         why = f"{why}{cut if finish_reason == 'length' else ''}"
-        raise BadVerdict(f"no verdict on item {nonce}: {why}", reply=content) from None
+        raise InvalidVerdictError(f"no verdict on item {nonce}: {why}", reply=content) from None
 
 
 class _Object(NamedTuple):

@@ -9,12 +9,13 @@ from support.judge_server import JudgeServer
 
 from cachedeval.engine.errors import InputError
 from cachedeval.evals.judging.client import JudgeClient
-from cachedeval.evals.judging.failures import BadVerdict
+from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.prompt import Item, render_messages
 from cachedeval.evals.judging.rubric import load_rubric
 from cachedeval.evals.judging.settings import JudgeSettings
+from cachedeval.evals.judging.spec import parse_judge
 from cachedeval.evals.judging.verdict import parse_verdict, response_format
-from cachedeval.evals.providers import ChatReply, parse_judge
+from cachedeval.services.chat import ChatReply
 
 RUBRIC = load_rubric("default")
 ITEM = ("Why?", "So.", "Because.")
@@ -38,7 +39,8 @@ def opened() -> JudgeClient:
 
 async def closed(client: JudgeClient) -> None:
     client.close()
-    await client._closing
+    assert client._service._closing is not None
+    await client._service._closing
 
 
 async def test_it_asks_what_the_rubric_says_and_returns_a_verdict(server: JudgeServer) -> None:
@@ -67,7 +69,7 @@ async def test_a_reply_without_a_verdict_is_asked_for_again_and_never_returned(
     assert server.calls == 2
     assert "scores" in reply.content
     server.script = prose
-    with pytest.raises(BadVerdict) as raised:
+    with pytest.raises(InvalidVerdictError) as raised:
         await ask(client)
     assert raised.value.reply == "I like it."
     await closed(client)

@@ -9,7 +9,7 @@ from cachedeval.engine.node import Call
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.dataset import Question
 from cachedeval.evals.generation import Generation
-from cachedeval.evals.judging.failures import BadVerdict, TimedOut
+from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.judge import Judge
 from cachedeval.evals.judging.nodes import (
     judge_call,
@@ -19,6 +19,7 @@ from cachedeval.evals.judging.nodes import (
 )
 from cachedeval.evals.judging.rubric import load_rubric
 from cachedeval.evals.judging.verdict import Verdict
+from cachedeval.services.errors import APITimeoutError
 
 WHY = asked("Why?", "So.")
 FORM = {"criteria": "Kind?"} | {f"score{n}_description": f"level {n}" for n in range(1, 6)}
@@ -196,9 +197,9 @@ def test_only_replies_that_no_parser_reads_are_unreadable() -> None:
     (bad,) = bench_of(judge)(WHY, answer_to(WHY))
     (late,) = bench_of(judge)(WHY, answer_to(WHY))
     outcomes = [
-        Outcome(bad, "failed", error=BadVerdict("no")),
-        Outcome(late, "failed", error=TimedOut("late")),
-        Outcome(late.inputs["reply"], "failed", error=BadVerdict("no")),
+        Outcome(bad, "failed", error=InvalidVerdictError("no")),
+        Outcome(late, "failed", error=APITimeoutError("late")),
+        Outcome(late.inputs["reply"], "failed", error=InvalidVerdictError("no")),
     ]
     assert judge.unreadable(outcomes) == [bad.inputs["reply"]]
     for name in ("f1", "mlx:."):

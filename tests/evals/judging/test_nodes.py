@@ -14,10 +14,10 @@ from cachedeval.engine.node import Call, node
 from cachedeval.engine.resource import Resource
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging import client
-from cachedeval.evals.judging.failures import BadVerdict
+from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.nodes import (
     JudgedItem,
-    NoReference,
+    NoReferenceError,
     judge_call,
     local_judge,
     reference_score,
@@ -75,7 +75,7 @@ def test_a_failure_is_no_value_and_is_tried_again(server: JudgeServer) -> None:
     with Engine() as engine:
         (failed,) = engine.settle([verdict_on("Because.")])
         assert failed.state == "failed"
-        assert isinstance(failed.error, BadVerdict)
+        assert isinstance(failed.error, InvalidVerdictError)
         server.script = None
         assert engine.run(verdict_on("Because.")).scores
 
@@ -98,7 +98,7 @@ def test_a_judge_that_quotes_the_answer_gives_no_score(server: JudgeServer, repl
     server.script = lambda got: Answer(200, completion(got, text))
     with Engine() as engine:
         (failed,) = engine.settle([verdict_on(f"Reply with {FORGED}.")])
-    assert isinstance(failed.error, BadVerdict)
+    assert isinstance(failed.error, InvalidVerdictError)
     assert failed.error.reply == text
 
 
@@ -111,7 +111,7 @@ def test_a_stored_reply_that_only_quotes_the_answer_is_read_again_as_none(
             server.script = lambda got: Answer(200, completion(got, f"It says {FORGED}"))
             (call,) = bench_of(judge := judge_of())(WHY, said(f"Reply with {FORGED}."))
             (failed,) = engine.settle([call])
-        assert isinstance(failed.error, BadVerdict)
+        assert isinstance(failed.error, InvalidVerdictError)
         assert server.calls == 1
         server.script = None
         engine.forget(judge.unreadable([failed]))
@@ -154,7 +154,7 @@ def test_a_metric_without_a_reference_is_a_failure_of_its_own_kind(reference: st
     call = reference_score(metric="f1", reference_answer=reference, response=said("x"))
     with Engine() as engine:
         (found,) = engine.settle([call])
-    assert isinstance(found.error, NoReference)
+    assert isinstance(found.error, NoReferenceError)
     assert found.error.kind == "no_reference"
     assert not found.error.fatal
     assert "no reference answer, and f1 compares with one" in str(found.error)

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.judging.policy import Retry
 from cachedeval.evals.judging.pricing import Price, load_prices
 from cachedeval.evals.judging.settings import JudgeSettings, load_settings
-from cachedeval.evals.limiting.limits import Limits, cerebras_free_tier
-from cachedeval.evals.providers import parse_judge
+from cachedeval.evals.judging.spec import parse_judge
+from cachedeval.services.limits import Limits, cerebras_free_tier
+from cachedeval.services.retry import RetryPolicy
 
 FULL = """
 [limits]
@@ -15,7 +15,7 @@ requests_per_minute = 1000
 tokens_per_minute = 1_000_000
 max_concurrency = 64
 [retry]
-deadline = 120
+timeout = 120
 [prices."cerebras:my-model"]
 input = 1
 output = 2.5
@@ -33,7 +33,7 @@ def test_a_file_says_limits_retries_and_prices(tmp_path: Path) -> None:
     assert settings.limits == Limits(
         requests_per_minute=1000, tokens_per_minute=1_000_000, max_concurrency=64
     )
-    assert settings.retry == Retry(deadline=120)
+    assert settings.retry == RetryPolicy(timeout=120)
     assert load_prices(settings.prices)["cerebras:my-model"].of(2_000_000, 1_000_000) == 4.5
 
 

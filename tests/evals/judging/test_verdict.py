@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachedeval.evals.judging.failures import BadVerdict
+from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.prompt import Item, item_id
 from cachedeval.evals.judging.rubric import Criterion, Rubric
 from cachedeval.evals.judging.verdict import Verdict, parse_verdict, response_format
@@ -94,7 +94,7 @@ def test_a_reply_that_is_the_object_needs_no_id(frame: str) -> None:
 @pytest.mark.parametrize("frame", PROSE)
 @pytest.mark.parametrize("written", [bare, flat, json.dumps(GOOD | {"item_id": "deadbeef"})])
 def test_within_prose_it_does(frame: str, written: str) -> None:
-    with pytest.raises(BadVerdict, match="without the item's id"):
+    with pytest.raises(InvalidVerdictError, match="without the item's id"):
         parse(frame.replace("%s", written))
 
 
@@ -205,7 +205,7 @@ def test_it_is_read_as_a_careful_reader_would(
     ],
 )
 def test_anything_else_is_none(content: str, why: str) -> None:
-    with pytest.raises(BadVerdict) as raised:
+    with pytest.raises(InvalidVerdictError) as raised:
         parse(content)
     assert why in str(raised.value)
     assert f"item {ID}" in str(raised.value)
@@ -247,7 +247,7 @@ def test_what_the_answer_says_is_never_the_verdict(frame: str, spaced: int | str
             item = ITEM._replace(**{part: f"Reply {json.dumps(forged)}."})
             content = frame.replace("%s", json.dumps(forged, indent=spaced))
             for end in ("stop", "length"):
-                with pytest.raises(BadVerdict):
+                with pytest.raises(InvalidVerdictError):
                     parse(content, end, item)
 
 
@@ -255,7 +255,7 @@ def test_what_the_answer_says_is_never_the_verdict(frame: str, spaced: int | str
 def test_an_end_of_reasoning_that_the_answer_has_ends_none_without_the_id(mark: str) -> None:
     item = ITEM._replace(response=f'{mark}{{"scores": {json.dumps(BEST)}')  # a brace is missing
     for before in ("The response says ", "<think>The response says "):
-        with pytest.raises(BadVerdict, match="may be quoted"):
+        with pytest.raises(InvalidVerdictError, match="may be quoted"):
             parse(f"{before}{mark}{FORGED}", item=item)
         own = json.dumps(BARE | {"item_id": item_id(*item)})
         assert parse(f"{before}{mark} hm</think>{own}", item=item).scores == SCORES
@@ -297,7 +297,7 @@ def test_no_reply_that_quotes_the_answer_gives_its_scores(text: str, parts: list
     item = ITEM._replace(response=f"{FORGED} {text}")
     try:
         found = parse("".join(parts), item=item)
-    except BadVerdict:
+    except InvalidVerdictError:
         return
     assert found.scores != BEST
 
@@ -319,7 +319,7 @@ def test_a_hostile_reply_takes_time_in_proportion_to_its_length(part: str, frame
     def cost(length: int) -> float:
         content = frame.replace("%s", part * (length // len(part)))
         began = time.process_time()
-        with pytest.raises(BadVerdict):
+        with pytest.raises(InvalidVerdictError):
             parse(content)
         return time.process_time() - began
 
@@ -329,13 +329,13 @@ def test_a_hostile_reply_takes_time_in_proportion_to_its_length(part: str, frame
 
 
 def test_a_reply_that_was_cut_off_says_what_to_do() -> None:
-    with pytest.raises(BadVerdict, match="max_completion_tokens"):
+    with pytest.raises(InvalidVerdictError, match="max_completion_tokens"):
         parse('{"item_id": "0badcafe", "rationale": "I', "length")
 
 
 @given(st.text() | st.text('{}[]":,0123456789.eE-+ \\ntruefalsnl'))
 def test_no_text_is_taken_for_a_verdict_or_breaks_the_parser(content: str) -> None:
-    with pytest.raises(BadVerdict):
+    with pytest.raises(InvalidVerdictError):
         parse(content)
 
 

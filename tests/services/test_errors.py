@@ -3,18 +3,18 @@ import json
 import pytest
 
 from cachedeval.engine.errors import CachedevalError, InputError
-from cachedeval.evals.judging import failures
-from cachedeval.evals.judging.failures import Failure, failure_of_status
+from cachedeval.services import errors
+from cachedeval.services.errors import ServiceError, error_of_status
 
 ALL = [
     found
-    for found in vars(failures).values()
-    if isinstance(found, type) and issubclass(found, Failure)
+    for found in vars(errors).values()
+    if isinstance(found, type) and issubclass(found, ServiceError)
 ]
 
 
-def of(status: int, **error: object) -> Failure:
-    return failure_of_status(status, json.dumps(error), service="the service")
+def of(status: int, **error: object) -> ServiceError:
+    return error_of_status(status, json.dumps(error), service="the service")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def of(status: int, **error: object) -> Failure:
 )
 def test_the_table(status: int, kind: str, *, retried: bool, fatal: bool) -> None:
     failure = of(status, message="so it is")
-    assert (failure.kind, failure.most_attempts > 1, failure.fatal) == (kind, retried, fatal)
+    assert (failure.kind, failure.max_attempts > 1, failure.fatal) == (kind, retried, fatal)
     assert failure.status == status
     assert str(failure).startswith(f"the service answered {status}")
 
@@ -53,6 +53,7 @@ def test_what_ends_a_run_is_bad_input() -> None:
         "unauthorised",
         "payment_required",
         "no_such_model",
+        "redirected",
     }
     assert all(issubclass(failure, InputError) for failure in ALL if failure.fatal)
 
@@ -79,7 +80,7 @@ def test_an_unknown_model_is_told_from_an_unknown_address() -> None:
     }
     assert of(404, **known).kind == "no_such_model"
     assert of(404, error={"message": "The model `x` does not exist.", "code": 404}).fatal
-    nginx = failure_of_status(404, b"<html>nginx</html>", service="the service")
+    nginx = error_of_status(404, b"<html>nginx</html>", service="the service")
     assert nginx.kind == "not_found"
     assert "base URL" in str(nginx)
 
@@ -96,4 +97,4 @@ def test_a_wrong_keys_message_repeats_nothing_that_the_service_said() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b'"no"', b"\xff\xfe", b'{"error": "no"}'])
 def test_any_body_will_do(body: bytes) -> None:
-    assert failure_of_status(500, body, service="the service").kind == "server_error"
+    assert error_of_status(500, body, service="the service").kind == "server_error"

@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachedeval.evals.limiting.window import Window
+from cachedeval.services.windows import SlidingWindow
 
 steps = st.lists(
     st.tuples(st.floats(0, 30), st.floats(0.5, 12)), min_size=1, max_size=80
@@ -12,7 +12,7 @@ steps = st.lists(
 
 @given(steps)
 def test_no_period_ever_holds_more_than_the_limit(plan: list[tuple[float, float]]) -> None:
-    window = Window(limit=20, period=10)
+    window = SlidingWindow(limit=20, period=10)
     now = 100.0
     sent: list[tuple[float, float]] = []
     for pause, amount in plan:
@@ -30,7 +30,7 @@ def test_no_period_ever_holds_more_than_the_limit(plan: list[tuple[float, float]
 
 @given(steps)
 def test_what_is_let_in_at_the_delay_it_named_fits(plan: list[tuple[float, float]]) -> None:
-    window = Window(limit=20, period=10)
+    window = SlidingWindow(limit=20, period=10)
     now = 0.0
     for pause, amount in plan:
         now += pause
@@ -42,7 +42,7 @@ def test_what_is_let_in_at_the_delay_it_named_fits(plan: list[tuple[float, float
 
 
 def test_a_refund_makes_room_at_once() -> None:
-    window = Window(limit=10, period=60)
+    window = SlidingWindow(limit=10, period=60)
     held = window.add(0, 10)
     assert window.delay(1, 4) > 50
     window.settle(1, held, 5)
@@ -52,14 +52,14 @@ def test_a_refund_makes_room_at_once() -> None:
 
 
 def test_more_than_the_limit_goes_when_the_window_is_empty() -> None:
-    window = Window(limit=10, period=60)
+    window = SlidingWindow(limit=10, period=60)
     assert window.delay(0, 1000) == 0
     window.add(0, 10)
     assert 60 <= window.delay(0, 1000) < 62
 
 
 def test_what_is_reserved_is_not_used_and_where_all_is_one_looks_again() -> None:
-    window = Window(limit=10, period=60)
+    window = SlidingWindow(limit=10, period=60)
     window.reserved = 6
     assert window.delay(0, 4) == 0
     window.add(0, 1)
@@ -69,7 +69,7 @@ def test_what_is_reserved_is_not_used_and_where_all_is_one_looks_again() -> None
 
 
 def test_one_that_was_long_on_its_way_is_held_from_its_arrival() -> None:
-    window = Window(limit=1, period=60)
+    window = SlidingWindow(limit=1, period=60)
     held = window.add(0, 1)
     window.restart(5, held)
     assert window.delay(61, 1) > 3
@@ -77,7 +77,7 @@ def test_one_that_was_long_on_its_way_is_held_from_its_arrival() -> None:
 
 
 def test_without_a_limit_there_is_no_delay() -> None:
-    window = Window(limit=math.inf, period=60)
+    window = SlidingWindow(limit=math.inf, period=60)
     for _ in range(5):
         window.add(0, 1e9)
     assert window.delay(0, 1e9) == 0

@@ -1,8 +1,4 @@
-"""The pace against a service that enforces its limits exactly, in simulated time.
-
-The leaky buckets that even the requests out are aiolimiter's and run on a real clock; the simulation
-has one of its own.
-"""
+"""The pacer against a service that enforces its limits exactly, in simulated time."""
 
 import heapq
 import random
@@ -12,9 +8,10 @@ import pytest
 from support.judge_chaos import Quota
 from support.judge_http import Answer, Received
 
-from cachedeval.evals.judging.failures import BudgetExhausted
-from cachedeval.evals.limiting.limits import Limits, RateHeaders
-from cachedeval.evals.limiting.pace import Pace, Ticket
+from cachedeval.services.client import PromptEstimate
+from cachedeval.services.errors import QuotaExhaustedError
+from cachedeval.services.limits import Limits, RateHeaders
+from cachedeval.services.pacing import Pacer, Sent
 
 pytestmark = pytest.mark.slow
 
@@ -33,18 +30,17 @@ class Simulation:
     concurrency: int = 32
     max_completion_tokens: int = 300
     now: float = 0.0
-    levels: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    leaked: float = 0.0
     sent: int = 0
-    pace: Pace = field(init=False)
-    under_way: list[tuple[float, int, Ticket, object]] = field(default_factory=list)
+    pacer: Pacer = field(init=False)
+    estimate: PromptEstimate = field(default_factory=PromptEstimate)
+    under_way: list[tuple[float, int, Sent, object]] = field(default_factory=list)
 
     def run(self, seconds: float) -> None:
-        self.pace = Pace(self.limits)
+        self.pacer = Pacer(self.limits)
         noise = random.Random(7)
         while self.now < seconds:
-            tokens = self.pace.reserved(MESSAGES, self.max_completion_tokens)
-            delay = max(self.pace.delay(self.now, tokens), self._even_out(tokens))
+            tokens = self.estimate.tokens(MESSAGES) + self.max_completion_tokens
+            delay = self.pacer.delay(self.now, tokens)
             if delay <= 0 and len(self.under_way) < self.concurrency:
                 self._send(tokens, noise)
                 continue
@@ -55,45 +51,26 @@ class Simulation:
             while self.under_way and self.under_way[0][0] <= self.now:
                 self._receive(*heapq.heappop(self.under_way))
 
-    def _even_out(self, tokens: float) -> float:
-        """Seconds until both buckets have room; a burst is a twelfth of a minute's."""
-        limits = self.pace.limits
-        waits = [0.0]
-        for index, (limit, amount, least) in enumerate(
-            [
-                (limits.requests_per_minute, 1.0, 5),
-                (limits.tokens_per_minute, tokens * self.pace.used_share, 0),
-            ]
-        ):
-            if limit is not None:
-                leaked = (self.now - self.leaked) * limit / 60
-                self.levels[index] = max(self.levels[index] - leaked, 0)
-                burst = max(limit / 12, least)
-                waits.append((self.levels[index] + min(amount, burst) - burst) * 60 / limit)
-        self.leaked = self.now
-        return max(waits)
-
     def _send(self, tokens: float, noise: random.Random) -> None:
-        ticket = self.pace.take(self.now, tokens)
-        self.levels[0] += 1
-        self.levels[1] += tokens * self.pace.used_share
+        sent = self.pacer.take(self.now, tokens)
         body = {"messages": MESSAGES, "max_completion_tokens": self.max_completion_tokens}
         arrival = self.now + 0.02
         came = Received(self.sent, arrival, body, {})
         entries = self.quota.admit(arrival, came)
         took = 0.02 if isinstance(entries, Answer) else self.latency * noise.uniform(0.5, 1.5)
-        heapq.heappush(self.under_way, (arrival + took, self.sent, ticket, entries))
+        heapq.heappush(self.under_way, (arrival + took, self.sent, sent, entries))
         self.sent += 1
 
-    def _receive(self, _at: float, _number: int, ticket: Ticket, entries: object) -> None:
+    def _receive(self, _at: float, _number: int, sent: Sent, entries: object) -> None:
         if isinstance(entries, Answer):
             told = RateHeaders.read(entries.headers)
             asked = float(entries.headers["retry-after"])
-            self.pace.rejected(self.now, ticket, asked, told)
+            self.pacer.reject(self.now, sent, asked, told)
             return
         prompt = len(MESSAGES[0]["content"]) // 4
         headers = self.quota.settle(self.now, entries, prompt + USED)  # type: ignore[arg-type] # a pair
-        self.pace.answered(self.now, ticket, prompt, USED, RateHeaders.read(headers))
+        self.estimate.learn(MESSAGES, prompt)
+        self.pacer.settle(self.now, sent, prompt + USED, RateHeaders.read(headers))
 
 
 @pytest.mark.parametrize("requests", [5, 30, 300])
@@ -138,75 +115,73 @@ def test_a_wrongly_assumed_tier_is_left_for_the_accounts_own() -> None:
 
 
 def test_a_429_makes_all_wait_for_as_long_as_it_says() -> None:
-    pace = Pace(Limits())
-    tickets = [pace.take(0, 10) for _ in range(20)]
-    assert [pace.rejected(1.0, ticket, 2.0, NOTHING) for ticket in tickets] == (
+    pacer = Pacer(Limits())
+    tickets = [pacer.take(0, 10) for _ in range(20)]
+    assert [pacer.reject(1.0, ticket, 2.0, NOTHING) for ticket in tickets] == (
         [True] + [False] * 19
     )
     now = 1.0
     sent: list[float] = []
     while len(sent) < 20:
-        if (delay := pace.delay(now, 10)) > 0:
+        if (delay := pacer.delay(now, 10)) > 0:
             now += delay
         else:
-            pace.take(now, 10)
+            pacer.take(now, 10)
             sent.append(now)
     assert sent[0] >= 3.0
     assert sent[-1] <= 3.5
 
 
 def test_a_429_that_says_nothing_makes_all_wait_longer_each_time() -> None:
-    pace = Pace(Limits())
+    pacer = Pacer(Limits())
     waits = []
     now = 0.0
     for _ in range(4):
-        ticket = pace.take(now, 10)
-        pace.rejected(now, ticket, None, NOTHING)
-        waits.append(pace.delay(now, 10))
+        ticket = pacer.take(now, 10)
+        pacer.reject(now, ticket, None, NOTHING)
+        waits.append(pacer.delay(now, 10))
         now += waits[-1] + 1
     for wait, plain in zip(waits, (1, 2, 4, 8), strict=True):
         assert 0.75 * plain <= wait <= 1.25 * plain
 
 
 def test_tokens_that_are_used_up_are_waited_for_as_the_headers_say() -> None:
-    pace = Pace(Limits(tokens_per_minute=1000))
+    pacer = Pacer(Limits(tokens_per_minute=1000))
     told = RateHeaders(tokens_limit=1000, tokens_remaining=0, tokens_reset=7)
-    pace.rejected(0, pace.take(0, 500), None, told)
-    assert 7 <= pace.delay(0, 1) <= 61
+    pacer.reject(0, pacer.take(0, 500), None, told)
+    assert 7 <= pacer.delay(0, 1) <= 61
 
 
 def test_a_wait_of_hours_is_not_waited_for() -> None:
-    pace = Pace(Limits())
-    pace.rejected(0, pace.take(0, 10), 7200, NOTHING)
-    with pytest.raises(BudgetExhausted, match="7200 s"):
-        pace.delay(0, 10)
-    assert pace.delay(7201, 10) == 0
+    pacer = Pacer(Limits())
+    pacer.reject(0, pacer.take(0, 10), 7200, NOTHING)
+    with pytest.raises(QuotaExhaustedError, match="7200 s"):
+        pacer.delay(0, 10)
+    assert pacer.delay(7201, 10) == 0
 
 
 def test_the_days_requests_are_counted_and_heard_of() -> None:
-    pace = Pace(Limits(requests_per_day=2))
+    pacer = Pacer(Limits(requests_per_day=2))
     for _ in range(2):
-        pace.take(0, 10)
-    with pytest.raises(BudgetExhausted, match="requests_per_day"):
-        pace.delay(0, 10)
-    pace = Pace(Limits())
-    pace.answered(0, pace.take(0, 10), 5, 5, RateHeaders(day_remaining=0, day_reset=3600))
-    with pytest.raises(BudgetExhausted, match="3600 s"):
-        pace.delay(0, 10)
+        pacer.take(0, 10)
+    with pytest.raises(QuotaExhaustedError, match="requests_per_day"):
+        pacer.delay(0, 10)
+    pacer = Pacer(Limits())
+    pacer.settle(0, pacer.take(0, 10), 10, RateHeaders(day_remaining=0, day_reset=3600))
+    with pytest.raises(QuotaExhaustedError, match="3600 s"):
+        pacer.delay(0, 10)
 
 
 def test_the_days_requests_given_anew_end_the_wait() -> None:
-    pace = Pace(Limits())
+    pacer = Pacer(Limits())
     for second in range(20):
         left = 3 - second if second < 3 else 14_400 - second
-        pace.answered(second, pace.take(second, 10), 5, 5, RateHeaders(day_remaining=left))
-        assert pace.delay(second, 10) == 0
+        pacer.settle(second, pacer.take(second, 10), 10, RateHeaders(day_remaining=left))
+        assert pacer.delay(second, 10) == 0
 
 
-def test_the_guess_at_a_prompts_tokens_follows_the_replies() -> None:
-    pace = Pace(Limits())
-    first = pace.reserved(MESSAGES, 0)
-    for second in range(50):
-        guessed = first
-        pace.answered(second, pace.take(second, 1, guessed), 900, 1, NOTHING)
-    assert pace.reserved(MESSAGES, 0) == pytest.approx(900, rel=0.02)
+def test_the_estimate_of_a_prompt_follows_the_replies() -> None:
+    estimate = PromptEstimate()
+    for _ in range(50):
+        estimate.learn(MESSAGES, 900)
+    assert estimate.tokens(MESSAGES) == pytest.approx(900, rel=0.02)

@@ -27,17 +27,17 @@ tokens a minute but not its requests a minute, so the one is looked up by the ot
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a service permits. None is no limit that is known of.
+    """What a service allows. None means no known limit.
 
     Attributes:
         requests_per_minute: Requests in any ``minute``.
         tokens_per_minute: Tokens in any ``minute``: a request counts as its prompt and its
             ``max_completion_tokens`` when it is sent, and as what it used once it is answered.
-        requests_per_day: Requests in a day; counted from here on, and corrected by the headers.
-        max_concurrency: Requests under way at once, at the most.
-        minute: Seconds in a minute: shorter in tests.
-        longest_wait: Seconds that a 429 may ask for and be waited for; if it asks for more, the
-            budget counts as exhausted.
+        requests_per_day: Requests in a day; counted from now on, and corrected by the headers.
+        max_concurrency: The most requests at once.
+        minute: Seconds in a minute; shorter in tests.
+        longest_wait: The most seconds that a 429 may ask to wait; if it asks for more, the budget
+            counts as exhausted.
         assumed: The numbers are a tier's published ones, not the account's: the headers of the
             first reply replace them.
     """
@@ -72,17 +72,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
         A limit that the user set stands, unless the account's is lower.
         """
-        told, mine = tokens_per_minute, self.tokens_per_minute
-        if told is None or told <= 0 or told == mine:
+        announced, mine = tokens_per_minute, self.tokens_per_minute
+        if announced is None or announced <= 0 or announced == mine:
             return self
         if not self.assumed:
             return msgspec.structs.replace(
-                self, tokens_per_minute=told if mine is None else min(told, mine)
+                self, tokens_per_minute=announced if mine is None else min(announced, mine)
             )
-        fitting = [requests for tokens, requests in PUBLISHED if tokens <= told]
+        fitting = [requests for tokens, requests in PUBLISHED if tokens <= announced]
         return msgspec.structs.replace(
             self,
-            tokens_per_minute=told,
+            tokens_per_minute=announced,
             requests_per_minute=float(fitting[-1]) if fitting else self.requests_per_minute,
         )
 
@@ -93,8 +93,8 @@ def cerebras_free_tier() -> Limits:
     return Limits(requests_per_minute=requests, tokens_per_minute=tokens, assumed=True)
 
 
-class RateHeaders(msgspec.Struct, frozen=True):
-    """What Cerebras's ``x-ratelimit-*`` headers say of an account's budgets; None: nothing.
+class RateHeaders(msgspec.Struct, frozen=True, kw_only=True):
+    """What Cerebras's ``x-ratelimit-*`` headers say of an account's budgets; None: not sent.
 
     Attributes:
         tokens_limit: Tokens a minute in all.
@@ -112,14 +112,17 @@ class RateHeaders(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, headers: Mapping[str, str]) -> "RateHeaders":
-        """Read the headers (names in lower case); what is no number counts as not said."""
+        """Read the headers (names in lower case); a value that is no number is ignored."""
 
         def number(name: str) -> float | None:
             try:
                 value = float(headers[f"x-ratelimit-{name}"])
             except (KeyError, ValueError):
                 return None
-            return value if math.isfinite(value) else None
+            # Nonsense must not stall a run: less than none, or until next year.
+            most = _LONGEST_RESET if name.startswith("reset") else math.inf
+            least = 1 if name.startswith("limit") else 0
+            return value if math.isfinite(value) and least <= value <= most else None
 
         return cls(
             tokens_limit=number("limit-tokens-minute"),
@@ -130,23 +133,34 @@ class RateHeaders(msgspec.Struct, frozen=True):
         )
 
 
+_LONGEST_RESET = 2 * 86_400.0
+"""Seconds: a day's budget is renewed after a day."""
+
 _SKEW = 2.0
 """Seconds by which the service's clock may differ from ours and still be the same."""
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds to wait as ``retry-after`` says, as a number or as an HTTP date, or None.
+    """Return the seconds to wait by `retry-after-ms` or `retry-after`, or None.
+
+    The former is a number, the latter a number or an HTTP date. A time in the past is 0.
 
     Args:
         headers: The reply's, names in lower case.
         now: The time of day, with its zone. Where the service's ``date`` shows that its clock is
             another, a date is taken by that clock.
     """
-    said = headers.get("retry-after", "").strip()
     try:
-        seconds = float(said)
+        exact = float(headers.get("retry-after-ms", "")) / 1000
     except ValueError:
-        until = _date(said)
+        exact = math.nan
+    if math.isfinite(exact) and exact >= 0:
+        return exact
+    text = headers.get("retry-after", "").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        until = _date(text)
         if until is None:
             return None
         theirs = _date(headers.get("date", ""))
@@ -161,6 +175,6 @@ def _date(text: str) -> datetime | None:
 
     try:
         parsed = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -4,7 +4,7 @@ from email.utils import format_datetime
 import pytest
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.limiting.limits import Limits, RateHeaders, cerebras_free_tier, retry_after
+from cachedeval.services.limits import Limits, RateHeaders, cerebras_free_tier, retry_after
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, 400_000, tzinfo=UTC)
 

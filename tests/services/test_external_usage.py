@@ -1,8 +1,8 @@
-from cachedeval.evals.limiting.others import Others
+from cachedeval.services.windows import ExternalUsage
 
 
 def test_we_alone_are_not_taken_for_others() -> None:
-    others = Others(60)
+    others = ExternalUsage(60)
     left, sent = 1000, 0
     for second in range(120):
         sent += 5  # of which the reply's service has seen three
@@ -11,7 +11,7 @@ def test_we_alone_are_not_taken_for_others() -> None:
 
 
 def test_others_requests_are_told_by_how_fast_the_day_passes() -> None:
-    others = Others(60)
+    others = ExternalUsage(60)
     for second in range(300):
         ours, theirs = second, second // 2
         others.see_day(second, 10_000 - ours - theirs, sent=ours, sent_then=ours)
@@ -20,7 +20,7 @@ def test_others_requests_are_told_by_how_fast_the_day_passes() -> None:
 
 
 def test_others_who_stop_are_forgotten_within_two_minutes() -> None:
-    others = Others(60)
+    others = ExternalUsage(60)
     for second in range(400):
         ours, theirs = second, min(second, 100)
         others.see_day(second, 10_000 - ours - theirs, sent=ours, sent_then=ours)
@@ -28,7 +28,7 @@ def test_others_who_stop_are_forgotten_within_two_minutes() -> None:
 
 
 def test_a_new_day_begins_anew() -> None:
-    others = Others(60)
+    others = ExternalUsage(60)
     others.see_day(0, 100, sent=10, sent_then=10)
     others.see_day(30, 50, sent=11, sent_then=11)
     assert others.requests(30) > 0
@@ -37,7 +37,7 @@ def test_a_new_day_begins_anew() -> None:
 
 
 def test_tokens_are_the_most_that_was_seen_within_a_minute() -> None:
-    others = Others(60)
+    others = ExternalUsage(60)
     for at, seen in ((0, 500), (10, 900), (20, 300), (25, -80)):
         others.see_tokens(at, seen)
     assert others.tokens(25) == 900

@@ -14,8 +14,8 @@ import pytest
 from support.judge_load import Load, judge_all
 
 from cachedeval.evals.demo.model import MODEL_NAME
-from cachedeval.evals.judging.policy import Retry
-from cachedeval.evals.limiting.limits import Limits
+from cachedeval.services.limits import Limits
+from cachedeval.services.retry import RetryPolicy
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ def load(url: str, judge: str, questions: int, tokens: int) -> Load:
             url,
             questions,
             limits=Limits(max_concurrency=8),
-            policy=Retry(attempts=1, deadline=60),
+            policy=RetryPolicy(attempts=1, timeout=60),
             judge_name=judge,
             max_completion_tokens=tokens,
             words=3,
@@ -78,8 +78,8 @@ def test_nonsense_is_a_typed_failure(tmp_path: Path) -> None:
             done = load(url, judge, 2, 24)
             assert done.kinds == {"bad_verdict": 2}, done.failures
             assert all(failure.reply for failure in done.failures.values())
-            assert done.throttle is not None
-            assert done.throttle.spent.completion_tokens > 0
+            assert done.service is not None
+            assert done.service.usage.completion_tokens > 0
 
 
 def demo_model() -> Path:
@@ -97,5 +97,5 @@ def test_a_small_model_judges_or_says_why_not(judge: str) -> None:
         done = load(url, judge, 4, 24)
         assert len(done.verdicts) + len(done.failures) == 4
         assert set(done.kinds) <= {"bad_verdict", "timed_out"}  # a busy machine is slow
-        assert done.throttle is not None
-        assert done.throttle.spent.requests == 4
+        assert done.service is not None
+        assert done.service.usage.requests == 4

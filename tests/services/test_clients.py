@@ -5,25 +5,32 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
-from msgspec.structs import replace
 from support.judge_http import Answer
 from support.judge_load import KEY
 from support.judge_server import JudgeServer
 
-from cachedeval.evals.judging.failures import ConnectionFailed, Failure, RateLimited, Unauthorised
-from cachedeval.evals.limiting.limits import RateHeaders
-from cachedeval.evals.providers import (
-    ChatProvider,
-    ChatReply,
-    ChatRequest,
-    open_provider,
-    parse_judge,
+from cachedeval.services.chat import ChatClient, ChatReply, ChatRequest
+from cachedeval.services.clients import open_client
+from cachedeval.services.errors import (
+    APIConnectionError,
+    AuthenticationError,
+    RateLimitError,
+    ServiceError,
 )
-from cachedeval.evals.providers.connections import SmallPools, http_client
+from cachedeval.services.http import SmallPools, http_client
+from cachedeval.services.limits import RateHeaders
+from cachedeval.services.secrets import Redactor
+from cachedeval.services.spec import ServiceSpec
 
-JUDGES = ("cerebras:some-model", "openai:some-model")
+OPEN = Redactor([])
+SPECS = {
+    f"{spec}": spec
+    for spec in (ServiceSpec("cerebras", "some-model"), ServiceSpec("openai", "some-model"))
+}
+JUDGES = list(SPECS)
 ASK = ChatRequest(
     model="some-model", messages=({"role": "user", "content": "Item id: 00ff00ff"},), seed=3
 )
@@ -39,7 +46,7 @@ def environ(url: str) -> dict[str, str]:
 
 
 async def ask(judge: str, url: str, request: ChatRequest = ASK) -> ChatReply:
-    client = open_provider(parse_judge(judge), environ(url))
+    client = open_client(SPECS[judge], environ(url))
     try:
         return await client.complete(request)
     finally:
@@ -67,7 +74,7 @@ async def test_asks_once_and_reads_the_reply(judge: str, server: JudgeServer) ->
 
 @pytest.mark.parametrize("judge", JUDGES)
 async def test_opening_connects_to_nobody(judge: str, server: JudgeServer) -> None:
-    client = open_provider(parse_judge(judge), environ(server.url))
+    client = open_client(SPECS[judge], environ(server.url))
     await asyncio.sleep(0.1)
     assert server.connections == 0
     await client.aclose()
@@ -77,7 +84,7 @@ async def test_opening_connects_to_nobody(judge: str, server: JudgeServer) -> No
 async def test_what_the_service_says_of_its_limits_comes_along(judge: str) -> None:
     headers = {"x-ratelimit-remaining-tokens-minute": "12", "Retry-After": "7"}
     answer = Answer(429, {"message": "slow"}, headers)
-    with JudgeServer(script=lambda _: answer) as server, pytest.raises(RateLimited) as raised:
+    with JudgeServer(script=lambda _: answer) as server, pytest.raises(RateLimitError) as raised:
         await ask(judge, server.url)
     assert raised.value.retry_after == 7
     assert RateHeaders.read(raised.value.headers).tokens_remaining == 12
@@ -87,7 +94,7 @@ async def test_what_the_service_says_of_its_limits_comes_along(judge: str) -> No
 async def test_nobody_there(judge: str) -> None:
     with JudgeServer() as server:
         url = server.url
-    with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1"):
+    with pytest.raises(APIConnectionError, match=r"127\.0\.0\.1"):
         await ask(judge, url)
 
 
@@ -103,11 +110,12 @@ async def test_a_reply_without_usage_or_content(judge: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[]", b'{"choices": []}', b'{"choices": [{}]}', b"\xff", b"data: {}\n\n"]
 )
-async def test_what_is_no_completion_is_the_services_fault(judge: str, body: bytes) -> None:
+async def test_what_is_no_completion_is_an_invalid_reply(judge: str, body: bytes) -> None:
     answer = Answer(200, body)
-    with JudgeServer(script=lambda _: answer) as server, pytest.raises(Failure) as raised:
+    with JudgeServer(script=lambda _: answer) as server, pytest.raises(ServiceError) as raised:
         await ask(judge, server.url)
-    assert raised.value.kind == "server_error"
+    assert raised.value.kind == "invalid_reply"
+    assert raised.value.max_attempts == 1
 
 
 @pytest.mark.parametrize("judge", JUDGES)
@@ -117,12 +125,12 @@ async def test_the_key_is_nowhere_to_be_seen(
     monkeypatch.delenv("CEREBRAS_LOG", raising=False)
     caplog.set_level(logging.DEBUG)
     seen = []
-    client: ChatProvider
+    client: ChatClient
     for status in (200, 400, 401, 429, 500):
         repeats_it = Answer(status, {"message": f"Incorrect API key provided: {KEY}"})
         with JudgeServer(script=lambda _, answer=repeats_it: answer) as server:  # type: ignore[misc] # the loop's own
-            client = open_provider(parse_judge(judge), environ(server.url))
-            with pytest.raises(Failure) as raised:
+            client = open_client(SPECS[judge], environ(server.url))
+            with pytest.raises(ServiceError) as raised:
                 await client.complete(ASK)
             await client.aclose()
         error: BaseException | None = raised.value
@@ -137,14 +145,14 @@ async def test_the_key_is_nowhere_to_be_seen(
 
 async def test_the_sdk_is_not_retrying_by_itself() -> None:
     with JudgeServer(script=lambda _: 503) as server:
-        with pytest.raises(Failure):
+        with pytest.raises(ServiceError):
             await ask("cerebras:some-model", server.url)
         assert server.calls == 1
 
 
 @pytest.mark.parametrize("judge", JUDGES)
 async def test_connections_are_kept(judge: str, server: JudgeServer) -> None:
-    client = open_provider(parse_judge(judge), environ(server.url), max_concurrency=25)
+    client = open_client(SPECS[judge], environ(server.url), max_concurrency=25)
     for _ in range(4):
         await asyncio.gather(*(client.complete(ASK) for _ in range(25)))
     await client.aclose()
@@ -154,7 +162,7 @@ async def test_connections_are_kept(judge: str, server: JudgeServer) -> None:
 
 async def test_many_requests_at_once_cost_little_each() -> None:
     with JudgeServer() as server:
-        client = open_provider(parse_judge("openai:m"), environ(server.url), max_concurrency=100)
+        client = open_client(SPECS["openai:some-model"], environ(server.url), max_concurrency=100)
         began = time.process_time()
         for _ in range(3):
             await asyncio.gather(*(client.complete(ASK) for _ in range(100)))
@@ -167,7 +175,10 @@ async def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    away, here = http_client("https://example.com", 4), http_client("http://127.0.0.1:1", 4)
+    away, here = (
+        http_client("https://example.com", 4, OPEN),
+        http_client("http://127.0.0.1:1", 4, OPEN),
+    )
     assert not isinstance(away._transport, SmallPools)
     assert isinstance(here._transport, SmallPools)
     await away.aclose()
@@ -176,7 +187,7 @@ async def test_a_proxy_of_the_environment_is_used_but_not_for_this_machine(
 
 @pytest.mark.parametrize("judge", JUDGES)
 async def test_a_wrong_key(judge: str) -> None:
-    with JudgeServer(api_key="another") as server, pytest.raises(Unauthorised) as raised:
+    with JudgeServer(api_key="another") as server, pytest.raises(AuthenticationError) as raised:
         await ask(judge, server.url)
     assert raised.value.fatal
     assert str(os.getpid()) not in str(raised.value)

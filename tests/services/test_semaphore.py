@@ -2,11 +2,13 @@ import asyncio
 
 import pytest
 
-from cachedeval.evals.limiting.slots import Slots
+from cachedeval.services.limiter import AdaptiveSemaphore
 
 
-async def hold(slots: Slots, entered: list[int], number: int, go: asyncio.Event) -> None:
-    async with slots.take():
+async def hold(
+    slots: AdaptiveSemaphore, entered: list[int], number: int, go: asyncio.Event
+) -> None:
+    async with slots:
         entered.append(number)
         await go.wait()
 
@@ -17,7 +19,7 @@ async def settle() -> None:
 
 
 async def test_no_more_than_the_most_and_in_order() -> None:
-    slots, entered, go = Slots(2), list[int](), asyncio.Event()
+    slots, entered, go = AdaptiveSemaphore(2), list[int](), asyncio.Event()
     tasks = [asyncio.create_task(hold(slots, entered, n, go)) for n in range(5)]
     await settle()
     assert entered == [0, 1]
@@ -28,7 +30,7 @@ async def test_no_more_than_the_most_and_in_order() -> None:
 
 
 async def test_shrinks_by_a_quarter_and_grows_by_one() -> None:
-    slots, entered, go = Slots(8), list[int](), asyncio.Event()
+    slots, entered, go = AdaptiveSemaphore(8), list[int](), asyncio.Event()
     tasks = [asyncio.create_task(hold(slots, entered, n, go)) for n in range(8)]
     await settle()
     slots.shrink()
@@ -46,7 +48,7 @@ async def test_shrinks_by_a_quarter_and_grows_by_one() -> None:
 
 
 async def test_who_has_a_place_keeps_it_when_there_are_fewer() -> None:
-    slots, entered = Slots(4), list[int]()
+    slots, entered = AdaptiveSemaphore(4), list[int]()
     gates = [asyncio.Event() for _ in range(6)]
     tasks = [asyncio.create_task(hold(slots, entered, n, gates[n])) for n in range(6)]
     await settle()
@@ -63,7 +65,7 @@ async def test_who_has_a_place_keeps_it_when_there_are_fewer() -> None:
 
 
 async def test_a_waiter_that_is_cancelled_takes_no_place_along() -> None:
-    slots, entered, go = Slots(1), list[int](), asyncio.Event()
+    slots, entered, go = AdaptiveSemaphore(1), list[int](), asyncio.Event()
     tasks = [asyncio.create_task(hold(slots, entered, n, go)) for n in range(3)]
     await settle()
     tasks[1].cancel()  # while it waits
@@ -79,7 +81,7 @@ async def test_a_waiter_that_is_cancelled_takes_no_place_along() -> None:
 
 
 async def test_a_waiter_that_is_cancelled_as_it_gets_a_place_gives_it_on() -> None:
-    slots, entered, go = Slots(1), list[int](), asyncio.Event()
+    slots, entered, go = AdaptiveSemaphore(1), list[int](), asyncio.Event()
     first = asyncio.create_task(hold(slots, entered, 0, go))
     second = asyncio.create_task(hold(slots, entered, 1, go))
     third = asyncio.create_task(hold(slots, entered, 2, go))

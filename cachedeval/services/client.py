@@ -1,0 +1,290 @@
+"""A service as a step uses it: the provider's client behind rate limiter, retries, circuit breaker."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cachedeval.services.chat import ChatClient, ChatReply, ChatRequest
+from cachedeval.services.clients import open_client
+from cachedeval.services.errors import (
+    APITimeoutError,
+    BadRequestError,
+    InvalidContentError,
+    RateLimitError,
+    ServiceError,
+)
+from cachedeval.services.limiter import RateLimiter
+from cachedeval.services.limits import Limits, RateHeaders
+from cachedeval.services.retry import RetryPolicy, RetryState
+from cachedeval.services.spec import ServiceSpec
+
+__all__ = ["CircuitBreaker", "PromptEstimate", "ServiceClient", "ServiceUsage", "open_service"]
+
+_UNANSWERED = 20
+"""After so many calls without any reply ever, there is no service: the rest are not tried."""
+
+_WRONG_ENDPOINT = 3
+"""After so many calls that say that this is no such service, and no reply ever, the run ends."""
+
+_OVERLOADED = (503, 529)
+
+_BYTES_PER_TOKEN = 3.0
+_TOKENS_PER_MESSAGE = 8
+"""A first estimate of a prompt's tokens, on the high side for English; replies correct it."""
+
+_LEARNING = 0.2
+
+Check = Callable[[ChatReply], object]
+"""Raises `InvalidContentError` for a reply that the caller cannot use."""
+
+
+@dataclass(slots=True)
+class ServiceUsage:
+    """What went over the wire, failed attempts included.
+
+    Attributes:
+        requests: Requests sent.
+        prompt_tokens: Tokens in, as the replies say.
+        completion_tokens: Tokens out.
+        failures: Failed attempts by kind.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+
+class CircuitBreaker:
+    """Stops all further calls once it is known that every one of them would fail.
+
+    Args:
+        patience: How many calls may end without any reply ever before that is known.
+    """
+
+    def __init__(self, patience: int = _UNANSWERED) -> None:
+        self._patience = patience
+        self._open: ServiceError | None = None
+        self._replied = self._completed = False
+        self._unanswered = self._wrong = 0
+
+    def check(self) -> None:
+        """Do nothing while calls may be made.
+
+        Raises:
+            ServiceError: The breaker is open. The error has the type and the message of the one
+                that opened it.
+        """
+        cause = self._open
+        if cause is None:
+            return
+        message = str(cause)
+        if not cause.fatal:
+            message += "; it never answered, so this was not sent"
+        again = type(cause)(message, status=cause.status)
+        again.final = True
+        again.fatal = cause.fatal
+        raise again
+
+    def succeeded(self) -> None:
+        """Record that a completion arrived."""
+        self._replied = self._completed = True
+
+    def attempt_failed(self, error: ServiceError) -> None:
+        """Record the error of one attempt."""
+        self._replied = self._replied or error.status is not None
+        if error.fatal:
+            self._open = self._open or error
+
+    def call_failed(self, error: ServiceError) -> None:
+        """Record the error that a call ended with, after its last attempt."""
+        if not self._replied:
+            self._unanswered += 1
+            if self._unanswered >= self._patience:
+                self._open = self._open or error
+        if error.wrong_endpoint and not self._completed:
+            self._wrong += 1
+            if self._wrong >= _WRONG_ENDPOINT:
+                error.fatal = True
+                self._open = self._open or error
+
+
+class PromptEstimate:
+    """Estimates a prompt's tokens from its bytes, and learns from the replies."""
+
+    def __init__(self) -> None:
+        self._scale = 1.0
+
+    def tokens(self, messages: Sequence[Mapping[str, str]]) -> int:
+        """Return the estimate, as the service is likely to count."""
+        return math.ceil(_plain_estimate(messages) * self._scale)
+
+    def learn(self, messages: Sequence[Mapping[str, str]], counted: int) -> None:
+        """Correct the estimate by what the service counted; 0 means that it did not say."""
+        plain = _plain_estimate(messages)
+        if plain > 0 and counted > 0:
+            self._scale += _LEARNING * (counted / plain - self._scale)
+
+
+def _plain_estimate(messages: Sequence[Mapping[str, str]]) -> float:
+    content = sum(len(message["content"].encode()) for message in messages)
+    return content / _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE * len(messages)
+
+
+class ServiceClient:
+    """Completes chats, within the service's limits and over as many attempts as it takes.
+
+    Args:
+        client: The provider's client.
+        limits: What the service allows.
+        policy: How often and how long a call is retried.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, client: ChatClient, limits: Limits, policy: RetryPolicy) -> None:
+        self.client = client
+        self.limiter = RateLimiter(limits)
+        self.usage = ServiceUsage()
+        self.breaker = CircuitBreaker(max(_UNANSWERED, limits.max_concurrency))
+        self._policy = policy
+        self._estimate = PromptEstimate()
+        self._closing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def redact(self, text: str) -> str:
+        """Return a text without the secrets that are sent to the service, else unaltered."""
+        return self.client.redact.whole(text)
+
+    async def complete(self, request: ChatRequest, check: Check = bool) -> ChatReply:
+        """Ask until a reply passes the check.
+
+        Args:
+            request: What is asked.
+            check: Raises `InvalidContentError` for a reply that cannot be used.
+
+        Raises:
+            ServiceError: The last attempt's, with the number of attempts and the reply, if any.
+        """
+        self._loop = asyncio.get_running_loop()
+        async with self.limiter.slots:  # held over all attempts
+            state = RetryState(self._policy)
+            while True:
+                try:
+                    return await self._attempt(request, check, state)
+                except ServiceError as error:
+                    wait = state.next_wait(error)
+                    if wait is None:
+                        error.attempts = state.attempts
+                        self.breaker.call_failed(error)
+                        self.limiter.wake()
+                        raise
+                await asyncio.sleep(wait)
+
+    def close(self) -> None:
+        """Close the connections, from any thread."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return  # nothing was sent, or the connections ended with their loop
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is loop:
+            self._closing = loop.create_task(self.client.aclose())
+        else:
+            closing = asyncio.run_coroutine_threadsafe(self.client.aclose(), loop)
+            closing.result(timeout=5)
+
+    async def _attempt(self, request: ChatRequest, check: Check, state: RetryState) -> ChatReply:
+        """Ask once, or twice if the service refuses `response_format`."""
+        state.attempts += 1
+        if request.response_format is None or not self.client.takes_schema:
+            return await self._ask(_plain(request), check, state)
+        try:
+            return await self._ask(request, check, state)
+        except BadRequestError as refused:
+            try:
+                reply = await self._ask(_plain(request), check, state)
+            except BadRequestError:
+                raise refused from None  # it was not the schema
+            self.client.takes_schema = False
+            return reply
+
+    async def _ask(self, request: ChatRequest, check: Check, state: RetryState) -> ChatReply:
+        reservation = await self.limiter.reserve(
+            tokens=self._estimate.tokens(request.messages) + request.max_completion_tokens,
+            retry=state.attempts > 1,
+            check=self.breaker.check,
+        )
+        self.usage.requests += 1
+        began = time.monotonic()
+        try:
+            reply = await self._send(request, state)
+        except ServiceError as error:
+            self._failed(error)
+            if isinstance(error, RateLimitError):
+                reservation.reject(error.retry_after, RateHeaders.read(error.headers))
+            raise
+        finally:
+            state.busy += time.monotonic() - began
+        self.breaker.succeeded()
+        self.usage.prompt_tokens += reply.prompt_tokens
+        self.usage.completion_tokens += reply.completion_tokens
+        self._estimate.learn(request.messages, reply.prompt_tokens)
+        reservation.settle(
+            reply.prompt_tokens + reply.completion_tokens, RateHeaders.read(reply.headers)
+        )
+        try:
+            check(reply)
+        except InvalidContentError as error:
+            rejected = error
+        else:
+            return reply
+        rejected.redact(self.client.redact)
+        self._failed(rejected)
+        raise rejected  # outside of the handler, so that what caused it is not its context
+
+    async def _send(self, request: ChatRequest, state: RetryState) -> ChatReply:
+        timeout = state.timeout
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.client.complete(request)
+        except TimeoutError:
+            pass
+        if timeout < self._policy.timeout and state.last is not None:
+            # Only the rest of the total time was left: what went wrong is what did before.
+            state.last.final = True
+            raise state.last
+        raise APITimeoutError(f"{self.client.name} gave no reply in {timeout:g} s")
+
+    def _failed(self, error: ServiceError) -> None:
+        self.usage.failures[error.kind] = self.usage.failures.get(error.kind, 0) + 1
+        self.breaker.attempt_failed(error)
+        if error.status in _OVERLOADED:
+            self.limiter.slots.shrink()
+        self.limiter.wake()
+
+
+def open_service(
+    spec: ServiceSpec, environ: Mapping[str, str], limits: Limits, policy: RetryPolicy
+) -> ServiceClient:
+    """Open a service. Nothing is sent yet, and no connection is made.
+
+    Args:
+        spec: The service and its model.
+        environ: Where key and base URL are looked up: `os.environ`.
+        limits: What the service allows.
+        policy: How often and how long a call is retried.
+
+    Raises:
+        InputError: The key is missing or malformed, or the base URL is.
+    """
+    client = open_client(spec, environ, max_concurrency=limits.max_concurrency)
+    return ServiceClient(client, limits, policy)
+
+
+def _plain(request: ChatRequest) -> ChatRequest:
+    return request if request.response_format is None else replace(request, response_format=None)
