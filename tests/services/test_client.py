@@ -14,6 +14,8 @@ from cachedeval.engine.errors import InputError
 from cachedeval.services.limits import Limits
 from cachedeval.services.retry import RetryPolicy
 
+pytestmark = pytest.mark.slow
+
 FAST = RetryPolicy(timeout=0.6, wait_initial=0.02, wait_max=0.2)
 MANY = Limits(max_concurrency=50, minute=3)
 
@@ -55,12 +57,19 @@ def test_chaos_loses_nothing_and_mixes_nothing_up(judge: str) -> None:
 
 @pytest.mark.parametrize("judge", ["cerebras:some-model", "openai:some-model"])
 @pytest.mark.parametrize(
-    "fault", [408, 409, 429, 500, 503, "cut", "empty", "malformed", "wrong-id"]
+    "fault", [408, 409, 429, 500, 503, "cut", "empty", "malformed", "not-json"]
 )
 def test_what_passes_is_tried_again(fault: int | str, judge: str) -> None:
     server = JudgeServer(script=first_times(fault))
     done = load(server, 2, judge_name=judge)
     assert (len(done.verdicts), done.misjudged, server.calls) == (2, 0, 4)
+
+
+@pytest.mark.parametrize("judge", ["cerebras:some-model", "openai:some-model"])
+def test_a_judge_that_never_copies_the_id_is_asked_once(judge: str) -> None:
+    server = JudgeServer(script=lambda _: "wrong-id")
+    done = load(server, 8, judge_name=judge)
+    assert (len(done.verdicts), done.misjudged, server.calls) == (8, 0, 8)
 
 
 @pytest.mark.parametrize(
