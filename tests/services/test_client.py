@@ -57,7 +57,7 @@ def test_chaos_loses_nothing_and_mixes_nothing_up(judge: str) -> None:
 
 @pytest.mark.parametrize("judge", ["cerebras:some-model", "openai:some-model"])
 @pytest.mark.parametrize(
-    "fault", [408, 409, 429, 500, 503, "cut", "empty", "malformed", "not-json"]
+    "fault", [408, 409, 429, 500, 503, "cut", "empty", "malformed"]
 )
 def test_what_passes_is_tried_again(fault: int | str, judge: str) -> None:
     server = JudgeServer(script=first_times(fault))
