@@ -3,8 +3,17 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    wait_exponential,
+    wait_random,
+)
 
 from cachedeval.services.chat import ChatClient, ChatReply, ChatRequest
 from cachedeval.services.clients import open_client
@@ -17,10 +26,17 @@ from cachedeval.services.errors import (
 )
 from cachedeval.services.limiter import RateLimiter
 from cachedeval.services.limits import Limits, RateHeaders
-from cachedeval.services.retry import RetryPolicy, RetryState
+from cachedeval.services.retry import RetryPolicy
 from cachedeval.services.spec import ServiceSpec
 
-__all__ = ["CircuitBreaker", "PromptEstimate", "ServiceClient", "ServiceUsage", "open_service"]
+__all__ = [
+    "CircuitBreaker",
+    "PromptEstimate",
+    "RetryState",
+    "ServiceClient",
+    "ServiceUsage",
+    "open_service",
+]
 
 _UNANSWERED = 20
 """After so many calls without any reply ever, there is no service: the rest are not tried."""
@@ -133,6 +149,70 @@ def _plain_estimate(messages: Sequence[Mapping[str, str]]) -> float:
     return content / _BYTES_PER_TOKEN + _TOKENS_PER_MESSAGE * len(messages)
 
 
+class RetryState:
+    """The attempts of one call, and when tenacity makes the next one.
+
+    Args:
+        policy: How often and how long the call is retried.
+
+    Attributes:
+        attempts: How many there were.
+        busy: Seconds that they took, with the waits between them.
+        last: The error of the last one, or None.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.policy = policy
+        self.attempts = 0
+        self.busy = 0.0
+        self.last: ServiceError | None = None
+        self._failed: Counter[str] = Counter()
+        self._backoff = wait_exponential(
+            multiplier=policy.wait_initial, max=policy.wait_max
+        ) + wait_random(0, policy.wait_initial)
+
+    def retrying(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> AsyncRetrying:
+        """Return what makes the attempts; one object a call, since it holds the call's state."""
+        return AsyncRetrying(
+            sleep=sleep,
+            retry=retry_if_exception(self.should_retry),
+            wait=self.wait,
+            stop=self.stop,
+            reraise=True,
+        )
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that the next attempt may take."""
+        return max(min(self.policy.timeout, self.policy.total_timeout - self.busy), 0.0)
+
+    def should_retry(self, error: BaseException) -> bool:
+        """Say whether another attempt may follow an error."""
+        if not isinstance(error, ServiceError):
+            return False
+        self.last = error
+        self._failed[error.kind] += 1
+        return (
+            not error.final
+            and self._failed[error.kind] < error.max_attempts
+            and self.attempts < self.policy.attempts
+        )
+
+    def wait(self, state: RetryCallState) -> float:
+        """Return the seconds until the next attempt."""
+        error = self.last
+        if isinstance(error, RateLimitError | InvalidContentError):
+            return 0.0  # all wait, at the rate limiter; bad content says nothing of the service
+        if error is not None and error.retry_after:  # 0 would be all attempts at once
+            return error.retry_after
+        return self._backoff(state)
+
+    def stop(self, state: RetryCallState) -> bool:
+        """Say whether the next wait would go over the total time; it counts towards it."""
+        self.busy += state.upcoming_sleep
+        return self.busy >= self.policy.total_timeout
+
+
 class ServiceClient:
     """Completes chats, within the service's limits and over as many attempts as it takes.
 
@@ -169,19 +249,16 @@ class ServiceClient:
             ServiceError: The last attempt's, with the number of attempts and the reply, if any.
         """
         self._loop = asyncio.get_running_loop()
+        state = RetryState(self._policy)
+        retrying = state.retrying()
         async with self.limiter.slots:  # held over all attempts
-            state = RetryState(self._policy)
-            while True:
-                try:
-                    return await self._attempt(request, check, state)
-                except ServiceError as error:
-                    wait = state.next_wait(error)
-                    if wait is None:
-                        error.attempts = state.attempts
-                        self.breaker.call_failed(error)
-                        self.limiter.wake()
-                        raise
-                await asyncio.sleep(wait)
+            try:
+                return await retrying(self._attempt, request, check, state)
+            except ServiceError as error:
+                error.attempts = state.attempts
+                self.breaker.call_failed(error)
+                self.limiter.wake()
+                raise
 
     def close(self) -> None:
         """Close the connections, from any thread."""

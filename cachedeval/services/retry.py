@@ -1,14 +1,10 @@
-"""How often and how long a call is retried. It decides, and waits for nothing itself."""
-
-import random
-from collections import Counter
+"""How often and how long a call is retried. `cachedeval.services.client` keeps to it."""
 
 import msgspec
 
 from cachedeval.engine.errors import InputError
-from cachedeval.services.errors import InvalidContentError, RateLimitError, ServiceError
 
-__all__ = ["RetryPolicy", "RetryState"]
+__all__ = ["RetryPolicy"]
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,48 +39,3 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             given = getattr(self, name)
             if not given > 0:
                 raise InputError(f"retry: {name} is {given}, and must be above 0")
-
-
-class RetryState:
-    """The attempts of one call.
-
-    Attributes:
-        attempts: How many there were.
-        busy: Seconds that they took, with the waits between them.
-        last: The error of the last one, or None.
-    """
-
-    def __init__(self, policy: RetryPolicy) -> None:
-        self.policy = policy
-        self.attempts = 0
-        self.busy = 0.0
-        self.last: ServiceError | None = None
-        self._failed: Counter[str] = Counter()
-
-    @property
-    def timeout(self) -> float:
-        """Seconds that the next attempt may take."""
-        return max(min(self.policy.timeout, self.policy.total_timeout - self.busy), 0.0)
-
-    def next_wait(self, error: ServiceError) -> float | None:
-        """Return the seconds until the next attempt after an error, or None if there is none."""
-        self.last = error
-        self._failed[error.kind] += 1
-        if (
-            error.final
-            or self._failed[error.kind] >= error.max_attempts
-            or self.attempts >= self.policy.attempts
-        ):
-            return None
-        wait = self._wait(error)
-        self.busy += wait
-        return wait if self.busy < self.policy.total_timeout else None
-
-    def _wait(self, error: ServiceError) -> float:
-        if isinstance(error, RateLimitError | InvalidContentError):
-            return 0.0  # all wait, at the rate limiter; bad content says nothing of the service
-        if error.retry_after:  # 0 would be all attempts at once
-            return error.retry_after
-        grown = self.policy.wait_initial * 2.0 ** min(self.attempts - 1, 60)
-        jitter = random.uniform(0, self.policy.wait_initial)  # noqa: S311 -- no secret
-        return min(grown, self.policy.wait_max) + jitter

@@ -1,11 +1,14 @@
 """What a call's retries come to: pure decisions."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cachedeval.engine.errors import InputError
 from cachedeval.services import errors
+from cachedeval.services.client import RetryState
 from cachedeval.services.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -15,7 +18,7 @@ from cachedeval.services.errors import (
     RateLimitError,
     ServiceError,
 )
-from cachedeval.services.retry import RetryPolicy, RetryState
+from cachedeval.services.retry import RetryPolicy
 
 KINDS = [
     found
@@ -27,12 +30,17 @@ KINDS = [
 def waits(state: RetryState, error: ServiceError) -> list[float]:
     """The waits until the state gives up."""
     found: list[float] = []
-    while True:
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+
+    async def attempt() -> None:
         state.attempts += 1
-        wait = state.next_wait(error)
-        if wait is None:
-            return found
-        found.append(wait)
+        raise error
+
+    with pytest.raises(type(error)):
+        asyncio.run(state.retrying(sleep)(attempt))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -69,11 +77,11 @@ def test_waits_double_up_to_the_maximum_with_jitter() -> None:
 
 
 def test_what_the_service_asks_for_is_waited_for_and_nothing_is_hammered() -> None:
-    state = RetryState(RetryPolicy(total_timeout=1000))
-    state.attempts = 1
-    assert state.next_wait(InternalServerError("", retry_after=7)) == 7
-    assert state.next_wait(InternalServerError("", retry_after=0)) != 0
-    assert state.next_wait(RateLimitError("", retry_after=7)) == 0  # all wait, at the limiter
+    policy = RetryPolicy(total_timeout=1000, attempts=3)
+    assert waits(RetryState(policy), InternalServerError("", retry_after=7)) == [7, 7]
+    assert min(waits(RetryState(policy), InternalServerError("", retry_after=0))) > 0
+    # All wait, at the limiter.
+    assert waits(RetryState(policy), RateLimitError("", retry_after=7)) == [0, 0]
 
 
 @given(
