@@ -15,6 +15,7 @@ from cachedeval.cli.options import (
     whole,
 )
 from cachedeval.cli.progress import progress_of
+from cachedeval.cli.run import show_run
 from cachedeval.engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def execute(options: Namespace) -> int:
             f"compare: {(a, b)[saved[1]]} is a saved report and {(a, b)[saved[0]]} is not; give "
             "two reports or two adapters"
         )
-    status = 0
+    status, run = 0, None
     if all(saved):
         reports: list[Any] = [read_report(a), read_report(b)]
     else:
@@ -75,11 +76,14 @@ def execute(options: Namespace) -> int:
                 )
             )
         status = _SOME_FAILED if any(report.failed for report in reports) else 0
+        run = reports[0].run
     found = compare_reports(*reports)
     if options.json:
         show_json(_as_json(a, b, found))
     else:
         show(_show_comparison(a, b, found, options.top))
+        if run is not None:
+            show(show_run(run))
     return status
 
 

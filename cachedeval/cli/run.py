@@ -19,7 +19,7 @@ from cachedeval.engine.errors import InputError
 if TYPE_CHECKING:
     from cachedeval.evals.report import Report
 
-__all__ = ["declare", "execute"]
+__all__ = ["declare", "execute", "show_run"]
 
 _SOME_FAILED = 3
 _BASE = "base"
@@ -59,7 +59,7 @@ def execute(options: Namespace) -> int:
     else:
         for report in reports:
             show(_show_report(report))
-        show(_show_run(run))
+        show(show_run(run))
     return _SOME_FAILED if any(report.failed for report in reports) else 0
 
 
@@ -81,7 +81,7 @@ def _show_report(report: "Report") -> str:
     return "\n".join(lines)
 
 
-def _show_run(run: dict[str, Any]) -> str:
+def show_run(run: dict[str, Any]) -> str:
     """Return what a run did, in one line for each step."""
     loads = run["loads"]
     lines = [f"{run['seconds']:.2f} s, {loads} model load{'' if loads == 1 else 's'}"]

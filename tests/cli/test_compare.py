@@ -77,6 +77,13 @@ def test_two_adapters_are_evaluated_and_compared(evaluation: Evaluation, saved: 
     before = evaluation.place.run("compare", *sorted(saved.glob("*.json")), "--json").json
     found = compare(evaluation, "changing", "other", "--json").json
     assert {**found, "a": "", "b": ""} == {**before, "a": "", "b": ""}
+    shown = compare(evaluation, "changing", "other").out
+    hits = f"{2 * QUESTIONS} calls, {2 * QUESTIONS} from the cache, 0 computed, 0 failed"
+    assert "0 model loads" in shown
+    assert f"generation: {hits}" in shown
+    assert f"judge: {hits}" in shown
+    saved_ones = evaluation.place.run("compare", *sorted(saved.glob("*.json"))).out
+    assert "model load" not in saved_ones, "comparing saved reports runs nothing"
 
 
 def test_the_base_model_is_compared_as_base(evaluation: Evaluation, server: JudgeServer) -> None:
