@@ -103,7 +103,7 @@ class EventLoopExecutor:
             # A cancellation that the step caused itself is a failure of the step.
             flight.cancelled = flight.cancelling
             error = raised
-        except BaseException as raised:  # noqa: BLE001  it belongs to the call
+        except BaseException as raised:  # noqa: BLE001  it is the error of the call
             error = raised
         end_child(process)
         complete(flight, value, error, time.perf_counter() - start)

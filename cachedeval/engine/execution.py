@@ -87,7 +87,7 @@ class Execution:
         for serial in list(self._serial.values()):
             serial.wait_idle()
 
-    # Calls in flight.
+    # In-flight calls.
 
     def ended(self, flight: InFlight) -> None:
         """Pass a call whose step has ended to its owner; called on any thread."""
@@ -159,7 +159,7 @@ class Execution:
                 self._add_identities(flight.call, records)
         stored = bool(records) and self.store.put_many(records)
         self._release(flights)
-        told: list[tuple[Waiter, State, InFlight]] = []
+        reports: list[tuple[Waiter, State, InFlight]] = []
         with self.table.lock:
             for flight in flights:
                 state: State = "computed" if flight.state == "running" else "hit"
@@ -167,14 +167,14 @@ class Execution:
                     stored and flight.mode == "use" and flight.mutated is None
                 )
                 for waiter in flight.waiters:
-                    told.append((waiter, state, flight))
+                    reports.append((waiter, state, flight))
                     state = "hit"  # for all waiters but the first
             self.table.remove(flights)
-        return told
+        return reports
 
-    def deliver(self, told: Sequence[tuple[Waiter, State, InFlight]]) -> None:
+    def deliver(self, reports: Sequence[tuple[Waiter, State, InFlight]]) -> None:
         """Post results to the schedulers that wait for them."""
-        for waiter, state, flight in told:
+        for waiter, state, flight in reports:
             waiter.scheduler.post(waiter.scheduler.receive, waiter, state, flight)
 
     def _release(self, flights: Sequence[InFlight]) -> None:
@@ -252,5 +252,5 @@ class Execution:
 def closed_error() -> CachedevalError:
     """Return the error of a run whose engine was closed."""
     return CachedevalError(
-        "the engine was closed before all was computed; what was computed is stored"
+        "the engine was closed before the run ended; results computed by then are stored"
     )

@@ -31,7 +31,7 @@ class Executor(Protocol):
     """Runs steps outside the scheduler's thread."""
 
     def submit_many(self, flights: Sequence[InFlight]) -> None:
-        """Run the steps of these calls; `on_end` gets each that is not dropped before it starts."""
+        """Run the steps of these calls; pass each call that has ended to `on_end`, if not dropped before."""
         ...
 
     def close(self, timeout: float) -> bool:

@@ -224,7 +224,7 @@ class Explanation(NamedTuple):
 def _causes(explanation: Explanation) -> Iterator[Explanation]:
     """Yield the nearest upstream explanations that do more than wait; each reason once."""
     seen: set[int] = set()
-    told: set[str] = set()
+    reasons: set[str] = set()
     todo = list(reversed(explanation.upstream))
     while todo:
         above = todo.pop()
@@ -233,8 +233,8 @@ def _causes(explanation: Explanation) -> Iterator[Explanation]:
         seen.add(id(above))
         if above.state == "waits":
             todo += reversed(above.upstream)
-        elif above.reason not in told:
-            told.add(above.reason)
+        elif above.reason not in reasons:
+            reasons.add(above.reason)
             yield above
 
 
@@ -292,7 +292,7 @@ class Explainer:
                 before, after = self._identities(before, after, given)
             found = []
             with suppress(RecursionError):  # too deep to look for the outputs inside it
-                found = list(differences(self._told(before), self._told(after), title))
+                found = list(differences(self._expanded(before), self._expanded(after), title))
             # Outputs with equal content, or unknown content, differ in their digests.
             yield from found or differences(before, after, title)
 
@@ -309,7 +309,7 @@ class Explainer:
         except EncodingError:
             return was, now
 
-    def _told(self, value: Any) -> Any:
+    def _expanded(self, value: Any) -> Any:
         """Return a value with the outputs inside it replaced by their data, if it is stored."""
         if isinstance(value, Output):
             assert self._index is not None  # noqa: S101  for the type checker
@@ -320,9 +320,9 @@ class Explainer:
                     break
             return value
         if isinstance(value, dict):
-            return {key: self._told(member) for key, member in value.items()}
+            return {key: self._expanded(member) for key, member in value.items()}
         if type(value) in {list, tuple}:
-            return type(value)(self._told(member) for member in value)
+            return type(value)(self._expanded(member) for member in value)
         return value
 
     def _above(
@@ -365,8 +365,10 @@ def _version(was: str, now: str) -> Difference:
     """Return the difference of two versions; without a declared one it is the source's digest."""
     if was.startswith("source:") and now.startswith("source:"):
         return Difference("its source", *(short(v).partition(":")[2] for v in (was, now)))
-    told = ("by its source" if version.startswith("source:") else version for version in (was, now))
-    return Difference("version", *told)
+    versions = (
+        "by its source" if version.startswith("source:") else version for version in (was, now)
+    )
+    return Difference("version", *versions)
 
 
 # Grouping explanations.
@@ -388,9 +390,9 @@ class Changed(NamedTuple):
     values: int
 
     def __str__(self) -> str:
-        told = str(Difference(self.where, _short(self.was), _short(self.now)))
+        text = str(Difference(self.where, _short(self.was), _short(self.now)))
         others = self.values - 1
-        return f"{told} (and {others} other change{'s'[: others > 1]})" if others else told
+        return f"{text} (and {others} other change{'s'[: others > 1]})" if others else text
 
 
 class Reason(NamedTuple):
@@ -415,7 +417,7 @@ class Reason(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """The reason alone, in one line."""
+        """The reason in one line, without its causes."""
         match self.state:
             case "new":
                 return "nothing of this step is in the cache yet"
@@ -424,8 +426,8 @@ class Reason(NamedTuple):
             case "failed":
                 return "its inputs cannot be part of a key"
             case "changed":
-                told = "; ".join(map(str, self.changed))
-                return told or "the nearest record cannot be read"
+                text = "; ".join(map(str, self.changed))
+                return text or "the nearest record cannot be read"
             case "hit":
                 return f"another output: {'; '.join(map(str, self.changed))}"
 
@@ -523,6 +525,6 @@ def _changed(where: str, group: list[Explanation]) -> Changed:
     return Changed(where, was, now, len(values))
 
 
-def _short(told: str) -> str:
+def _short(text: str) -> str:
     """Return a value's text with its digests shortened."""
-    return _DIGEST.sub(r"\1…", told)
+    return _DIGEST.sub(r"\1…", text)

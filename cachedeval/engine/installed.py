@@ -85,7 +85,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def _packages() -> dict[str, str] | None:
-    """Return each package's folder by its normal name, or None where the layout is unusual."""
+    """Return each package's folder by its normalised name, or None if the layout is unusual."""
     if any(
         hasattr(finder, "find_distributions") and not _is_usual(finder) for finder in sys.meta_path
     ):

@@ -268,7 +268,7 @@ class NodeContents:
         records: how many there are.
         bytes: their size, as the backend counts it.
         hits: how often they were used.
-        saved: what the hits would have cost: `seconds`, and the node's own units.
+        saved: the cost that the hits saved: `seconds`, and the node's own units.
     """
 
     __slots__ = ("bytes", "hits", "records", "saved")
@@ -309,7 +309,7 @@ class Contents:
 
     @property
     def saved(self) -> dict[str, float]:
-        """What all hits would have cost."""
+        """The cost that all hits saved."""
         total: dict[str, float] = {}
         for node in self.nodes.values():
             for unit, amount in node.saved.items():
@@ -395,13 +395,13 @@ def lines_of(
     Raises:
         BackendError: the backend cannot be read.
     """
-    tell = summarise or summary
+    describe = summarise or summary
     lines = []
     for entry, name, record in _named(store):
         if node is None or name == node:
-            told = tell(name, record) if isinstance(record, Record) else str(record)
+            text = describe(name, record) if isinstance(record, Record) else str(record)
             used = entry.used if entry.hits else None
-            lines.append(Line(entry.key, name, entry.size, entry.created, used, entry.hits, told))
+            lines.append(Line(entry.key, name, entry.size, entry.created, used, entry.hits, text))
     lines.sort(key=lambda line: (line.node in _LAST, line.node, -line.created, line.key))
     return lines
 

@@ -19,7 +19,7 @@ class StaleVersions:
     def __init__(self) -> None:
         self._last: dict[Node[Any], bytes] = {}
         """The notes that were compared last, by node: most results of a node have the same."""
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def notice(self, outcomes: Iterable[Outcome]) -> None:
         """Check the hits among some outcomes."""
@@ -31,10 +31,10 @@ class StaleVersions:
                     self._compare(node, outcome.record.provenance)
 
     def _compare(self, node: Node[Any], then: Mapping[str, Any]) -> None:
-        if node.version is None or node.name in self._told:
+        if node.version is None or node.name in self._warned:
             return
         if node.drifted(then):
-            self._told.add(node.name)
+            self._warned.add(node.name)
             logger().warning(
                 "the source of %s has changed since results of its version %r were stored, and "
                 "they are still used: change the version if the results would differ",

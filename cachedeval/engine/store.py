@@ -77,7 +77,7 @@ class Store:
         """Return the same as `get_many`, without counting hits."""
         try:
             values = self.backend.get_many([*recipes])
-        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
+        except Exception as error:  # noqa: BLE001  a backend may raise anything
             self._failed("get", error)
             return {}
         found: dict[bytes, Record] = {}
@@ -91,7 +91,7 @@ class Store:
         """Return the verified record of one recipe, or None; a record counts as a hit."""
         try:
             data = self.backend.get_many((key,)).get(key)
-        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
+        except Exception as error:  # noqa: BLE001  a backend may raise anything
             self._failed("get", error)
             return None
         if data is None:
@@ -105,7 +105,7 @@ class Store:
         """Store the records; return whether they are durable now."""
         try:
             self.backend.put_many({key: seal(record) for key, record in records.items()})
-        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
+        except Exception as error:  # noqa: BLE001  a backend may raise anything
             self._failed("put", error)
             return False
         with self._lock:
@@ -130,7 +130,7 @@ class Store:
         """
         try:
             return self.backend.lease_many(keys)
-        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
+        except Exception as error:  # noqa: BLE001  a backend may raise anything
             self._failed("lease", error)
             return set(keys)
 

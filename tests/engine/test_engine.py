@@ -218,7 +218,7 @@ def test_closing_in_the_middle_keeps_what_is_done_and_frees_who_waits() -> None:
         time.sleep(0.2)
         engine.close()
         for future in (waiting, awaiting):
-            with pytest.raises(CachedevalError, match="closed before all was computed"):
+            with pytest.raises(CachedevalError, match="closed before the run ended"):
                 future.result(5)
     assert freed == [1]
     assert not backend._leased
