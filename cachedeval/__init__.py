@@ -1,6 +1,18 @@
-"""cachedeval: a content-addressed caching engine, and evaluations of adapters built on it."""
+"""cachedeval: a content-addressed caching engine, and an evaluator of adapters built on it.
 
-TYPE_CHECKING = False  # as in `typing`, which takes as long to import as the interpreter to start
+Public names are imported at their first use, so that the engine does not wait for the evaluator.
+
+Example:
+    >>> from cachedeval import Engine, node
+    >>> @node(version="1")
+    ... def double(x: int) -> int:
+    ...     return 2 * x
+    >>> with Engine("memory:") as engine:
+    ...     engine.run([double(1), double(2)])
+    [2, 4]
+"""
+
+TYPE_CHECKING = False  # `typing` takes as long to import as the interpreter takes to start
 if TYPE_CHECKING:
     from typing import Any
 
@@ -55,10 +67,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> "Any":
-    # Imported on first use: the engine alone does not wait for the evaluations.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415
+    from importlib import import_module
 
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value

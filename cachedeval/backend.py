@@ -1,4 +1,4 @@
-"""All that a backend imports of cachedeval: the protocol, its entries and the errors."""
+"""The module that a backend imports: the protocol, its entries and its errors."""
 
 from cachedeval.engine.backend import Backend, Entry
 from cachedeval.engine.errors import BackendError, InputError

@@ -1,1 +1,1 @@
-"""The engine: it memoizes steps, and knows no language model."""
+"""The engine: memoizes steps by content; it knows nothing of language models."""

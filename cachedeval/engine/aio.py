@@ -1,7 +1,8 @@
-"""The event loop on which async steps run, on a thread of its own, started by the first of them.
+"""The event loop executor: async steps run on one loop, in a thread of its own.
 
-All limiters and connections of an engine belong to this one loop, whichever thread or loop asks for
-a result, so they are never shared between loops.
+All limiters and connections of an engine belong to this loop, no matter which thread or loop asks
+for a result. So no connection is shared between loops. Only this module imports asyncio at the top,
+and only the first async step imports this module.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 
 class EventLoopExecutor:
-    """Runs async steps.
+    """Runs async steps as tasks of one event loop.
 
     Thread safety: every method may be called from any thread.
     """
@@ -55,13 +56,13 @@ class EventLoopExecutor:
         self.loop.call_soon_threadsafe(self._cancel, flights)
 
     def stop(self, timeout: float) -> bool:
-        """Cancel all steps, wait so many seconds for them; say whether all of them ended."""
+        """Cancel all steps and wait up to `timeout` seconds; return whether all of them ended."""
         with suppress(TimeoutError):
             self.submit(self._end()).result(timeout)
         return not self._tasks
 
     def close(self, timeout: float) -> bool:
-        """End the loop and its thread."""
+        """Stop the loop and its thread; return whether all steps ended within `timeout` seconds."""
         ended = self.stop(timeout)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(timeout)
@@ -99,10 +100,10 @@ class EventLoopExecutor:
                 start = time.perf_counter()
                 value = await node.signature.call(node.function, inputs)
         except asyncio.CancelledError as raised:
-            # One that the step made itself, and that nobody else asked for, is its failure.
+            # A cancellation that the step caused itself is a failure of the step.
             flight.cancelled = flight.cancelling
             error = raised
-        except BaseException as raised:  # noqa: BLE001  it belongs to the call
+        except BaseException as raised:  # noqa: BLE001  it is the error of the call
             error = raised
         end_child(process)
         complete(flight, value, error, time.perf_counter() - start)

@@ -1,9 +1,12 @@
-"""The backend protocol: a backend stores bytes under keys, no more.
+"""The backend protocol, and how a cache URL is opened. A backend stores bytes under keys, no more.
 
 Keys are 16 bytes, values are opaque. The store above adds a checksum to each value and verifies it,
 so a backend need not: it may lose a value, and it may return a corrupt one. It must not raise for a
-key that it does not hold. Any other failure (full disk, dead server) it raises as it comes: the
-store counts it, warns once and goes on uncached.
+key that it does not hold. It raises any other failure (full disk, dead server) as it is: the store
+counts the failure, warns once and continues uncached.
+
+A cache URL is `SCHEME:REST`. Installed packages provide schemes as entry points of the group
+`cachedeval.backends`.
 
 Thread safety: every method may be called from any thread, and from several at once.
 """
@@ -22,29 +25,40 @@ __all__ = ["GROUP", "Backend", "Entry", "NothingBackend", "completed", "open_bac
 
 
 class Entry(NamedTuple):
-    """What a backend knows of one stored value without reading it."""
+    """The metadata of one stored value.
+
+    Attributes:
+        key: 16 bytes.
+        size: bytes that the value takes in storage, including overhead where it is known.
+        created: seconds since the epoch.
+        used: when the value was last touched, or created if it never was; seconds since the epoch.
+        hits: how often the value was touched.
+
+    Example:
+        >>> Entry(key=bytes(16), size=120, created=1.7e9, used=1.7e9, hits=0).size
+        120
+    """
 
     key: bytes
     size: int
-    """Bytes that the value takes in storage, bookkeeping included as far as is known."""
     created: float
-    """Seconds since the epoch."""
     used: float
-    """When it was last touched, or created if it never was; seconds since the epoch."""
     hits: int
-    """How often it was touched."""
 
+
+GROUP = "cachedeval.backends"
+"""The entry-point group. An entry's name is the scheme; its object is called with the URL's rest."""
 
 _REQUIRED = ("get_many", "put_many", "delete_many", "scan")
 
 
 class Backend(ABC):
-    """A store of bytes under keys. `cachedeval.testing` has the kit that every backend passes.
+    """A store of bytes under keys. `cachedeval.testing` contains the kit that checks a backend.
 
     A subclass defines `get_many`, `put_many`, `delete_many` and `scan`. The other methods have
-    defaults that suit a store without them: uses are not recorded, every lease is granted (then two
-    processes may compute the same, which costs time and harms nothing), and there is nothing to
-    close. A class that defines the four methods counts as a `Backend` without inheriting from it.
+    defaults: uses are not recorded, every lease is granted, and `close` does nothing. Without
+    leases, two processes may compute the same call, which costs time and does no harm. A class that
+    defines the four methods counts as a `Backend` without inheriting from it.
 
     Example:
         >>> class DictBackend(Backend):
@@ -62,6 +76,10 @@ class Backend(ABC):
         ...
         ...     def scan(self):
         ...         return iter([Entry(k, len(v), 0.0, 0.0, 0) for k, v in self.values.items()])
+        >>> backend = DictBackend()
+        >>> backend.put_many({bytes(16): b"value"})
+        >>> backend.get_many([bytes(16)])[bytes(16)]
+        b'value'
     """
 
     @classmethod
@@ -73,11 +91,11 @@ class Backend(ABC):
 
     @abstractmethod
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return the values of those keys that are stored; records no use."""
+        """Return the values of those keys that are stored; does not count as a use."""
 
     @abstractmethod
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
-        """Store the items, replacing existing ones; when it returns, they outlive the process."""
+        """Store the items, replacing existing ones. They are durable when this returns."""
 
     @abstractmethod
     def delete_many(self, keys: Iterable[bytes]) -> int:
@@ -88,17 +106,19 @@ class Backend(ABC):
         """Yield an entry for each key stored at the start of the scan; reads no value."""
 
     def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:  # noqa: B027  a default
-        """Record that each key was used so many times, last at `when`; ignore unknown keys.
+        """Add uses to the metadata of keys; ignore unknown keys.
 
-        `when` and `Entry.used` are seconds since the epoch.
+        Args:
+            hits: how often each key was used.
+            when: the time of the last use, in seconds since the epoch.
         """
 
     def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Try, without waiting, to become the only one that computes these keys.
+        """Try to acquire the exclusive right to compute these keys, without waiting.
 
-        Of all threads and processes that share the storage, one holds the lease of a key at a time:
-        until `release_many`, or until its process ends, however that happens. The default asks
-        `lease` one by one where a subclass defines it, and grants everything where none does.
+        Of all threads and processes that share the storage, only one holds the lease of a key at a
+        time: until `release_many`, or until its process ends, however it ends. The default calls
+        `lease` key by key if a subclass defines it, and grants every lease otherwise.
 
         Returns:
             The keys whose lease was granted.
@@ -124,11 +144,11 @@ class Backend(ABC):
                 context.__exit__(None, None, None)
 
     def lease(self, key: bytes) -> AbstractContextManager[bool]:
-        """Lease one key within a context; the context's value says whether it was granted."""
+        """Return a context that leases one key; its value is whether the lease was granted."""
         return _leased(self, key)
 
     def close(self) -> None:  # noqa: B027  a default
-        """Release what is open; closing twice is harmless."""
+        """Close files and connections; closing twice is harmless."""
 
 
 @contextmanager
@@ -142,7 +162,7 @@ def _leased(backend: Backend, key: bytes) -> Iterator[bool]:
 
 
 class _Adapter(Backend):
-    """A backend that does not inherit from `Backend`, with defaults for what it lacks."""
+    """Adds the default methods to a backend that does not inherit from `Backend`."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -164,7 +184,7 @@ class _Adapter(Backend):
 
 
 def completed(backend: Any) -> Backend:
-    """Return the backend with every method of the protocol, the missing ones with their defaults.
+    """Return the backend with every method of the protocol; missing ones get their defaults.
 
     Args:
         backend: an instance of `Backend`, or of a class that has its four required methods.
@@ -172,11 +192,8 @@ def completed(backend: Any) -> Backend:
     return backend if Backend in type(backend).__mro__ else _Adapter(backend)
 
 
-# The backend that stands in where the wanted one cannot be opened: it stores nothing.
-
-
 class NothingBackend(Backend):
-    """Stores nothing; every lease is granted."""
+    """Stores nothing and grants every lease: the fallback where a cache cannot be opened."""
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return nothing."""
@@ -196,19 +213,19 @@ class NothingBackend(Backend):
         return iter(())
 
 
-# Opening a backend by URL: `SCHEME:REST`, the scheme found among the installed entry points.
-
-
-GROUP = "cachedeval.backends"
-"""The entry-point group. An entry's name is the scheme, its object a function of the URL's rest."""
-
-
 def open_backend(url: str) -> Backend:
-    """Open the backend that a URL names: `memory:`, `disk:PATH`, or another installed one.
+    """Open the backend of a cache URL: `memory:`, `disk:PATH`, or another installed scheme.
 
     Raises:
-        InputError: the URL has no scheme, or no installed backend has it.
+        InputError: the URL has no scheme, or no installed backend provides it.
         BackendError: the backend cannot be opened.
+
+    Example:
+        >>> backend = open_backend("memory:")
+        >>> backend.put_many({bytes(16): b"value"})
+        >>> [entry.hits for entry in backend.scan()]
+        [0]
+        >>> backend.close()
     """
     scheme, colon, rest = url.partition(":")
     found = entry_points(GROUP)
@@ -232,7 +249,7 @@ def open_backend(url: str) -> Backend:
 
 
 def open_cache(cache: str | Backend) -> Backend:
-    """Return the backend of an engine; where it cannot be opened, one that holds nothing.
+    """Return the backend of an engine, or one that stores nothing where it cannot be opened.
 
     Args:
         cache: a URL, or an open backend.

@@ -1,4 +1,10 @@
-"""What a function reads from around itself: closed-over names and, without a version, globals."""
+"""The closure of a node's function: the names outside the function that its result depends on.
+
+These are closed-over names and, for a node without a version, globals of the function's module.
+"""
+
+# Lazy imports: nodes with a version need neither `ast` nor `dis`, and a run of hits is faster
+# without them.
 
 import types
 from collections.abc import Iterator
@@ -19,17 +25,21 @@ _SINKS = frozenset({"add", "append", "appendleft", "extend", "put", "put_nowait"
 
 
 def captured(function: types.FunctionType, *, versioned: bool) -> dict[str, Any]:
-    """Return what the function reads from around itself and that is part of what it computes.
+    """Return the closed-over values, and the globals, that are part of a call's key.
 
-    Of what it closes over, plain data counts, and so does the code of functions. What it only
-    writes to (a list that it appends to, a count that it raises) does not. Another object (a lock,
-    a client) is a tool, not a value: the version answers for it, and without one it is refused.
+    Closed-over plain data counts, and so does the code of closed-over functions. Names that the
+    function only writes to (a list that it appends to, a counter) do not count. Another object (a
+    lock, a client) is covered by the node's version; without a version it raises.
 
-    Without a version the same goes for globals, but what is no data, or comes from another module,
-    does not count: helpers from there are to be declared.
+    Without a version, globals count by the same rules. But a global that is neither data nor a
+    function of the same module does not count: declare helpers of other modules with `helpers=`.
+
+    Args:
+        function: the function of a node.
+        versioned: whether the node has a version.
 
     Raises:
-        InputError: without a version, it closes over something that is neither data nor code.
+        InputError: a node without a version closes over something that is neither data nor code.
     """
     return _captured(function, versioned=versioned, seen={function})
 
@@ -71,7 +81,7 @@ def _is_function(value: Any) -> bool:
 
 
 def _function(value: Any) -> Any:
-    return getattr(value, "function", value)  # a node's own
+    return getattr(value, "function", value)  # the function of a node
 
 
 def _add_function(
@@ -79,7 +89,7 @@ def _add_function(
 ) -> None:
     function = _function(value)
     inner: dict[str, Any] = {}
-    if function not in seen:  # once is enough, and a function may call itself
+    if function not in seen:  # a function may call itself
         seen.add(function)
         inner = _captured(function, versioned=versioned, seen=seen)
     values[name] = (_fingerprint(function), inner)
@@ -108,8 +118,8 @@ def _source_fingerprint(code: types.CodeType) -> str:
 
 @once_a_code
 def _globals_read(code: types.CodeType) -> tuple[str, ...]:
-    """Return the globals that a function, or one inside it, reads and not only writes to."""
-    import dis  # noqa: PLC0415  slow to import, and versioned nodes do not need it
+    """Return the globals that a function, or a function inside it, reads."""
+    import dis
 
     names = {
         str(instruction.argval)
@@ -129,8 +139,8 @@ def _with_inner(code: types.CodeType) -> list[types.CodeType]:
 
 @once_a_code
 def only_written(code: types.CodeType, name: str) -> bool:
-    """Say whether a function uses a name from around it as a sink alone, by its syntax."""
-    import ast  # noqa: PLC0415  slow to import, and few functions capture data
+    """Return whether a function only writes to an outer name, according to its syntax."""
+    import ast
 
     try:
         tree = syntax_of(code)

@@ -1,4 +1,4 @@
-"""How two values of plain data differ, field by field."""
+"""The difference of two values of plain data, field by field."""
 
 import re
 from collections.abc import Iterator
@@ -14,14 +14,23 @@ _WIDTH = 60
 _DIGEST = re.compile(r"\w+:[0-9a-f]+…?", re.ASCII)
 
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "(absent)"})()
-"""Stands where one of two values has a field that the other lacks."""
+"""The placeholder for a field that one of two values lacks."""
 
 
 class Difference(NamedTuple):
-    """One field that differs."""
+    """One field that differs.
+
+    Attributes:
+        where: the path to the field, as in `adapter / files / adapters.safetensors`.
+        was: the old value as short text.
+        now: the new value as short text.
+
+    Example:
+        >>> print(Difference("sampling / temperature", "0.0", "0.7"))
+        sampling / temperature: 0.0 → 0.7
+    """
 
     where: str
-    """The path to it, as in `adapter / files / adapters.safetensors`."""
     was: str
     now: str
 
@@ -32,7 +41,19 @@ class Difference(NamedTuple):
 
 
 def differences(was: Any, now: Any, where: str = "") -> Iterator[Difference]:
-    """Yield the innermost fields in which two values differ."""
+    """Yield the innermost fields in which two values differ.
+
+    Args:
+        was: the old value; plain data.
+        now: the new value; plain data.
+        where: the path to both values, the prefix of each `Difference.where`.
+
+    Example:
+        >>> old = {"model": "m", "sampling": {"temperature": 0.0}}
+        >>> new = {"model": "m", "sampling": {"temperature": 0.7}}
+        >>> print(*differences(old, new))
+        sampling / temperature: 0.0 → 0.7
+    """
     try:
         yield from list(_differences(was, now, where))
     except RecursionError:
@@ -48,7 +69,7 @@ def _differences(was: Any, now: Any, where: str) -> Iterator[Difference]:
         for key in [*before, *(key for key in after if key not in before)]:
             inside = f"{where} / {key}" if where else str(key)
             inner += _differences(before.get(key, ABSENT), after.get(key, ABSENT), inside)
-    # A list and a tuple, or two classes, may differ in nothing that is inside them.
+    # A list and a tuple, or two classes, may differ although their members are equal.
     yield from inner or [Difference(where, *_show(was, now))]
 
 
@@ -68,7 +89,7 @@ def _same(was: Any, now: Any) -> bool:
 
 
 def _fields(value: Any) -> Any:
-    """Return what has named or numbered parts as a dict of them."""
+    """Return a value that has named or numbered members as a dict of them."""
     if isinstance(value, Typed):
         return value.fields
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
@@ -77,9 +98,9 @@ def _fields(value: Any) -> Any:
 
 
 def _show(was: Any, now: Any) -> tuple[str, str]:
-    """Return both values in short, around the first place in which they differ."""
+    """Return both values as short text, around the first place where they differ."""
     one, other = _text(was), _text(now)
-    if one == other:  # 1 and True are told apart by their types
+    if one == other:  # the types differ, as those of two enums with equal names
         one, other = (f"{text} ({type(v).__name__})" for text, v in ((one, was), (other, now)))
     if len(one) <= _WIDTH and len(other) <= _WIDTH:
         return one, other
@@ -98,7 +119,7 @@ def _text(value: Any) -> str:
         return f"{value.kind.rpartition('.')[2]}.{value.name}"
     if isinstance(value, Typed):
         return f"{value.kind.rpartition('.')[2]}({', '.join(value.fields)})"
-    # Any other text may hold what a terminal would obey.
+    # Other text may contain control characters of a terminal, which `repr` escapes.
     return value if isinstance(value, str) and _DIGEST.fullmatch(value) else repr(value)
 
 

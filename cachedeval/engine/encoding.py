@@ -1,14 +1,14 @@
-"""The canonical encoding: one value, one string of bytes, and no two values the same.
+"""The canonical encoding: each value has one encoding, and different values have different ones.
 
-Each value is a tag of one byte, a length or a count where its size is not fixed, and its content.
-So `1`, `1.0`, `True` and `"1"` differ, and `("a", "bc")` and `("ab", "c")` do. The order of a dict is part
-of its value, since a function can observe it; the order of a set is not: its members are sorted by
-their own encodings.
+An encoding is a tag of one byte, a length or a count where the size is not fixed, and the content.
+So `1`, `1.0`, `True` and `"1"` differ, and so do `("a", "bc")` and `("ab", "c")`. The order of a
+dict is part of its value, since a function can observe it. The order of a set is not: its members
+are sorted by their own encodings.
 
 | tag | value | content |
 | --- | --- | --- |
 | `N` `T` `F` | None, True, False | none |
-| `i` | int | length, two's complement, big-endian, as short as can be |
+| `i` | int | length, two's complement, big-endian, as short as possible |
 | `f` | float | IEEE 754 binary64, big-endian; every NaN is the quiet one |
 | `s` | str | length, UTF-8 (a lone surrogate as its three bytes) |
 | `b` | bytes | length, bytes |
@@ -18,11 +18,17 @@ their own encodings.
 | `e` | enum member | class, name, value |
 | `c` | dataclass, msgspec struct, named tuple | class, count, field name and value in turn |
 | `o` | the output of another step | its digest |
-| `r` | what is known by its identity (a model, a file) | label, digest |
+| `r` | a resource, by its identity (a model, a file) | label, digest |
 
-A length or a count is one byte up to 254, beyond that the byte 255 and eight bytes. A class is its
-module and qualified name. Anything else raises `EncodingError`: never `repr`, `str` or pickle.
+A length or a count up to 254 is one byte; a greater one is the byte 255 and eight bytes. A class is
+encoded as its module and qualified name. Any other value raises `EncodingError`: the encoding never
+falls back to `repr`, `str` or pickle.
+
+The module has three parts: writing (`encode`), the classes that count as plain data (`fields_of`,
+`refusal`) and reading (`decode`).
 """
+
+# Lazy import: no built-in node uses dataclasses, and `dataclasses` is slow to import.
 
 import math
 import struct
@@ -54,23 +60,27 @@ __all__ = [
 
 
 class Output(msgspec.Struct, frozen=True):
-    """Stands in a recipe for the output of an upstream call."""
+    """The output of an upstream call in a recipe."""
 
     digest: str
 
 
 class Identified(NamedTuple):
-    """Stands in a recipe for what is known by its identity: a resource, a file."""
+    """A resource in a recipe: its label and the digest of its identity."""
 
     label: str
     digest: str
 
 
 class Typed(NamedTuple):
-    """What a dataclass, a struct or a named tuple decodes to."""
+    """The decoded form of a dataclass, a struct or a named tuple.
+
+    Attributes:
+        kind: module and qualified name of the class.
+        fields: the values of the fields, by name.
+    """
 
     kind: str
-    """Module and qualified name of the class."""
     fields: dict[str, Any]
 
     def __hash__(self) -> int:
@@ -78,10 +88,15 @@ class Typed(NamedTuple):
 
 
 class Member(NamedTuple):
-    """What an enum's member decodes to."""
+    """The decoded form of an enum member.
+
+    Attributes:
+        kind: module and qualified name of the enum.
+        name: the member's name.
+        value: the member's value.
+    """
 
     kind: str
-    """Module and qualified name of the enum."""
     name: str
     value: Any
 
@@ -89,7 +104,7 @@ class Member(NamedTuple):
 _Encoder = Callable[[Any, list[bytes]], None]
 
 LONG = 255
-"""The byte that announces a length of eight bytes."""
+"""The byte that marks a length of eight bytes."""
 
 _SHORT_LENGTHS = [bytes((n,)) for n in range(LONG)]
 _SHORT_STR = [b"s" + length for length in _SHORT_LENGTHS]
@@ -98,26 +113,33 @@ _DOUBLE = struct.Struct(">d")
 
 
 class TooDeepError(EncodingError, RecursionError):
-    """The value is nested deeper than the stack allows; on an emptier one it may not be."""
+    """The value is nested too deeply for the stack that is left."""
+
+
+# Writing.
 
 
 def encode(value: Any) -> bytes:
     """Return the canonical encoding of a value.
 
     Raises:
-        EncodingError: the value, or something inside it, has none; the message says where.
+        EncodingError: the value, or a value inside it, has no encoding; the message says where.
+
+    Example:
+        >>> encode(1).hex(), encode(True).hex(), encode("1").hex()
+        ('690101', '54', '730131')
     """
     return b"".join(_parts(value))
 
 
 def encode_noting_sets(value: Any) -> tuple[bytes, bool]:
-    """Return what `encode` does, and whether there may be sets inside the value.
+    """Return the canonical encoding, and whether the value may contain sets.
 
     Raises:
         EncodingError: as `encode`.
     """
     parts = _parts(value)
-    # A text "S" looks the same. What is asked then takes the longer way, with the same result.
+    # The text "S" gives the same part: a false positive costs time and changes no result.
     return b"".join(parts), b"S" in parts or b"Z" in parts
 
 
@@ -131,7 +153,7 @@ def _parts(value: Any) -> list[bytes]:
 
 
 def too_deep(value: Any) -> TooDeepError:
-    """Return the error for a value whose encoding met a `RecursionError`."""
+    """Return the error for a value whose encoding raised `RecursionError`."""
     return TooDeepError(
         f"a value of type {type(value).__name__} cannot be encoded: it contains itself, or is "
         "nested too deeply; flatten it"
@@ -146,29 +168,15 @@ def _put_none(_: None, out: list[bytes]) -> None:
     out.append(b"N")
 
 
-def _put_bool(value: bool, out: list[bytes]) -> None:  # noqa: FBT001  the value is what is encoded
+def _put_bool(value: bool, out: list[bytes]) -> None:  # noqa: FBT001  the value to encode
     out.append(b"T" if value else b"F")
 
 
-def _put_int(value: int, out: list[bytes]) -> None:
-    if 0 <= value < _MANY:
-        out.append(_NUMBERS[value])
-    else:
-        _put_any_int(value, out)
+_SMALL = 1024
+"""The encodings of ints from 0 to this bound are cached: most inputs are small."""
 
 
-def _put_any_int(value: int, out: list[bytes]) -> None:
-    # One bit more than the magnitude needs is the sign's; ~ makes -128 as short as 127.
-    magnitude = value if value >= 0 else ~value
-    raw = value.to_bytes(magnitude.bit_length() // 8 + 1, "big", signed=True)
-    out += (b"i", _length(len(raw)), raw)
-
-
-_MANY = 1024
-"""Ints from 0 on whose encodings are kept: most that steps are given are small."""
-
-
-class _Numbers(dict[int, bytes]):
+class _SmallInts(dict[int, bytes]):
     def __missing__(self, value: int) -> bytes:
         out: list[bytes] = []
         _put_any_int(value, out)
@@ -176,11 +184,25 @@ class _Numbers(dict[int, bytes]):
         return encoded
 
 
-_NUMBERS = _Numbers()
+_SMALL_INTS = _SmallInts()
+
+
+def _put_int(value: int, out: list[bytes]) -> None:
+    if 0 <= value < _SMALL:
+        out.append(_SMALL_INTS[value])
+    else:
+        _put_any_int(value, out)
+
+
+def _put_any_int(value: int, out: list[bytes]) -> None:
+    # The sign takes one bit more than the magnitude; ~ makes -128 as short as 127.
+    magnitude = value if value >= 0 else ~value
+    raw = value.to_bytes(magnitude.bit_length() // 8 + 1, "big", signed=True)
+    out += (b"i", _length(len(raw)), raw)
 
 
 def _put_float(value: float, out: list[bytes]) -> None:
-    out += (b"f", _NAN if value != value else _DOUBLE.pack(value))  # noqa: PLR0124  NaN alone
+    out += (b"f", _NAN if value != value else _DOUBLE.pack(value))  # noqa: PLR0124  true for NaN
 
 
 def _put_str(value: str, out: list[bytes]) -> None:
@@ -241,7 +263,7 @@ def _put_identified(value: Identified, out: list[bytes]) -> None:
 
 
 def _encoder_of(cls: type) -> _Encoder | None:
-    """Return how a class without an entry in the table is encoded, or None if it is not."""
+    """Return the encoder of a class that is not in the table, or None if it has no encoding."""
     kind: list[bytes] = []
     _put_str(f"{cls.__module__}.{cls.__qualname__}", kind)
     header = b"".join(kind)
@@ -261,10 +283,10 @@ def _encoder_of(cls: type) -> _Encoder | None:
     extra = extra_of(cls, names)
 
     def put_fields(instance: Any, out: list[bytes]) -> None:
-        # To drop what is no field in silence would make two different values one.
+        # Silently dropping an attribute would give two different values one encoding.
         for name in extra(instance):
             raise EncodingError(
-                f"a {cls.__qualname__} carries {name!r}, which is none of its fields; declare it "
+                f"a {cls.__qualname__} carries {name!r}, which is not one of its fields; declare it "
                 "as a field"
             )
         out += (b"c", header, _length(len(names)))
@@ -283,7 +305,7 @@ def _encoder_of(cls: type) -> _Encoder | None:
 
 def _inside(where: str, error: EncodingError) -> EncodingError:
     if isinstance(error, TooDeepError):
-        return error  # the place would name hundreds of levels
+        return error  # the path would have hundreds of levels
     text = str(error)
     return EncodingError(
         f"at {where}{text[3:]}" if text.startswith("at ") else f"at {where}: {text}"
@@ -295,7 +317,7 @@ def _refuse(value: Any, _: list[bytes]) -> None:
 
 
 class _Encoders(dict[type, _Encoder]):
-    """How each class is encoded; one that is met for the first time is looked into once."""
+    """The encoder of each class; an unknown class is inspected once."""
 
     def __missing__(self, cls: type) -> _Encoder:
         encoder = _encoder_of(cls)
@@ -322,11 +344,11 @@ ENCODERS: Mapping[type, _Encoder] = _Encoders(
         Identified: _put_identified,
     }
 )
-"""By class, the function that appends the parts of a value's encoding; it may raise `EncodingError`
-and, for a value that contains itself, `RecursionError`."""
+"""For each class, the function that appends the parts of a value's encoding to a list. It may raise
+`EncodingError` and, for a value that contains itself, `RecursionError`."""
 
 
-# Which classes are plain data: their fields, and what to say of those that are not.
+# The classes that count as plain data.
 
 
 _PLAIN = (str, bytes, int, float, list, tuple, set, frozenset, dict)
@@ -336,18 +358,18 @@ def fields_of(cls: type) -> tuple[str, ...] | None:
     """Return the fields of a dataclass, msgspec struct or named tuple; None for another class."""
     if issubclass(cls, tuple):
         return cast("tuple[str, ...] | None", getattr(cls, "_fields", None))
-    if issubclass(cls, _PLAIN):  # its content is no field
+    if issubclass(cls, _PLAIN):  # such a class holds content that is not in its fields
         return None
     if "__dataclass_fields__" in cls.__dict__:
         with importing():
-            import dataclasses  # noqa: PLC0415  slow to import, and no built-in node needs it
+            import dataclasses
 
         return tuple(field.name for field in dataclasses.fields(cast("Any", cls)))
     return cast("tuple[str, ...] | None", getattr(cls, "__struct_fields__", None))
 
 
 def extra_of(cls: type, names: tuple[str, ...]) -> Callable[[Any], Iterable[str]]:
-    """Return what tells the attributes that an instance has beside its fields."""
+    """Return a function of an instance that returns its attributes that are not fields."""
     slots = {
         slot
         for base in cls.__mro__
@@ -369,20 +391,20 @@ def _slots(cls: type) -> tuple[str, ...]:
 
 
 def refusal(value: Any) -> str:
-    """Say why a value has no canonical encoding, and what to pass instead."""
+    """Return why a value has no canonical encoding, and what to pass instead."""
     cls = type(value)
     name = cls.__qualname__
     if hasattr(value, "__fspath__"):
         return (
-            f"a path ({name}) names a place, not content: pass the text itself, or what is known "
-            'by its content, Resource("file", digest_file(path), lambda: path)'
+            f"a path ({name}) names a place, not content: pass the text itself, or a resource "
+            'that is identified by its content, Resource("file", digest_file(path), lambda: path)'
         )
     if callable(value):
         return f"a {name} is code, not data: pass plain data, or make a node of it"
     plain = next((base.__name__ for base in _PLAIN if isinstance(value, base)), None)
     hint = {
-        "Call": "give calls as arguments, or inside lists, tuples and dicts",
-        "Resource": "give resources as arguments, or inside lists, tuples and dicts",
+        "Call": "pass calls as arguments, or inside lists, tuples and dicts",
+        "Resource": "pass resources as arguments, or inside lists, tuples and dicts",
         "bytearray": "pass bytes(…)",
         "memoryview": "pass bytes(…)",
         "datetime": "pass .isoformat()",
@@ -398,7 +420,7 @@ def refusal(value: Any) -> str:
     if hint is None and plain is not None:
         hint = f"it is a {plain} and more: pass {plain}(…)"
     if hint is None and hasattr(cls, "__dataclass_fields__"):
-        hint = "make it a dataclass too, as its base is: write @dataclass above it"
+        hint = "its base is a dataclass, but it is not: write @dataclass above it"
     return f"a value of type {name} has no canonical encoding: " + (
         hint
         or "pass plain data: None, bool, int, float, str, bytes, list, tuple, dict, set, an enum, "
@@ -406,23 +428,24 @@ def refusal(value: Any) -> str:
     )
 
 
-# Reading the canonical encoding back; how it looks stands in `cachedeval.engine.encoding`.
-
-
-_DOUBLE = struct.Struct(">d")
+# Reading.
 
 
 def decode(data: bytes) -> Any:
-    """Return the value of a canonical encoding; classes come back as `Typed` and `Member`.
+    """Return the value of a canonical encoding; classes are returned as `Typed` and `Member`.
 
     Raises:
-        EncodingError: the bytes are no canonical encoding, or something stands behind it.
-        TooDeepError: the stack leaves too little room to read it.
+        EncodingError: the bytes are not a canonical encoding, or other bytes follow it.
+        TooDeepError: the value is nested too deeply for the stack that is left.
+
+    Example:
+        >>> decode(encode({"a": (1, 2.0)}))
+        {'a': (1, 2.0)}
     """
     try:
         value, end = _take(data, 0)
     except RecursionError:
-        raise TooDeepError("a canonical encoding is nested too deeply to be read") from None
+        raise TooDeepError("a canonical encoding is nested too deeply to read") from None
     except Exception as error:  # noqa: BLE001  the bytes may be anything
         raise EncodingError(f"not a canonical encoding: {error}") from None
     if end != len(data):
@@ -451,7 +474,7 @@ def _take_tagged_str(data: bytes, at: int) -> tuple[str, int]:
     return _take_str(data, at + 1)
 
 
-def _take(data: bytes, at: int) -> tuple[Any, int]:  # noqa: C901, PLR0911, PLR0912  a case a tag
+def _take(data: bytes, at: int) -> tuple[Any, int]:  # noqa: C901, PLR0911, PLR0912  one case a tag
     tag = data[at : at + 1]
     at += 1
     match tag:

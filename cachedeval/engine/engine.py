@@ -1,4 +1,7 @@
-"""The engine: runs graphs of calls, and computes only what the cache does not hold."""
+"""The engine: runs graphs of calls, and computes only the results that the cache lacks."""
+
+# Lazy imports: a run of hits needs neither the scheduler nor asyncio, and no run needs plans,
+# explanations or maintenance.
 
 import threading
 import weakref
@@ -36,22 +39,34 @@ _READING = {"use", "offline"}
 
 
 class Engine:
-    """Runs calls of nodes and keeps their results.
+    """Runs calls of nodes and caches their results.
+
+    Async steps run on the engine's own event loop. A forked child may use the engine too: it opens
+    its own resources, and shares the stored results with its parent.
 
     Args:
         cache: the URL of a cache, as in `memory:` or `disk:./eval_cache`, or an open `Backend`,
             which stays open when the engine is closed.
-        mode: how runs use the cache: `use` reads and writes, `refresh` writes alone, `off`
-            neither, `offline` reads alone. A run may choose another.
-        memory_budget: bytes that open resources may take together before those that nobody uses
-            are freed, least recently used first; None is no bound.
+        mode: how runs use the cache: `use` reads and writes, `refresh` only writes, `off` does
+            neither, `offline` only reads. A run may override it.
+        memory_budget: bytes that open resources may take together. Above it, unused resources are
+            closed, least recently used first. None means no limit.
 
     Raises:
         InputError: the URL names no installed backend.
 
-    Async steps run on the engine's own event loop. Thread safety: every method may be called from
-    any thread, and inside a running event loop. A forked child may use the engine too: it opens
-    resources of its own, and in a shared cache it and its parent find each other's results.
+    Thread safety: every method may be called from any thread, and inside a running event loop.
+
+    Example:
+        >>> from cachedeval import Engine, node
+        >>> @node(version="1")
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> with Engine("memory:") as engine:
+        ...     engine.run(double(4))
+        ...     engine.run([double(double(1)), double(2)])
+        8
+        [4, 4]
     """
 
     def __init__(
@@ -72,7 +87,7 @@ class Engine:
         self._closed = False
         self._stale = StaleVersions()
         process.register(self)
-        # For whoever does not close: which records were used, a prune wants to know.
+        # A prune needs the last use of each record, also if the program never calls `close`.
         weakref.finalize(self, self.store.flush)
 
     def __enter__(self) -> Self:
@@ -106,15 +121,15 @@ class Engine:
         mode: CacheMode | None = None,
         on_outcome: OnOutcome | None = None,
     ) -> Any:
-        """Return the value of a call, or the values of several, in their order.
+        """Return the value of a call, or the list of values of several calls.
 
         Args:
-            calls: one call or a sequence of them; their upstream calls run with them.
-            mode: how to use the cache, if not as the engine does.
-            on_outcome: called with each outcome as soon as it is there, from any thread.
+            calls: one call or a sequence of calls. Their upstream calls run too.
+            mode: how to use the cache; None is the engine's mode.
+            on_outcome: called with each outcome as soon as it is known, from any thread.
 
         Raises:
-            Exception: the first error of a step, once all others are done and kept.
+            Exception: the first error of a step, after all other calls have ended.
         """
         if isinstance(calls, Call):
             return self._settled([calls], mode, on_outcome)[calls].value
@@ -127,7 +142,7 @@ class Engine:
         mode: CacheMode | None = None,
         on_outcome: OnOutcome | None = None,
     ) -> Any:
-        """Do the same as `run`, awaited."""
+        """Run as `run` does, without blocking the event loop."""
         if isinstance(calls, Call):
             return (await self.asettle([calls], mode=mode, on_outcome=on_outcome))[0].value
         return [o.value for o in await self.asettle(calls, mode=mode, on_outcome=on_outcome)]
@@ -139,7 +154,12 @@ class Engine:
         mode: CacheMode | None = None,
         on_outcome: OnOutcome | None = None,
     ) -> list[Outcome]:
-        """Return the outcome of each call; a failed one carries its error, and none is raised.
+        """Return the outcome of each call; the outcome of a failed call holds its error.
+
+        Args:
+            calls: as for `run`.
+            mode: as for `run`.
+            on_outcome: as for `run`.
 
         Raises:
             CachedevalError: a fatal error of a step, after which no other call can succeed.
@@ -155,10 +175,10 @@ class Engine:
         mode: CacheMode | None = None,
         on_outcome: OnOutcome | None = None,
     ) -> list[Outcome]:
-        """Do the same as `settle`, awaited."""
+        """Run as `settle` does, without blocking the event loop."""
         process.import_logging()
         with process.importing():
-            import asyncio  # noqa: PLC0415  a run of hits has no need of it
+            import asyncio
 
         calls = list(calls)
         known = await asyncio.to_thread(self._resolve, calls, mode, on_outcome)
@@ -167,20 +187,20 @@ class Engine:
         return [known.outcomes[call] for call in calls]
 
     def plan(self, calls: Sequence[Call[Any]]) -> "Plan":
-        """Say what a run would compute, and about what that costs; nothing runs or opens."""
+        """Return what a run would compute, with estimates of its cost; runs and opens nothing."""
         with process.importing():
-            from cachedeval.engine.plan import plan_of  # noqa: PLC0415  not to run
+            from cachedeval.engine.plan import plan_of
 
         return plan_of(resolve(list(calls), self.store.peek_many), self.store)
 
     def explain(self, call: Call[Any]) -> "Explanation":
-        """Say why a call is not in the cache: how it differs from the nearest record."""
+        """Return why a call is not in the cache: how it differs from the nearest record."""
         return self.explain_many([call])[0]
 
     def explain_many(self, calls: Sequence[Call[Any]]) -> "list[Explanation]":
-        """Do the same as `explain` for many calls, reading the cache once."""
+        """Explain many calls; reads the cache once."""
         with process.importing():
-            from cachedeval.engine.explain import Explainer  # noqa: PLC0415  not to run
+            from cachedeval.engine.explain import Explainer
 
         return Explainer(self.store).explain(list(calls))
 
@@ -191,19 +211,19 @@ class Engine:
         *,
         dry_run: bool = False,
     ) -> "PruneReport":
-        """Delete records that were not used for so long, and then the least recently used ones.
+        """Delete old records, and then the least recently used ones until the cache is small enough.
 
         Args:
-            older_than: records not used for longer than this go.
-            max_bytes: what the cache may take when it is done.
-            dry_run: only say what would go.
+            older_than: delete records that were not used for longer than this.
+            max_bytes: the size of the cache after the prune, at most.
+            dry_run: report what a prune would delete, and delete nothing.
 
         Raises:
-            InputError: neither bound is given, or one is negative.
+            InputError: neither limit is given, or one is negative.
             BackendError: the cache cannot be read or written.
         """
         with process.importing():
-            from cachedeval.engine.maintenance import prune  # noqa: PLC0415  not to run
+            from cachedeval.engine.maintenance import prune
 
         self.store.flush()
         return prune(
@@ -211,27 +231,28 @@ class Engine:
         )
 
     def forget(self, calls: Sequence[Call[Any]]) -> int:
-        """Delete the records of these calls, if there are any; return how many there were."""
+        """Delete the records of these calls; return how many there were."""
         known = resolve(calls, self.store.peek_many)
         keys = [key_of(o.record.recipe) for c in calls if (o := known.outcomes.get(c)) and o.record]
         keys += [known.unreadable[call].key for call in calls if call in known.unreadable]
         return self.store.delete_many(keys)
 
     def cleanup(self) -> None:
-        """Free every open resource that no step uses."""
+        """Close every open resource that no step uses."""
         self.resources.cleanup()
 
     def close(self) -> None:
-        """Stop what runs, free the resources and close the cache; closing twice is harmless.
+        """Stop all runs, close the resources and close the cache; closing twice is harmless.
 
-        What was computed by then is kept. Calls that are waited for raise `CachedevalError`.
+        Results that were computed by then are stored. Runs in other threads raise
+        `CachedevalError`.
         """
         with self._lock:
             runtime, self._runtime = self._runtime, None
             self._closed = True
         if runtime is not None:
             runtime.stop()
-        # While the event loop still runs: a client may have connections on it to close.
+        # Before the event loop ends: a client may have connections on it to close.
         self.resources.close()
         if runtime is not None:
             runtime.close()
@@ -241,7 +262,7 @@ class Engine:
             self.store.flush()
 
     def forget_parent(self) -> None:
-        """In a forked child: drop what the parent's threads do; what is stored stays usable."""
+        """Drop the parent's locks, runs and resources in a forked child."""
         self._lock = threading.Lock()
         process.leave_to_parent(self._runtime)
         self._runtime = None
@@ -255,7 +276,7 @@ class Engine:
         known = self._resolve(calls, mode, on_outcome)
         if known.open:
             runtime = self._started()
-            from cachedeval.engine.inflight import Run  # noqa: PLC0415  nothing of this for hits
+            from cachedeval.engine.inflight import Run
 
             note = partial(self._note_one, on_outcome)
             runtime.run(Run(known, mode or self.mode, note, calls))
@@ -268,12 +289,12 @@ class Engine:
         on_outcome: OnOutcome | None,
     ) -> Resolution:
         if self._closed:
-            raise CachedevalError("the engine is closed: make another one")
+            raise CachedevalError("the engine is closed: create another one")
         for call in calls:
             if not isinstance(call, Call):
                 raise TypeError(
-                    f"a {type(call).__name__} is no call: run(f(x)) takes what a @node function "
-                    "returns when it is called"
+                    f"a {type(call).__name__} is no call: pass what a @node function returns, as in "
+                    "run(f(x))"
                 )
         reads = _checked(self.mode if mode is None else mode) in _READING
         if len(calls) == 1 and not calls[0].upstream:
@@ -293,10 +314,10 @@ class Engine:
         mode: CacheMode | None,
         on_outcome: OnOutcome | None,
     ) -> None:
-        import asyncio  # noqa: PLC0415  imported already
+        import asyncio
 
         runtime = self._started()
-        from cachedeval.engine.inflight import Run  # noqa: PLC0415
+        from cachedeval.engine.inflight import Run
 
         run = Run(known, mode or self.mode, partial(self._note_one, on_outcome), calls)
         loop = asyncio.get_running_loop()
@@ -327,7 +348,7 @@ class Engine:
             return runtime
         process.import_logging()
         with process.importing():
-            from cachedeval.engine.runtime import Runtime  # noqa: PLC0415  nothing of this for hits
+            from cachedeval.engine.runtime import Runtime
 
         with self._lock:
             if self._runtime is None:
@@ -347,7 +368,7 @@ class Engine:
 
 def _checked(mode: CacheMode) -> CacheMode:
     if mode not in MODES:
-        raise InputError(f"mode {mode!r}: it is one of {', '.join(MODES)}")
+        raise InputError(f"mode {mode!r} is unknown: it is one of {', '.join(MODES)}")
     return mode
 
 

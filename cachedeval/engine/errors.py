@@ -1,26 +1,53 @@
-"""The errors that the engine raises and that the other wings build on."""
+"""The errors that the engine raises, and the base classes of all other errors of the package."""
 
 __all__ = ["BackendError", "CachedevalError", "EncodingError", "InputError", "MissingError"]
 
 
 class CachedevalError(Exception):
-    """Every error that this project raises on purpose."""
+    """The base class of all errors that this package raises.
+
+    Attributes:
+        fatal: whether no other call of the run can succeed, so that the run ends at once.
+
+    Example:
+        >>> from cachedeval import CachedevalError, Engine
+        >>> try:
+        ...     Engine("tape:./cache")
+        ... except CachedevalError as error:
+        ...     type(error).__name__
+        'InputError'
+    """
 
     fatal: bool = False
-    """Whether no other call of a run can succeed after it, so that the run ends at once."""
 
 
 class InputError(CachedevalError):
-    """What the user gave cannot be used; the message says what, where and what to do."""
+    """An argument, a file or a setting is invalid; the message says what, where and what to do.
+
+    Example:
+        >>> from cachedeval import open_backend
+        >>> open_backend("./cache")
+        Traceback (most recent call last):
+        ...
+        cachedeval.engine.errors.InputError: cache './cache': a cache is given as SCHEME:REST, ...
+    """
 
 
 class EncodingError(InputError):
-    """A value has no canonical encoding, so it can be part of no key and of no record."""
+    """A value has no canonical encoding, so it cannot be part of a key or a record.
+
+    Example:
+        >>> from cachedeval.engine.encoding import encode
+        >>> encode({"when": 1j})
+        Traceback (most recent call last):
+        ...
+        cachedeval.engine.errors.EncodingError: at ['when']: a value of type complex has no ...
+    """
 
 
 class BackendError(CachedevalError):
-    """A backend could not do what was asked; the engine goes on without it."""
+    """A backend operation failed; the engine continues without the cache."""
 
 
 class MissingError(CachedevalError):
-    """A result is not in the cache and may not be computed (offline)."""
+    """A result is not in the cache, and the mode `offline` forbids computing it."""

@@ -1,4 +1,6 @@
-"""What the schedulers of an engine share: the calls in flight, the executors, and the commits."""
+"""The state that the schedulers of one engine share: in-flight calls, executors and commits."""
+
+# Lazy import: only async steps need asyncio.
 
 import threading
 from collections.abc import Sequence
@@ -32,7 +34,7 @@ class Execution:
         pool: the resources that steps use.
 
     Attributes:
-        table: the calls in flight.
+        table: the in-flight calls.
         schedulers: how many schedulers run graphs now.
 
     Thread safety: every method may be called from any thread.
@@ -55,7 +57,7 @@ class Execution:
     # Executors.
 
     def executor(self, node: Node[Any]) -> Executor:
-        """Return the executor on which a node's steps run, started if need be."""
+        """Return the executor of a node's steps; start it at its first use."""
         with self._lock:
             if self._closed:
                 raise closed_error()
@@ -69,7 +71,7 @@ class Execution:
             if node.is_async:
                 if self._loop is None:
                     with process.importing():
-                        from cachedeval.engine.aio import EventLoopExecutor  # noqa: PLC0415
+                        from cachedeval.engine.aio import EventLoopExecutor
 
                     self._loop = EventLoopExecutor(self.table, self.pool, self.ended)
                 return self._loop
@@ -78,17 +80,17 @@ class Execution:
             return self._threads
 
     def wait_idle(self) -> None:
-        """Wait until batches whose calls have all ended have let go of what they hold.
+        """Wait until batches whose calls have all ended have released their resources.
 
-        Whoever asks for a model's memory back as the next thing may want it to be free.
+        The caller may free a model's memory next, which works only if no batch holds the model.
         """
         for serial in list(self._serial.values()):
             serial.wait_idle()
 
-    # Calls in flight.
+    # In-flight calls.
 
     def ended(self, flight: InFlight) -> None:
-        """Hand a call whose step has ended to its owner; called on any thread."""
+        """Pass a call whose step has ended to its owner; called on any thread."""
         with self.table.lock:
             owner = flight.owner
             if owner is not None:
@@ -100,7 +102,7 @@ class Execution:
             self.deliver(self.commit([flight]))
 
     def restart(self, flight: InFlight) -> None:
-        """Compute a call whose step was cancelled again if somebody wants it by now, or drop it."""
+        """Restart a call whose step was cancelled if a run waits for it by now; else drop it."""
         with self.table.lock:
             if flight.waiters:
                 flight.state = "waiting"
@@ -113,7 +115,7 @@ class Execution:
         self._release([flight])
 
     def leave(self, run: Run, scheduler: Owner) -> list[InFlight]:
-        """Wait no longer for the calls of a run; return those that are the scheduler's no more."""
+        """Remove a run from the waiters; return the calls that the scheduler no longer owns."""
         moved: list[InFlight] = []
         dropped: list[InFlight] = []
         running: list[InFlight] = []
@@ -134,7 +136,7 @@ class Execution:
                     dropped.append(flight)
             self.table.remove(dropped)
         self._release(dropped)
-        # Batches see by themselves that nobody wants the rest; a thread cannot be interrupted.
+        # A batch notices by itself that no run waits for the rest; a thread cannot be interrupted.
         if self._loop is not None:
             self._loop.cancel([flight for flight in running if flight.call.node.is_async])
         return moved
@@ -143,7 +145,7 @@ class Execution:
         """Store the records of calls that have ended, as one group.
 
         Returns:
-            Who waits for them, and what each is told.
+            Each waiter of these calls, with the state to report to it and the call.
         """
         records: dict[bytes, Record] = {}
         for flight in flights:
@@ -157,7 +159,7 @@ class Execution:
                 self._add_identities(flight.call, records)
         stored = bool(records) and self.store.put_many(records)
         self._release(flights)
-        told: list[tuple[Waiter, State, InFlight]] = []
+        reports: list[tuple[Waiter, State, InFlight]] = []
         with self.table.lock:
             for flight in flights:
                 state: State = "computed" if flight.state == "running" else "hit"
@@ -165,14 +167,15 @@ class Execution:
                     stored and flight.mode == "use" and flight.mutated is None
                 )
                 for waiter in flight.waiters:
-                    told.append((waiter, state, flight))
-                    state = "hit"  # for all but the first
+                    reports.append((waiter, state, flight))
+                    if waiter.run.error is None:
+                        state = "hit"  # for all but the first whose run still waits
             self.table.remove(flights)
-        return told
+        return reports
 
-    def deliver(self, told: Sequence[tuple[Waiter, State, InFlight]]) -> None:
-        """Tell schedulers what became of calls that they wait for."""
-        for waiter, state, flight in told:
+    def deliver(self, reports: Sequence[tuple[Waiter, State, InFlight]]) -> None:
+        """Post results to the schedulers that wait for them."""
+        for waiter, state, flight in reports:
             waiter.scheduler.post(waiter.scheduler.receive, waiter, state, flight)
 
     def _release(self, flights: Sequence[InFlight]) -> None:
@@ -182,7 +185,7 @@ class Execution:
         self.store.release_many([flight.key for flight in leased])
 
     def _add_identities(self, call: Call[Any], records: dict[bytes, Record]) -> None:
-        """Store what stands behind the identities in a recipe, for explanations."""
+        """Add the identities of a call's resources to the records, for explanations."""
         found: list[Resource[Any]] = []
         for value in call.inputs.values():
             substitute(value, lambda _: None, found.append)
@@ -200,15 +203,15 @@ class Execution:
             self._warned.add(name)
             logger().warning(
                 "%s is not stored: %s changed while it ran, so the result may belong to other "
-                "inputs; a step must not change what it reads, nor may another meanwhile",
+                "inputs; make sure that neither the step nor another thread changes its inputs",
                 describe(flight.call),
                 flight.mutated,
             )
 
-    # Waiting, and the end.
+    # Waiting and closing.
 
     def may_wait(self) -> bool:
-        """Say whether the current thread may wait for steps: not if they run on it."""
+        """Return whether the current thread may wait for steps: not if they run on it."""
         here = threading.current_thread()
         return not (
             (self._loop is not None and here is self._loop.thread)
@@ -221,20 +224,20 @@ class Execution:
 
     @property
     def may_stall(self) -> bool:
-        """Whether all threads may be taken by steps that wait for another run."""
+        """Whether steps that wait for another run may occupy all threads."""
         return self._threads is not None and self.schedulers > 1
 
     def unstick(self) -> None:
-        """Give waiting steps one more thread, if none has ended since the last time."""
+        """Start one more thread for queued steps if no step has ended since the last call."""
         if self._threads is not None:
             self._threads.unstick()
 
     def stop(self, timeout: float) -> None:
-        """Stop all steps, and wait so many seconds for the async ones."""
+        """Stop all steps; wait up to `timeout` seconds for the async ones."""
         with self._lock:
             self._closed = True
         if self._loop is not None and not self._loop.stop(timeout):
-            logger().warning("a step does not end; it is left behind")
+            logger().warning("an async step does not end after its cancellation; it keeps running")
         for serial in self._serial.values():
             serial.close(1.0)
         if self._threads is not None:
@@ -242,13 +245,13 @@ class Execution:
         self._release(self.table.take_all())
 
     def close(self, timeout: float) -> None:
-        """End the event loop."""
+        """Close the event loop, if it was started."""
         if self._loop is not None:
             self._loop.close(timeout)
 
 
 def closed_error() -> CachedevalError:
-    """Return the error of a run that its engine's end ended."""
+    """Return the error of a run whose engine was closed."""
     return CachedevalError(
-        "the engine was closed before all was computed; what was computed is stored"
+        "the engine was closed before the run ended; results computed by then are stored"
     )

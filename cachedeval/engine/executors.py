@@ -1,11 +1,11 @@
-"""Executors: where steps run. Each takes calls in flight and hands them back when they have ended.
+"""Executors: where steps run. An executor takes in-flight calls and posts them when they have ended.
 
-- `ThreadExecutor`: synchronous steps, side by side.
-- `SerialExecutor`: one thread on which steps take turns, for what must stay on one thread (a model
-  that decodes) and for batched nodes, which get all calls that wait together.
-- `EventLoopExecutor` (in `aio`): async steps.
+- `ThreadExecutor` runs synchronous steps in parallel.
+- `SerialExecutor` runs steps in turns on one thread: for objects that must stay on one thread (a
+  model) and for batched nodes, which get all waiting calls together.
+- `EventLoopExecutor` (in `aio`) runs async steps.
 
-A single ready call needs none: its scheduler runs it on its own thread.
+A single ready call needs no executor: its scheduler runs it inline.
 """
 
 import os
@@ -24,25 +24,25 @@ from cachedeval.engine.steps import run_batch, run_here
 __all__ = ["Executor", "OnEnd", "SerialExecutor", "ThreadExecutor"]
 
 OnEnd = Callable[[InFlight], None]
-"""Called on any thread with each call that has ended."""
+"""Called with each call whose step has ended, on any thread."""
 
 
 class Executor(Protocol):
-    """Runs steps somewhere else than on the scheduler's thread."""
+    """Runs steps outside the scheduler's thread."""
 
     def submit_many(self, flights: Sequence[InFlight]) -> None:
-        """Run the steps of these calls; `on_end` gets each that is not dropped before it starts."""
+        """Run the steps of these calls; pass each call that has ended to `on_end`, if not dropped before."""
         ...
 
     def close(self, timeout: float) -> bool:
-        """End; wait so many seconds for running steps, and say whether all of them ended."""
+        """Stop; wait up to `timeout` seconds, and return whether all steps ended."""
         ...
 
 
 class ThreadExecutor:
-    """Runs synchronous steps on threads: as many as are needed, up to a bound.
+    """Runs synchronous steps on threads, started on demand up to a limit.
 
-    They are daemons, so that a step that hangs keeps no program alive. (The threads of
+    The threads are daemons, so a step that hangs does not keep the program alive. (The threads of
     `concurrent.futures` are joined when the program ends.)
 
     Thread safety: every method may be called from any thread.
@@ -70,7 +70,7 @@ class ThreadExecutor:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """While a thread of these waits for a run of its own, there may be one more."""
+        """Allow one more thread while the current one, if it is of this pool, waits for a run."""
         mine = threading.current_thread() in self._threads
         if not mine:
             yield
@@ -84,7 +84,7 @@ class ThreadExecutor:
             self._limit -= 1
 
     def unstick(self) -> None:
-        """Start one more thread, if steps wait for one and none has ended since the last call."""
+        """Start one more thread if steps are queued and none has ended since the last call."""
         with self._lock:
             if self._free < 0 and not self._progress:
                 self._limit += 1
@@ -92,7 +92,7 @@ class ThreadExecutor:
             self._progress = False
 
     def close(self, timeout: float) -> bool:
-        """End the threads that are free, and the others once they are; waits for none."""
+        """Stop each thread when it is idle; waits for none."""
         del timeout
         with self._lock:
             for _ in self._threads:
@@ -114,7 +114,7 @@ class ThreadExecutor:
                 flight.context.run(_run, flight, self._pool)
                 end_child(process)
                 self._on_end(flight)
-            del flight  # it holds inputs and outputs, and the next may be long in coming
+            del flight  # it holds inputs and outputs, and the next call may come much later
             with self._lock:
                 self._free += 1
                 self._progress = True
@@ -126,7 +126,7 @@ def _run(flight: InFlight, pool: ResourcePool) -> None:
 
 
 class _Batch:
-    """Calls of one node that went to a serial executor together."""
+    """Calls of one node that a serial executor runs together."""
 
     __slots__ = ("ended", "flights")
 
@@ -136,10 +136,10 @@ class _Batch:
 
 
 class SerialExecutor:
-    """One thread on which steps take turns.
+    """Runs steps in turns on one thread.
 
-    Its work comes as generators, and each gets one step at a time: while one decodes a long batch,
-    another's short work is done between two of its steps.
+    Each batch is a generator, and the thread advances the batches in turn. So a short batch runs
+    between two steps of a long one.
 
     Thread safety: every method may be called from any thread.
     """
@@ -152,12 +152,12 @@ class SerialExecutor:
         self._waiting: dict[Node[object], list[InFlight]] = {}
         self._running: dict[Node[object], _Batch] = {}
         self._turns: queue.SimpleQueue[Iterator[None] | None] = queue.SimpleQueue()
-        # A daemon: a step that does not come back must not keep an interrupted program alive.
+        # A daemon: a step that does not return must not keep an interrupted program alive.
         self.thread = threading.Thread(target=self._work, name=f"cachedeval-{name}", daemon=True)
         self.thread.start()
 
     def submit_many(self, flights: Sequence[InFlight]) -> None:
-        """Run calls of one node together with all others of it that wait by then."""
+        """Queue the calls; all waiting calls of one node run together."""
         with self._lock:
             for flight in flights:
                 self._waiting.setdefault(flight.call.node, []).append(flight)
@@ -165,7 +165,7 @@ class SerialExecutor:
                 self._start(node)
 
     def wait_idle(self) -> None:
-        """Wait until the batches whose calls have all ended have let go of what they hold."""
+        """Wait until batches whose calls have all ended have released their resources."""
         with self._lock:
             batches = list(self._running.values())
         for batch in batches:
@@ -173,13 +173,13 @@ class SerialExecutor:
                 batch.ended.wait()
 
     def close(self, timeout: float) -> bool:
-        """Stop what is left, on its own thread, after its current step."""
+        """Stop the thread after its current step and close the remaining batches there."""
         self._turns.put(None)
         self.thread.join(timeout)
         return not self.thread.is_alive()
 
     def _start(self, node: Node[object]) -> None:
-        """Start a node's waiting calls, if none of it run; the lock must be held."""
+        """Start a node's waiting calls if no batch of it runs; the lock must be held."""
         if node in self._running:
             return
         flights = [f for f in self._waiting.pop(node, []) if self._table.start(f)]

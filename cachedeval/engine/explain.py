@@ -1,4 +1,9 @@
-"""Why a call misses: the field-by-field difference from the nearest record of the same node."""
+"""Explanations of misses: how a call differs, field by field, from the nearest stored record.
+
+`Index` reads a store and finds the record of the same node that has the most inputs in common with
+a recipe. `Explainer` explains each call by its differences from that record. `reasons_of` groups
+the explanations of many calls: calls in which the same fields changed share one reason.
+"""
 
 import re
 from collections import Counter
@@ -20,29 +25,49 @@ from cachedeval.engine.values import Codec
 __all__ = ["Changed", "Explainer", "Explanation", "Index", "Known", "Reason", "reasons_of"]
 
 
+_COMMON = 500
+"""A field that more records than this share does not help to find the nearest record."""
+
+_AT_MOST = 200
+"""How many records are compared with a recipe if no field is rarer than `_COMMON`."""
+
 _SHOWN = 5
-"""How many reasons are told for one explanation."""
+"""How many causes one explanation prints."""
 
 _DEEP = 6
-"""How many steps up an output's difference is followed."""
+"""How many upstream steps are searched for the cause of a changed output."""
 
+_DIGEST = re.compile(r"(?<=:)([0-9a-f]{8})[0-9a-f]{24,}")
 _ANY = Codec()
+
+State = Literal["hit", "new", "changed", "waits", "failed"]
+
+
+# Finding the nearest record.
 
 
 class Known(NamedTuple):
-    """A record, and what its recipe says."""
+    """A record with its decoded recipe.
+
+    Attributes:
+        record: the record.
+        recipe: the decoded recipe.
+        fields: the encodings of the inputs, by name.
+    """
 
     record: Record
     recipe: Recipe
     fields: dict[str, bytes]
-    """The encodings of its inputs."""
 
 
 class Index:
-    """All records of a store, read once.
+    """The records of a store, read once.
+
+    Args:
+        store: the store to read. If its backend fails, the index holds the records read by then.
 
     Attributes:
-        unreadable: the keys of damaged records.
+        unreadable: the keys of corrupt records.
     """
 
     def __init__(self, store: Store) -> None:
@@ -57,14 +82,14 @@ class Index:
                 else:
                     self.unreadable.add(entry.key)
         except BackendError:
-            return  # what was found by then is explained with
+            return
 
     def nearest(self, recipe: bytes, among: Iterable[Known] | None = None) -> Known | None:
-        """Return the record of the same node that has the most inputs in common.
+        """Return the record of the same node that has the most inputs in common with a recipe.
 
         Args:
-            recipe: what is looked for; a record of itself counts.
-            among: where to look; by default all records of the node.
+            recipe: the recipe; its own record counts too.
+            among: the records to search; by default all records of the node.
         """
         wanted = read_recipe(recipe)
         fields = {name: encode(value) for name, value in wanted.inputs.items()}
@@ -74,7 +99,7 @@ class Index:
         return max(found, key=lambda known: _nearness(known, fields), default=None)
 
     def with_output(self, digest: str) -> list[Known]:
-        """Return the records that hold an output."""
+        """Return the records whose output has a digest."""
         return self._outputs.get(digest, [])
 
     def _candidates(self, node: str, fields: dict[str, bytes]) -> list[Known]:
@@ -116,7 +141,7 @@ def _nearness(known: Known, fields: dict[str, bytes]) -> tuple[int, int, float]:
 
 
 def _shared_start(one: bytes, other: bytes) -> int:
-    """Return how many bytes two strings begin with alike."""
+    """Return the length of the common prefix of two byte strings."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2
@@ -127,20 +152,40 @@ def _shared_start(one: bytes, other: bytes) -> int:
     return low
 
 
+# Explaining calls.
+
+
 class Explanation(NamedTuple):
-    """Why a call is, or is not, in the cache."""
+    """Why a call is, or is not, in the cache.
+
+    Attributes:
+        node: the node's name.
+        state: `hit`; `new`, the cache has no record of the node; `changed`, the call differs from
+            the nearest record; `waits`, an input is not known yet; `failed`, the call has no key.
+        differences: from the nearest record. For a hit among `upstream`: from the record whose
+            output the nearest record used.
+        upstream: explanations of the upstream calls whose outputs are not known or have changed.
+
+    Example:
+        >>> from cachedeval import Engine, node
+        >>> @node(version="1", name="double")
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> with Engine() as engine:
+        ...     engine.run(double(1))
+        ...     print(engine.explain(double(2)))
+        2
+        double: x: 1 → 2
+    """
 
     node: str
-    state: Literal["hit", "new", "changed", "waits", "failed"]
-    """`new`: no record of the node is there to compare with. `waits`: an input is not known yet."""
+    state: State
     differences: list[Difference]
-    """From the nearest record. Of a hit above: from the record that had its place before."""
     upstream: "list[Explanation]"
-    """Why the inputs that are outputs of other calls are not known, or are others than before."""
 
     @property
     def reason(self) -> str:
-        """One line that says why."""
+        """The explanation in one line, without those of the upstream calls."""
         what = "; ".join(str(difference) for difference in self.differences)
         match self.state:
             case "hit" if what:
@@ -151,7 +196,7 @@ class Explanation(NamedTuple):
                 return f"{self.node}: nothing of this step is in the cache yet"
             case "waits":
                 names = list(dict.fromkeys(above.node for above in self.upstream))
-                return f"{self.node}: waits for {' and '.join(names) or 'what comes before it'}"
+                return f"{self.node}: waits for {' and '.join(names) or 'an upstream call'}"
             case "failed":
                 return f"{self.node}: its inputs cannot be part of a key"
             case "changed":
@@ -161,7 +206,7 @@ class Explanation(NamedTuple):
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        """Yield a line for this and for each cause; what merely waits between is left out."""
+        """Yield a line for this explanation and for each cause; calls that only wait are skipped."""
         todo: list[tuple[int, Explanation | str]] = [(0, self)]
         while todo:
             depth, each = todo.pop()
@@ -177,9 +222,9 @@ class Explanation(NamedTuple):
 
 
 def _causes(explanation: Explanation) -> Iterator[Explanation]:
-    """Yield what does not merely wait, nearest above an explanation; each reason once."""
+    """Yield the nearest upstream explanations that do more than wait; each reason once."""
     seen: set[int] = set()
-    told: set[str] = set()
+    reasons: set[str] = set()
     todo = list(reversed(explanation.upstream))
     while todo:
         above = todo.pop()
@@ -188,20 +233,24 @@ def _causes(explanation: Explanation) -> Iterator[Explanation]:
         seen.add(id(above))
         if above.state == "waits":
             todo += reversed(above.upstream)
-        elif above.reason not in told:
-            told.add(above.reason)
+        elif above.reason not in reasons:
+            reasons.add(above.reason)
             yield above
 
 
 class Explainer:
-    """Explains calls against what a store holds, read once."""
+    """Explains calls by the records of a store, read once.
+
+    Args:
+        store: the store to read; counts no hits.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._index: Index | None = None
 
     def explain(self, calls: Sequence[Call[Any]]) -> list[Explanation]:
-        """Return an explanation for each call."""
+        """Return an explanation of each call."""
         known = resolve(calls, self._store.peek_many)
         done: dict[Call[Any], Explanation] = {}
         for level in graph_of(calls):
@@ -243,12 +292,12 @@ class Explainer:
                 before, after = self._identities(before, after, given)
             found = []
             with suppress(RecursionError):  # too deep to look for the outputs inside it
-                found = list(differences(self._told(before), self._told(after), title))
-            # What cannot be told apart by what it holds is told apart by its digest.
+                found = list(differences(self._expanded(before), self._expanded(after), title))
+            # Outputs with equal content, or unknown content, differ in their digests.
             yield from found or differences(before, after, title)
 
     def _identities(self, was: Identified, now: Identified, given: Any) -> tuple[Any, Any]:
-        """Return what stands behind two identities, as far as it is known of both."""
+        """Return the data of two identities if both are known, else the identities."""
         if was == now or not isinstance(given, Resource):
             return was, now
         recipe = identity_recipe(was)
@@ -260,8 +309,8 @@ class Explainer:
         except EncodingError:
             return was, now
 
-    def _told(self, value: Any) -> Any:
-        """Return a value with the outputs inside it, where the cache holds them, in full."""
+    def _expanded(self, value: Any) -> Any:
+        """Return a value with the outputs inside it replaced by their data, if it is stored."""
         if isinstance(value, Output):
             assert self._index is not None  # noqa: S101  for the type checker
             for known in self._index.with_output(value.digest):
@@ -271,15 +320,15 @@ class Explainer:
                     break
             return value
         if isinstance(value, dict):
-            return {key: self._told(member) for key, member in value.items()}
+            return {key: self._expanded(member) for key, member in value.items()}
         if type(value) in {list, tuple}:
-            return type(value)(self._told(member) for member in value)
+            return type(value)(self._expanded(member) for member in value)
         return value
 
     def _above(
         self, was: Recipe, now: Recipe, call: Call[Any], known: Resolution, depth: int
     ) -> list[Explanation]:
-        """Say of the upstream calls with other outputs than before how they differ."""
+        """Return explanations of the upstream calls whose outputs have changed."""
         before, after = set(_outputs(was.inputs)), set(_outputs(now.inputs))
         found = []
         for above in dict.fromkeys(call.upstream) if depth else ():
@@ -313,60 +362,62 @@ def _outputs(value: Any) -> Iterator[str]:
 
 
 def _version(was: str, now: str) -> Difference:
-    """Tell two versions apart; that of a node without one is the digest of its source."""
+    """Return the difference of two versions; without a declared one it is the source's digest."""
     if was.startswith("source:") and now.startswith("source:"):
         return Difference("its source", *(short(v).partition(":")[2] for v in (was, now)))
-    told = ("by its source" if version.startswith("source:") else version for version in (was, now))
-    return Difference("version", *told)
+    versions = (
+        "by its source" if version.startswith("source:") else version for version in (was, now)
+    )
+    return Difference("version", *versions)
 
 
-# What a store holds, indexed to find the record that is nearest to a recipe.
-
-
-_COMMON = 500
-"""A field that so many records share does not tell which of them is near."""
-
-_AT_MOST = 200
-"""How many records are compared with a recipe, when nothing tells which of them is near."""
-
-
-# Explanations of many calls, told together: what misses for the same reason is one reason.
-
-
-_DIGEST = re.compile(r"(?<=:)([0-9a-f]{8})[0-9a-f]{24,}")
+# Grouping explanations.
 
 
 class Changed(NamedTuple):
-    """A field in which calls differ from what is in the cache."""
+    """A field in which calls of one node differ from their nearest records.
+
+    Attributes:
+        where: the path to the field.
+        was: the old value of the first call, as short text.
+        now: its new value, as short text.
+        values: how many different changes of the field the calls have.
+    """
 
     where: str
     was: str
     now: str
     values: int
-    """How many different changes of the field there are; the one told is the first."""
 
     def __str__(self) -> str:
-        told = str(Difference(self.where, _short(self.was), _short(self.now)))
+        text = str(Difference(self.where, _short(self.was), _short(self.now)))
         others = self.values - 1
-        return f"{told} (and {others} other change{'s'[: others > 1]})" if others else told
+        return f"{text} (and {others} other change{'s'[: others > 1]})" if others else text
 
 
 class Reason(NamedTuple):
-    """Why so many calls of one node are not in the cache."""
+    """A reason that calls of one node share for missing.
+
+    Attributes:
+        node: the node's name.
+        calls: how many calls share the reason.
+        state: as of `Explanation`; `hit` means that the calls are in the cache and that their
+            outputs have changed.
+        changed: the fields that changed.
+        waits_for: for `waits`, how many of the calls wait for each node.
+        because: for `changed` and `hit`, why the outputs of the upstream calls have changed.
+    """
 
     node: str
     calls: int
-    state: Literal["hit", "new", "changed", "waits", "failed"]
-    """`hit`: of calls that are in the cache, and have another output than was there before."""
+    state: State
     changed: list[Changed]
     waits_for: dict[str, int]
-    """Of `waits`: the nodes waited for, and how many of these calls wait for each."""
     because: "list[Reason]"
-    """Of `changed` and `hit`: why the outputs that these calls are given are others."""
 
     @property
     def reason(self) -> str:
-        """The reason alone, in one line."""
+        """The reason in one line, without its causes."""
         match self.state:
             case "new":
                 return "nothing of this step is in the cache yet"
@@ -375,8 +426,8 @@ class Reason(NamedTuple):
             case "failed":
                 return "its inputs cannot be part of a key"
             case "changed":
-                told = "; ".join(map(str, self.changed))
-                return told or "the nearest record cannot be read"
+                text = "; ".join(map(str, self.changed))
+                return text or "the nearest record cannot be read"
             case "hit":
                 return f"another output: {'; '.join(map(str, self.changed))}"
 
@@ -389,10 +440,10 @@ class Reason(NamedTuple):
 
 
 def reasons_of(explanations: Iterable[Explanation]) -> list[Reason]:
-    """Group explanations, and those of the calls that they wait for.
+    """Group explanations, and those of their upstream calls, by reason.
 
-    Calls of a node in which the same fields changed share a reason. What is waited for comes
-    before what waits, the commonest reason of a node first. Hits are left out.
+    Calls of a node in which the same fields changed share a reason. Reasons are in the order of the
+    graph, and those of one node by the number of calls. Hits are left out.
     """
     groups: dict[tuple[str, ...], list[Explanation]] = {}
     depths: dict[str, int] = {}
@@ -408,15 +459,15 @@ def reasons_of(explanations: Iterable[Explanation]) -> list[Reason]:
 
 
 def _kind(explanation: Explanation) -> tuple[str, ...]:
-    """Return what explanations that are told together have in common."""
+    """Return the key by which explanations are grouped."""
     fields = sorted({difference.where for difference in explanation.differences})
     return explanation.node, explanation.state, *fields
 
 
 def _all(explanation: Explanation, seen: dict[int, int]) -> Iterator[tuple[Explanation, int]]:
-    """Yield an explanation and those above it, each once, with how deep it stands in the graph.
+    """Yield an explanation and its upstream ones, each once, with its depth in the graph.
 
-    Equal explanations may be of different calls: it is the object that tells them apart.
+    Equal explanations may belong to different calls, so they are compared by identity.
     """
     if id(explanation) in seen:
         return
@@ -451,7 +502,7 @@ def _because(group: list[Explanation]) -> list[Reason]:
 
 
 def _waits_for(explanation: Explanation) -> list[str]:
-    """Return the nodes that a call waits for; those that they wait for themselves go unsaid."""
+    """Return the nodes that a call waits for directly, and not through another one of them."""
     if explanation.state != "waits":
         return []
     above = {each.node: each for each in explanation.upstream}
@@ -474,6 +525,6 @@ def _changed(where: str, group: list[Explanation]) -> Changed:
     return Changed(where, was, now, len(values))
 
 
-def _short(told: str) -> str:
-    """Return a value with its digests shortened: in full they are for programs."""
-    return _DIGEST.sub(r"\1…", told)
+def _short(text: str) -> str:
+    """Return a value's text with its digests shortened."""
+    return _DIGEST.sub(r"\1…", text)

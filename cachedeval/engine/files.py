@@ -1,10 +1,12 @@
-"""Identifies files by their content, and reads as few of them as can be.
+"""Identifies files by their content, and reads as few files as possible.
 
-How a file is read and what its digest means stands in `cachedeval.engine.hashing`, when a digest
-that is remembered is good in `cachedeval.engine.digest_cache`, and which files of the Hugging Face
-cache need no reading in `cachedeval.engine.hub`. A large file there is known by the SHA-256 that
-the cache names it by, elsewhere by its xxh3. So a model copied out of that cache counts as
-another one: its results are computed once more, which is slow but never wrong.
+`cachedeval.engine.hashing` reads files and computes digests, `cachedeval.engine.digest_cache`
+decides when a cached digest is valid, and `cachedeval.engine.hub` finds the files of the Hugging
+Face cache whose digest is known without reading them.
+
+A large file in the Hugging Face cache is identified by the SHA-256 in its name, any other file by
+its xxh3. So a model copied out of that cache counts as another model: its results are computed once
+more, which costs time but is never wrong.
 """
 
 import os
@@ -23,49 +25,66 @@ AnyPath = str | os.PathLike[str]
 
 
 class FileEntry(NamedTuple):
-    """A line of a manifest."""
+    """One file of a manifest.
+
+    Attributes:
+        path: relative to the manifest's root, with `/` between its parts.
+        size: in bytes.
+        digest: of the content, as `digest_file` returns it.
+    """
 
     path: str
-    """Relative to the manifest's root, with `/` between its parts."""
     size: int
-    """In bytes."""
     digest: str
 
 
 class _Seen(NamedTuple):
     path: Path
     kind: str
-    """`content`, or `sha256` where the Hugging Face cache names the file by that."""
+    """`content`, or `sha256` where the Hugging Face cache names the file by its SHA-256."""
     status: os.stat_result
     digest: str | None
-    """Known without reading or remembering."""
+    """The digest, where it is known without reading the file."""
 
 
 def digest_file(path: AnyPath, *, memo: digest_cache.Memo | None = None) -> str:
-    """Return the digest of a file's content; links are followed.
+    """Return the digest of a file's content; follows links.
 
     Args:
-        path: of a regular file.
-        memo: where digests are remembered; without one the file is read.
+        path: the path of a regular file.
+        memo: the digest cache; without one the file is read.
 
     Raises:
-        InputError: it is no readable regular file, or it does not stop changing.
+        InputError: it is not a readable regular file, or it does not stop changing.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "weights.bin")
+        ...     _ = path.write_bytes(b"weights")
+        ...     digest_file(path) == digest_bytes(b"weights")
+        True
     """
     return digest_files([path], memo=memo)[0]
 
 
 def digest_files(paths: Sequence[AnyPath], *, memo: digest_cache.Memo | None = None) -> list[str]:
-    """Return the files' digests in their order, as `digest_file` does, with one look-up for all."""
+    """Return the digest of each file, as `digest_file` does, with one look-up for all."""
     return [digest for _, digest in _identify([Path(path) for path in paths], memo)]
 
 
 def manifest(
     root: AnyPath, relative_paths: Iterable[str], *, memo: digest_cache.Memo | None = None
 ) -> list[FileEntry]:
-    """Return an entry for each of the files below `root`, sorted by path.
+    """Return an entry for each file, sorted by path.
+
+    Args:
+        root: the folder of the files.
+        relative_paths: the files' paths below `root`.
+        memo: the digest cache; without one the files are read.
 
     Raises:
-        InputError: as `digest_file` does.
+        InputError: as for `digest_file`.
     """
     names = sorted(set(relative_paths))
     found = _identify([Path(root, name) for name in names], memo)
@@ -76,7 +95,7 @@ def manifest(
 
 
 def manifest_digest(entries: Iterable[FileEntry]) -> str:
-    """Return one digest of a manifest: equal where names, sizes and contents are, in any order."""
+    """Return one digest of a manifest: of names, sizes and contents, in any order."""
     parts = bytearray()
     for entry in sorted(entries):
         for field in (entry.path, str(entry.size), entry.digest):
@@ -97,7 +116,7 @@ def _identify(paths: list[Path], memo: digest_cache.Memo | None) -> list[tuple[i
             size, digest = each.status.st_size, each.digest or known.get(each.path)
             found.append((size, digest) if digest else _read(each, read))
     finally:
-        # Kept also where a later file fails: a model takes seconds to read.
+        # Stored even if a later file fails: a model takes seconds to read.
         if memo and read:
             memo.put_many(read)
     return found
@@ -108,7 +127,7 @@ def _look(path: Path, real: dict[Path, Path]) -> _Seen:
     try:
         link = path.lstat()
         sha256 = hub.blob_sha256(path, real) if stat.S_ISLNK(link.st_mode) else None
-    except OSError:  # it was replaced a moment ago: what is there now is read
+    except OSError:  # another process just replaced the link: the file is read
         sha256 = None
     if sha256 is None:
         return _Seen(path, "content", status, None)
@@ -132,7 +151,7 @@ def _recall(seen: list[_Seen], memo: digest_cache.Memo) -> dict[Path, str]:
 
 
 def _read(each: _Seen, read: dict[bytes, bytes]) -> tuple[int, str]:
-    """Return the size and the digest of a file; add to `read` what may be remembered of it."""
+    """Return the size and the digest of a file; add a valid entry of the digest cache to `read`."""
     now_ns = time.time_ns()
     digest_of = hashing.sha256_digest if each.kind == "sha256" else hashing.content_digest
     digest, status = digest_of(each.path)

@@ -1,17 +1,23 @@
-"""Digests: content hashes that carry the name of their algorithm.
+"""Digests of bytes and of files: content hashes with the name of their algorithm.
 
 A digest is text, `<algorithm>:<lower-case hex>`. Two digests of different algorithms are never
-equal, so that a change of algorithm is a miss and not a mistake.
+equal, so a change of the algorithm causes a miss and never a wrong hit.
 
-| tag | is |
+| tag | digest |
 | --- | --- |
-| `xxh3` | xxh3_128 over the bytes, seed 0, canonical (big-endian) |
-| `xxh3t` | the same over a tree of chunks, for large files: see `cachedeval.engine.hashing` |
-| `sha256` | SHA-256 over the bytes, where somebody else has named a file by it |
+| `xxh3` | xxh3_128 of the bytes, seed 0, canonical (big-endian) |
+| `xxh3t` | xxh3_128 of the xxh3_128 of each chunk of `CHUNK` bytes, in order, and the file's size (8 bytes, little-endian); for files larger than a chunk |
+| `sha256` | SHA-256 of the bytes; where a service names a file by it, and for identities |
 
-xxh3 is fast and not cryptographic: whoever can choose the bytes can make two contents share a
-digest. It tells apart what changed, not what was forged.
+xxh3 is fast and not cryptographic: it detects changes, not forgeries. Someone who can choose the
+bytes can make two contents with one digest.
+
+A file may change while it is read. So a file is read until its stat is the same before and after,
+and large files are read by several threads.
 """
+
+# Lazy imports: `hashlib` loads OpenSSL and `concurrent.futures` loads `logging`; a run whose files
+# are all in the digest cache needs neither.
 
 import errno
 import itertools
@@ -42,40 +48,18 @@ __all__ = [
 ]
 
 
-def digest_bytes(data: bytes | bytearray | memoryview) -> str:
-    """Return the `xxh3:` digest of the bytes: the tag and 32 hexadecimal digits."""
-    return "xxh3:" + xxhash.xxh3_128_hexdigest(data)
-
-
-def digest_identity(data: bytes) -> str:
-    """Return the `sha256:` digest of the few short texts that even a run of hits digests.
-
-    OpenSSL takes 3 ms to load. The interpreter's own sha256, a tenth as fast, is there at once; a
-    build that lacks it has OpenSSL's.
-    """
-    for module in ("_sha2", "_sha256", "hashlib"):  # from Python 3.12 on, before, and for sure
-        try:
-            sha256: Any = import_module(module).sha256
-        except (ImportError, AttributeError):
-            continue
-        return f"sha256:{sha256(data).hexdigest()}"
-    raise AssertionError("hashlib has a sha256")
-
-
-# Reads a file that may change at any moment: whole, steady and, where it is large, in parallel.
-
-
 CHUNK = 8 << 20
-"""Bytes in a leaf of the tree; part of what `xxh3t` means."""
+"""Bytes of a chunk of `xxh3t`; part of the digest's definition."""
 
 _PIECE = 512 << 10
-"""Bytes a read asks for: large enough to hide the call, small enough for a core's own cache."""
+"""Bytes of one read: large enough to hide the system call, small enough for a core's own cache."""
 
 _ATTEMPTS = 4
 _PAUSE_S = 0.05
+"""Seconds before the second attempt to read a file that changes; the pause grows."""
 
 _TICK_NS = 20_000_000
-"""More than the time in which two writes leave the same mtime on the usual file systems."""
+"""Two writes within this time may leave the same mtime on the usual file systems."""
 
 T = TypeVar("T")
 
@@ -88,20 +72,52 @@ class _ChangedError(Exception):
     """The file is shorter or longer than it was when it was opened."""
 
 
+# Digests of bytes.
+
+
+def digest_bytes(data: bytes | bytearray | memoryview) -> str:
+    """Return the `xxh3:` digest of the bytes: the tag and 32 hexadecimal digits.
+
+    Example:
+        >>> digest_bytes(b"abc")
+        'xxh3:06b05ab6733a618578af5f94892f3950'
+    """
+    return "xxh3:" + xxhash.xxh3_128_hexdigest(data)
+
+
+def digest_identity(data: bytes) -> str:
+    """Return the `sha256:` digest of a short text, such as the identity of a resource.
+
+    A run of hits needs this digest too, and OpenSSL takes 3 ms to load. So it uses the
+    interpreter's own sha256, which has a tenth of the speed and is built in. Python builds without
+    it use that of OpenSSL.
+    """
+    for module in ("_sha2", "_sha256", "hashlib"):  # Python 3.12 and later, 3.11, the fallback
+        try:
+            sha256: Any = import_module(module).sha256
+        except (ImportError, AttributeError):
+            continue
+        return f"sha256:{sha256(data).hexdigest()}"
+    raise AssertionError("hashlib has a sha256")
+
+
+# Digests of files.
+
+
 def content_digest(path: Path) -> tuple[str, os.stat_result]:
-    """Return the file's digest, as the module tells, and the stat that goes with those bytes.
+    """Return the `xxh3:` or `xxh3t:` digest of a file, and the stat of the content that was read.
 
     Raises:
-        InputError: it is no readable regular file, or it does not stop changing.
+        InputError: it is not a readable regular file, or it does not stop changing.
     """
     return _read_steady(path, _content)
 
 
 def sha256_digest(path: Path) -> tuple[str, os.stat_result]:
-    """Return the `sha256:` digest and stat: slow, for files that others have named by it.
+    """Return the `sha256:` digest of a file, which is slow, and the stat of the content.
 
     Raises:
-        InputError: as `content_digest` does.
+        InputError: as for `content_digest`.
     """
     return _read_steady(path, _sha256)
 
@@ -110,13 +126,17 @@ def read_bytes(path: Path) -> bytes:
     """Return the whole content of a small file.
 
     Raises:
-        InputError: as `content_digest` does.
+        InputError: as for `content_digest`.
     """
     return _read_steady(path, _whole)[0]
 
 
 def stamp(status: os.stat_result) -> tuple[int, int, int, int, int]:
-    """Return what changes when a file's content does: device, inode, size, mtime and ctime in ns."""
+    """Return the numbers that change with a file's content.
+
+    Returns:
+        Device, inode, size in bytes, mtime and ctime in nanoseconds.
+    """
     return (
         status.st_dev,
         status.st_ino,
@@ -127,24 +147,24 @@ def stamp(status: os.stat_result) -> tuple[int, int, int, int, int]:
 
 
 def threads() -> int:
-    """Return how many threads read a large file: one a core, up to where memory is the limit."""
+    """Return how many threads read a large file: one per core, at most 8 (then memory limits)."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return min(cores, 8)
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """Return the path as one line that any terminal can print, whatever bytes its name has."""
+    """Return the path as one line of printable characters."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path)
     )
 
 
 def stat_file(path: Path) -> os.stat_result:
-    """Return the stat of a regular file, links followed.
+    """Return the stat of a regular file; follows links.
 
     Raises:
-        InputError: there is no such file, or it is something else.
+        InputError: there is no such file, or it is not a regular file.
     """
     try:
         status = path.stat()
@@ -155,12 +175,12 @@ def stat_file(path: Path) -> os.stat_result:
 
 
 def _read_steady(path: Path, read: Callable[[int, int], T]) -> tuple[T, os.stat_result]:
-    """Call `read(descriptor, size)` until the file was the same before and after it."""
+    """Call `read(descriptor, size)` until the file's stat is the same before and after it."""
     for attempt in range(_ATTEMPTS):
-        if attempt:  # sleeping for 0 seconds hands the processor to another process
+        if attempt:  # not for 0 seconds: that would yield the processor
             time.sleep(_PAUSE_S * attempt)
         try:
-            # A FIFO that takes the file's place must not hang the open.
+            # Non-blocking: the open must not hang if a FIFO has replaced the file.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError) as error:
             raise _input_error(path, error) from None
@@ -168,10 +188,10 @@ def _read_steady(path: Path, read: Callable[[int, int], T]) -> tuple[T, os.stat_
             before = os.fstat(descriptor)
             _demand_regular(path, before)
             if 0 <= time.time_ns() - before.st_ctime_ns < _TICK_NS:
-                time.sleep(_TICK_NS / 1e9)  # from now on a write changes the stat
+                time.sleep(_TICK_NS / 1e9)  # after that, each write changes the stat
             result = read(descriptor, before.st_size)
             after = os.fstat(descriptor)
-            now_there = path.stat()  # another file may have taken its name
+            now_there = path.stat()  # another file may have replaced it
         except (_ChangedError, FileNotFoundError):
             continue
         except OSError as error:
@@ -180,7 +200,7 @@ def _read_steady(path: Path, read: Callable[[int, int], T]) -> tuple[T, os.stat_
             os.close(descriptor)
         if stamp(before) == stamp(after) == stamp(now_there):
             return result, before
-    message = f"{shown(path)}: changes while it is read; try again when it is completely written"
+    message = f"{shown(path)}: changes while it is read; try again when no program writes to it"
     raise InputError(message)
 
 
@@ -197,13 +217,12 @@ def _content(descriptor: int, size: int) -> str:
 
 
 def _leaves(descriptor: int, size: int) -> list[bytes]:
-    # Imported here: it takes longer than all else of a run whose files are known.
     import_logging()
     with importing():
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+        from concurrent.futures import ThreadPoolExecutor
 
     leaves = [b""] * -(-size // CHUNK)
-    order = itertools.count()  # its next() is atomic, so that each chunk is taken once
+    order = itertools.count()  # its next() is atomic: each chunk is read once
 
     def work() -> None:
         buffer = _buffer(size)
@@ -222,7 +241,7 @@ def _leaves(descriptor: int, size: int) -> list[bytes]:
 
 def _sha256(descriptor: int, size: int) -> str:
     with importing():
-        import hashlib  # noqa: PLC0415 - loads OpenSSL, which hardly any run needs
+        import hashlib
 
     state = hashlib.sha256()
     _feed(state, descriptor, 0, size, _buffer(size))
@@ -265,10 +284,10 @@ def _buffer(size: int) -> memoryview:
 
 def _demand_regular(path: Path, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
-        message = f"{shown(path)}: is a folder where a file is expected"
+        message = f"{shown(path)}: is a folder, but a file is expected"
         raise InputError(message)
     if not stat.S_ISREG(status.st_mode):
-        message = f"{shown(path)}: is a pipe, socket or device where a file is expected"
+        message = f"{shown(path)}: is a pipe, socket or device, but a file is expected"
         raise InputError(message)
 
 

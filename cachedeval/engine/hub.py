@@ -1,18 +1,18 @@
-"""Knows a file of the Hugging Face cache by its place there, without reading it.
+"""Identifies a file of the Hugging Face cache by its path, without reading it.
 
-The cache keeps a repository's contents once, under their hash, and links to them:
+The cache stores a repository's contents once, under their hash, and links to them:
 
     models--org--name/snapshots/<revision>/model.safetensors -> ../../blobs/<hash>
 
-Where the hash has 64 hexadecimal digits it is the SHA-256 of the content, as the server states it
-for large files (40 digits are git's hash of a small one: those are read). A blob may itself be a
-link into the store that all repositories share, `<cache>/blobs/<2 digits>/<hash of another kind>`.
+A hash of 64 hexadecimal digits is the SHA-256 of a large file, as the server reports it. A hash of
+40 digits is git's hash of a small file; small files are read. A blob may itself be a link into a
+store that all repositories share, `<cache>/blobs/<2 digits>/<another kind of hash>`.
 
-What is trusted: that huggingface_hub stored under a name what the server calls by that name (it
-checks the size, not the hash), and that nobody has written to the blob since. The second is
-checked as far as a stat can: the link is made after the blob, so a blob that was changed after its
-link is not trusted. Then the file is read and its SHA-256 computed, so that a cache restored
-from a backup has the same identity as before, and a blob trained in place has another.
+Two things are trusted: that huggingface_hub stored the content under its right hash (it checks the
+size, not the hash), and that the blob has not changed since. A stat can check the second: the link
+is made after the blob, so a blob that is newer than its link is not trusted. Such a file is read
+and its SHA-256 computed. So a cache restored from a backup has the same identity as before, and a
+blob that was overwritten has another one.
 """
 
 import os
@@ -26,11 +26,11 @@ _SHARED = re.compile(r"\.\./\.\./blobs/[0-9a-f]{2}/[0-9a-f]{64}")
 
 
 def blob_sha256(path: Path, real: dict[Path, Path]) -> str | None:
-    """Return the SHA-256 by which the cache names the file, 64 hexadecimal digits, if it does.
+    """Return the SHA-256 in the name of a file's blob, 64 hexadecimal digits, or None.
 
     Args:
         path: a symbolic link.
-        real: the real paths of the links' folders that are known; more are added.
+        real: a cache of the real paths of the links' folders; entries are added.
     """
     target = path.readlink()
     if _SHA256.fullmatch(target.name) is None:
@@ -48,10 +48,10 @@ def blob_sha256(path: Path, real: dict[Path, Path]) -> str | None:
 
 
 def is_untouched(link: os.stat_result, blob: os.stat_result) -> bool:
-    """Tell whether the blob holds something and has not changed since the link was made.
+    """Return whether a blob is not empty and has not changed since its link was made.
 
     Args:
         link: the link's own stat.
-        blob: the stat of the file that it leads to.
+        blob: the stat of the link's target.
     """
     return blob.st_size > 0 and max(blob.st_mtime_ns, blob.st_ctime_ns) <= link.st_ctime_ns

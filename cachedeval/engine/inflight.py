@@ -1,8 +1,8 @@
-"""Runs, and the calls in flight that they wait for: one computation that all of them share.
+"""Runs and in-flight calls (single-flight): all runs that need a call share one computation of it.
 
-The table is shared by all runs of an engine. A call in flight belongs to one scheduler, its owner,
-which gets its result. When the owner's run is cancelled, a scheduler that still waits takes over;
-when none waits, a step that has not started is dropped and one that runs is left to end by itself.
+All runs of an engine share one table. An in-flight call has one owner: the scheduler that gets its
+result. When the owner's run is cancelled, another waiting scheduler becomes the owner. When no
+scheduler waits, a step that has not started is dropped, and one that runs continues to its end.
 """
 
 import threading
@@ -21,23 +21,24 @@ if TYPE_CHECKING:
 __all__ = ["InFlight", "InFlightTable", "Owner", "Run", "Waiter", "current"]
 
 current: ContextVar["InFlight | None"] = ContextVar("current call", default=None)
-"""The call whose step runs in this context, so that a nested run knows what it runs inside of."""
+"""The call whose step runs in this context: the parent of a nested run."""
 
 
 class Run:
-    """A graph while it runs.
+    """The state of a graph that runs.
 
     Args:
-        known: what the cache holds of it.
-        mode: how the cache is used.
-        on_outcome: gets each outcome that is not known yet.
-        roots: the calls whose outcomes are wanted; others go once nothing waits for them.
+        known: the outcomes that the cache provides.
+        mode: how the run uses the cache.
+        on_outcome: called with each new outcome.
+        roots: the calls whose outcomes the caller needs. Other outcomes are dropped as soon as no
+            call waits for them.
 
     Attributes:
         outcomes: the outcomes so far, by call.
-        pending: how many calls have none.
-        parent: the call whose step started this run, if one did.
-        error: what ended it early.
+        pending: how many calls have no outcome yet.
+        parent: the call whose step started this run, if any.
+        error: the error that ended the run early.
     """
 
     __slots__ = (
@@ -61,14 +62,14 @@ class Run:
         self.parent = current.get()
         self.error: BaseException | None = None
         self.on_end: Callable[[Run], None] | None = None
-        """Called once when the run has ended, however it ended."""
+        """Called once when the run has ended, with or without an error."""
         self.records: dict[bytes, Record] = {}
-        """Results that are not stored, by recipe: none is computed twice, even without a cache."""
+        """Results that are not stored, by recipe: a run computes nothing twice without a cache."""
         self.dependents: dict[Call[Any], list[Call[Any]]] = {}
         self.waiting: dict[Call[Any], int] = {}
         """How many upstream calls of a call have no outcome yet."""
         self.uses: dict[Call[Any], int] = {}
-        """How many calls without an outcome have a call among their inputs."""
+        """How many calls without an outcome depend on a call."""
         self.ready: list[Call[Any]] = []
         wanted = set(roots)
         for call in known.open:
@@ -90,32 +91,35 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing of it is left to do."""
+        """Whether all calls have an outcome, or an error ended the run."""
         return not self.pending or self.error is not None
 
 
 class Owner(Protocol):
-    """A scheduler, as calls in flight know it: it takes events from any thread."""
+    """The part of a scheduler that in-flight calls use.
+
+    Only `post` may be called from any thread; post the other methods.
+    """
 
     def post(self, handler: Callable[..., None], *args: Any) -> None:
-        """Call a function on the scheduler's thread."""
+        """Queue a function call for the scheduler's thread."""
         ...
 
     def adopt(self, flight: "InFlight") -> None:
-        """Become the owner of a call; to be posted."""
+        """Become the owner of a call."""
         ...
 
     def end(self, flight: "InFlight") -> None:
-        """Take the result of an own call; to be posted."""
+        """Handle the result of a call that this scheduler owns."""
         ...
 
     def receive(self, waiter: "Waiter", state: State, flight: "InFlight") -> None:
-        """Take the result of a call that was committed elsewhere; to be posted."""
+        """Handle the result of a call that another scheduler committed."""
         ...
 
 
 class Waiter(NamedTuple):
-    """A run that waits for a call in flight."""
+    """A run that waits for an in-flight call."""
 
     scheduler: Owner
     run: Run
@@ -123,37 +127,28 @@ class Waiter(NamedTuple):
 
 
 class InFlight:
-    """A call that is being computed, or waits to be.
+    """A call that is computed now, or waits for that.
 
     Attributes:
-        call: the call as the first run described it.
-        outcomes: the outcomes of the calls among its inputs.
-        owner: the scheduler that gets the result; None where nobody waits for it any more.
-        waiters: the runs that want it, the first of which is told that it was computed.
+        call: the call object of the first run that needs it.
+        outcomes: the outcomes of its upstream calls.
+        owner: the scheduler that gets the result; None if no run waits for it any more.
+        waiters: the runs that wait for it. The first one gets the state `computed`.
         state: `waiting` for a lease, `queued` at an executor, `running`, `ended`.
-        leased: whether its lease is held.
-        record: its result.
+        leased: whether this process holds its lease.
+        record: the result.
         stored: whether the cache holds the result.
-        error: why it failed.
-        mutated: the input that the step changed while it ran, so that the result is not stored.
-        cancelled: whether it ended because it was told to, without a result.
-        cancelling: whether it was told to end.
-        waits_for: the calls in flight that runs inside its step wait for.
+        error: why the step failed.
+        mutated: the input that changed while the step ran; then the result is not stored.
+        cancelled: whether the step ended without a result because it was cancelled.
+        cancelling: whether its cancellation was requested.
+        waits_for: the in-flight calls that runs inside its step wait for.
     """
 
     __slots__ = (
         *("call", "cancelled", "cancelling", "context", "error", "key", "leased", "mode"),
-        *(
-            "mutated",
-            "outcomes",
-            "owner",
-            "recipe",
-            "record",
-            "state",
-            "stored",
-            "waiters",
-            "waits_for",
-        ),
+        *("mutated", "outcomes", "owner", "recipe", "record", "state", "stored", "waiters"),
+        "waits_for",
     )
 
     def __init__(self, call: Call[Any], key: bytes, recipe: bytes, run: Run) -> None:
@@ -181,14 +176,14 @@ class InFlight:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody still waits for the result."""
+        """Whether a run still waits for the result."""
         return self.owner is not None and self.state != "ended"
 
 
 class InFlightTable:
-    """The calls in flight of one engine.
+    """The in-flight calls of one engine.
 
-    Thread safety: `lock` guards the table and the state, owner and waiters of its calls.
+    Thread safety: hold `lock` to access the table, and the state, owner and waiters of its calls.
     """
 
     def __init__(self) -> None:
@@ -196,13 +191,13 @@ class InFlightTable:
         self._calls: dict[tuple[CacheMode, bytes], InFlight] = {}
 
     def join(self, waiter: Waiter, key: bytes, recipe: bytes) -> tuple[InFlight, bool]:
-        """Wait for the call in flight of a recipe; the lock must be held.
+        """Add a waiter to the in-flight call of a recipe, or start one; the lock must be held.
 
         Returns:
-            The call, and whether it is new and the waiter's scheduler its owner.
+            The call, and whether it is new. The waiter's scheduler owns a new call.
 
         Raises:
-            CachedevalError: the wait could never end.
+            CachedevalError: the wait would never end.
         """
         run = waiter.run
         at = (run.mode, recipe)
@@ -228,7 +223,7 @@ class InFlightTable:
         ]
 
     def start(self, flight: InFlight) -> bool:
-        """Mark a queued call as running; say False where it was dropped in the meantime."""
+        """Mark a queued call as running; return False if it was dropped in the meantime."""
         with self.lock:
             if flight.state != "queued":
                 return False
@@ -236,7 +231,7 @@ class InFlightTable:
             return True
 
     def remove(self, flights: Iterable[InFlight]) -> None:
-        """Take calls out of the table; the lock must be held."""
+        """Remove calls from the table; the lock must be held."""
         for flight in flights:
             flight.state = "ended"
             at = (flight.mode, flight.recipe)
@@ -248,7 +243,7 @@ class InFlightTable:
                     parent.waits_for.remove(flight)
 
     def take_all(self) -> list[InFlight]:
-        """Empty the table, when its engine is closed; return what was in it."""
+        """Remove and return all calls, when the engine is closed."""
         with self.lock:
             left = list(self._calls.values())
             self.remove(left)
@@ -256,7 +251,11 @@ class InFlightTable:
 
 
 def _refuse_circle(inside: InFlight, wanted: InFlight) -> None:
-    """Raise where `wanted` waits, through whatever steps, for the step that asks for it."""
+    """Raise if `wanted` waits, directly or through other steps, for the step that asks for it.
+
+    Raises:
+        CachedevalError: it does; the message names the steps of the circle.
+    """
     paths = [[wanted]]
     seen = {id(wanted)}
     while paths:
@@ -264,8 +263,8 @@ def _refuse_circle(inside: InFlight, wanted: InFlight) -> None:
         if path[-1] is inside:
             steps = " -> ".join(describe(flight.call) for flight in [inside, *path])
             raise CachedevalError(
-                f"a step waits for its own result: {steps}; give calls as inputs to calls, and "
-                "let no step ask for itself"
+                f"a step waits for its own result: {steps}; pass calls as inputs to calls, and "
+                "do not run a call inside its own step"
             )
         for following in path[-1].waits_for:
             if id(following) not in seen:

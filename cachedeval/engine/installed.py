@@ -1,13 +1,13 @@
-"""What is installed, read from the folders that installers leave: entry points and versions.
+"""Entry points and versions of installed packages, read from their `.dist-info` folders.
 
-`importlib.metadata` answers the same and takes ten times as long: it imports the parser for mail
-and opens a file of each package. A run that is all hits lasts a tenth of a second, so the usual
-layout is read here: folders on `sys.path` with `NAME-VERSION.dist-info` inside (PyPA, "Recording
-installed projects" and "Entry points specification"). Where there is anything else, an archive, an
-egg, an import hook that knows packages of its own, `importlib.metadata` is asked.
+`importlib.metadata` returns the same in ten times the time: it imports the email parser and opens a
+file of each package. A run of hits takes a tenth of a second in all. So this module reads the usual
+layout itself: `NAME-VERSION.dist-info` in the folders of `sys.path` (PyPA, "Recording installed
+projects" and "Entry points specification"). With any other layout (an archive, an egg, an import
+hook that finds packages), it falls back to `importlib.metadata`, which it imports only then.
 """
 
-# ruff: noqa: PTH118, PTH119, PTH123, PTH208 - plain paths: speed is what this module is for
+# ruff: noqa: PTH118, PTH119, PTH123, PTH208 - plain paths are faster
 
 import os
 import re
@@ -27,13 +27,13 @@ def entry_points(group: str) -> dict[str, str]:
     """Return the entry points of a group: `module:attribute` by name.
 
     Args:
-        group: as packages declare it, such as `cachedeval.backends`.
+        group: the group's name, such as `cachedeval.backends`.
     """
     found: dict[str, str] = {}
     wanted = f"[{group}]"
     packages = _packages()
     if packages is None:
-        from importlib import metadata  # noqa: PLC0415  slow, and seldom wanted
+        from importlib import metadata
 
         return {entry.name: entry.value for entry in metadata.entry_points(group=group)}
     for folder in packages.values():
@@ -48,10 +48,14 @@ def entry_points(group: str) -> dict[str, str]:
 
 
 def load(reference: str) -> Any:
-    """Import what an entry point refers to.
+    """Import the object of an entry point.
+
+    Args:
+        reference: `module:attribute`.
 
     Raises:
-        ImportError, AttributeError: it is not there.
+        ImportError: the module cannot be imported.
+        AttributeError: the module has no such attribute.
     """
     module, _, attributes = reference.partition("[")[0].strip().partition(":")
     found: Any = import_module(module.strip())
@@ -66,12 +70,12 @@ def version(package: str) -> str | None:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Return the versions of those of the packages that are installed."""
+    """Return the versions of packages, by name; packages that are not installed are left out."""
     there = _packages()
     found: dict[str, str] = {}
     for package in packages:
         if there is None:
-            from importlib import metadata  # noqa: PLC0415
+            from importlib import metadata
 
             with suppress(metadata.PackageNotFoundError):
                 found[package] = metadata.version(package)
@@ -81,7 +85,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def _packages() -> dict[str, str] | None:
-    """Return each package's folder by its normal name, or None where the layout is unusual."""
+    """Return each package's folder by its normalised name, or None if the layout is unusual."""
     if any(
         hasattr(finder, "find_distributions") and not _is_usual(finder) for finder in sys.meta_path
     ):
@@ -93,10 +97,10 @@ def _packages() -> dict[str, str] | None:
         except NotADirectoryError:
             return None  # an archive
         except OSError:
-            continue  # not there, as the standard library's archive seldom is
+            continue  # it does not exist, which is usual for the standard library's archive
         for name in names:
             if name.endswith(_INFO):
-                # What stands first on the path is what is imported.
+                # Python imports the first match on the path.
                 package = _normal(name.partition("-")[0].removesuffix(_INFO))
                 found.setdefault(package, os.path.join(place, name))
             elif name.endswith(_ODD):
@@ -109,7 +113,7 @@ def _is_usual(finder: Any) -> bool:
 
 
 def _normal(package: str) -> str:
-    """Return a package's name in the one form that all its spellings share (PEP 503)."""
+    """Return the normalised name of a package (PEP 503, with underscores)."""
     return re.sub(r"[-_.]+", "_", package).lower()
 
 

@@ -1,7 +1,7 @@
-"""The recipe of a call: what it computes, from what; and the key that it is stored under.
+"""Recipes and keys. A recipe describes a call; a key, the recipe's hash, is where it is stored.
 
-A recipe is the canonical encoding of the tuple ("recipe", node, version, inputs), put together
-from parts of which most are the same for every call of a node.
+A recipe is the canonical encoding of the tuple `("recipe", node, version, inputs)`. `RecipeHead`
+encodes the parts that all calls of a node share only once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,17 @@ _PARTS = 4
 _IDENTITY = "(identity)"
 
 OUTSIDE = "(outside)"
-"""The input that holds what a function reads from around itself; no parameter has this name."""
+"""The input that holds the closure of a function; no parameter can have this name."""
 
 
 class Recipe(NamedTuple):
-    """A recipe, read back for an explanation or a listing."""
+    """A decoded recipe.
+
+    Attributes:
+        node: the node's name.
+        version: the node's version, or the fingerprint of its source.
+        inputs: the inputs by name, in their decoded form.
+    """
 
     node: str
     version: str
@@ -32,25 +38,30 @@ class Recipe(NamedTuple):
 def key_of(recipe: bytes) -> bytes:
     """Return the key of a recipe: its xxh3_128, 16 bytes.
 
-    It is not cryptographic, so a store compares the recipe itself on a hit.
+    The hash is not cryptographic, so a store compares the recipe itself on a hit.
     """
     return xxhash.xxh3_128_digest(recipe)
 
 
 class RecipeHead:
-    """What all recipes of one node begin with, encoded once.
+    """The common start of all recipes of one node, encoded once.
 
     Args:
         node: the node's name.
-        version: its version, or the fingerprint of its source.
-        names: the names of its inputs.
+        version: the node's version, or the fingerprint of its source.
+        names: the names of the inputs.
+
+    Example:
+        >>> recipe = RecipeHead("double", "1", ["x"]).recipe({"x": 4})
+        >>> read_recipe(recipe)
+        Recipe(node='double', version='1', inputs={'x': 4})
     """
 
     __slots__ = ("_head", "_names")
 
     def __init__(self, node: str, version: str, names: Sequence[str]) -> None:
         ends = encode(("recipe", node, version)), encode(dict.fromkeys(names))
-        # The tuple's tag and count, then its parts; the dict's tag and count, then its items.
+        # The tuple's tag and count and its first parts, then the dict's tag and count.
         self._head = (
             ends[0][:1]
             + bytes((_PARTS,))
@@ -79,10 +90,10 @@ class RecipeHead:
 
 
 def read_recipe(recipe: bytes) -> Recipe:
-    """Return what a recipe says.
+    """Decode a recipe.
 
     Raises:
-        EncodingError: the bytes are no recipe.
+        EncodingError: the bytes are not a recipe.
     """
     value = decode(recipe)
     match value:
@@ -93,10 +104,10 @@ def read_recipe(recipe: bytes) -> Recipe:
 
 
 def node_of(recipe: bytes) -> str:
-    """Return the node that a recipe is of, reading no further than that.
+    """Return the name of a recipe's node; decodes nothing else.
 
     Raises:
-        EncodingError: the bytes are no recipe.
+        EncodingError: the bytes are not a recipe.
     """
     start = 2 + len(encode("recipe"))
     if recipe[:start] != b"t\x04" + encode("recipe"):
@@ -114,6 +125,6 @@ def node_of(recipe: bytes) -> str:
 
 
 def identity_recipe(identified: Identified) -> bytes:
-    """Return the recipe of the record that tells what stands behind an identity's digest."""
+    """Return the recipe of the record that holds the data of an identity."""
     head = RecipeHead(_IDENTITY, "1", ("digest", "label"))
     return head.recipe({"label": identified.label, "digest": identified.digest})

@@ -1,7 +1,7 @@
-"""Leases in waves: the right to compute many calls is asked for at once.
+"""Leases in waves: a scheduler requests the leases of many calls at once.
 
-A lease is asked for first and the cache read after it, because another process may have stored the
-result in between. Calls that another process computes are polled together.
+It requests a lease first and reads the cache after that, because another process may have stored
+the result in between. Calls that another process computes are polled together.
 """
 
 import time
@@ -20,37 +20,43 @@ __all__ = ["LeaseQueue", "Wave", "unreadable"]
 
 _FIRST_POLL = 0.02
 _LAST_POLL = 0.2
-"""Seconds between two looks at what others compute; they grow from first to last."""
+"""Seconds between two polls; the pause grows from the first value to the last."""
 
 _PATIENCE = 60.0
-"""Seconds without a result from other processes after which a warning says that this one waits."""
+"""Seconds without a result of another process after which a warning reports the wait."""
 
 _AT_ONCE = 2000
 """How many calls are polled together."""
 
 
 class Wave(NamedTuple):
-    """What one round of leases gave."""
+    """The result of one round of lease requests.
+
+    Attributes:
+        granted: the calls to compute here; this process holds their leases.
+        found: the calls whose result is in the cache by now, with it; their leases are released.
+    """
 
     granted: list[InFlight]
-    """Calls to compute here; their leases are held."""
     found: list[tuple[InFlight, Record]]
-    """Calls whose result is in the cache by now; their leases are released."""
 
 
 class LeaseQueue:
     """The calls of one scheduler that wait for their leases.
 
-    Thread safety: used by its scheduler's thread alone.
+    Args:
+        store: where leases are requested and records read.
+
+    Thread safety: only the scheduler's thread may use it.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._fresh: list[InFlight] = []
         self._granted: list[InFlight] = []
-        """Calls that need no lease, or have it from an attempt that was cancelled."""
+        """Calls that need no lease, or still hold it after a cancelled attempt."""
         self._busy: dict[InFlight, None] = {}
-        """What another process computes, in the order of the next look."""
+        """Calls that another process computes, in the order in which they are polled."""
         self._pause = _FIRST_POLL
         self._next_poll = 0.0
         self._progress_at = 0.0
@@ -60,12 +66,12 @@ class LeaseQueue:
         return bool(self._fresh or self._granted or self._busy)
 
     def add(self, flight: InFlight) -> None:
-        """Ask for the lease of a call with the next wave, if it needs one."""
+        """Add a call to the next wave."""
         needs_none = flight.leased or flight.mode != "use"
         (self._granted if needs_none else self._fresh).append(flight)
 
     def discard(self, flights: Iterable[InFlight]) -> None:
-        """Ask no longer for the leases of some calls."""
+        """Remove calls from the queue."""
         gone = set(flights)
         self._fresh = [flight for flight in self._fresh if flight not in gone]
         self._granted = [flight for flight in self._granted if flight not in gone]
@@ -73,22 +79,22 @@ class LeaseQueue:
             self._busy.pop(flight, None)
 
     def wait_seconds(self) -> float | None:
-        """Return how long to wait for the next wave, if for any; None is until something comes."""
+        """Return the seconds until the next wave is due; None if no call waits."""
         if self._fresh or self._granted:
             return 0.0
         return max(0.0, self._next_poll - time.monotonic()) if self._busy else None
 
     def wave(self) -> Wave | None:
-        """Ask for the leases of all new calls, and poll those of other processes if it is time.
+        """Request the leases of all new calls, and poll those of other processes if it is time.
 
         Returns:
-            What came of it; None where there was nothing to ask.
+            The calls to compute and those found in the cache; None if there was nothing to request.
         """
         wanted, self._fresh = self._fresh, []
         polled: list[InFlight] = []
         idle = not self._busy
         if self._busy and time.monotonic() >= self._next_poll:
-            # In turns, so that ten thousand which wait keep neither a processor nor a disk busy.
+            # In parts, so that thousands of waiting calls keep neither processor nor disk busy.
             polled = list(islice(self._busy, _AT_ONCE))
             for flight in polled:
                 del self._busy[flight]
@@ -127,7 +133,7 @@ class LeaseQueue:
         return wave
 
     def _answers(self, flight: InFlight, record: Record) -> bool:
-        """Say whether a record answers a call; another recipe's, or an unreadable one, does not."""
+        """Return whether a record is of a call's recipe and its value can be read."""
         if record.recipe != flight.recipe:
             return False
         why = unreadable(Outcome(flight.call, "hit", record))
@@ -142,18 +148,18 @@ class LeaseQueue:
         if progress:
             self._progress_at = now
         elif not self._warned and now - self._progress_at > _PATIENCE:
-            self._warned = True  # a stopped process (Ctrl-Z) would otherwise be waited for unseen
+            self._warned = True  # the other process may be suspended (Ctrl-Z)
             logger().warning(
-                "waiting for another process that computes %d results which are wanted here too; "
-                "if it was stopped, let it go on, or end it and they are computed here",
+                "waiting for another process that computes %d results that this run needs too; "
+                "if it is suspended, resume it, or end it and this process computes them",
                 len(self._busy),
             )
 
 
 def unreadable(outcome: Outcome) -> Unreadable | None:
-    """Return why a stored value cannot be read; no exception of its code ends the scheduler."""
+    """Return why a stored value cannot be read, or None if it can be; raises nothing."""
     try:
         return outcome.unreadable()
-    except BaseException as error:  # noqa: BLE001  no signal: those are deferred here
+    except BaseException as error:  # noqa: BLE001  signals are deferred here
         assert outcome.record is not None  # noqa: S101  else nothing is read
         return Unreadable(key_of(outcome.record.recipe), outcome.call.node.name, repr(error))

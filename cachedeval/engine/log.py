@@ -1,6 +1,7 @@
 """The logger `cachedeval`.
 
-Importing `logging` takes as long as all else of a small run, and most runs have nothing to say.
+It imports `logging` at the first message: the import takes as long as the rest of a small run, and
+most runs log nothing.
 """
 
 from typing import TYPE_CHECKING
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["logger"]
 
 configure: "Callable[[], None] | None" = None
-"""Called before the first message: a command line sets up `logging` here, without importing it."""
+"""Called before the first message. The CLI sets up `logging` here, without importing it."""
 
 
 def logger() -> "logging.Logger":
-    """Return the logger that every part of the package tells things to."""
+    """Return the logger of the package."""
     import_logging()
-    import logging  # noqa: PLC0415  see above
+    import logging
 
     global configure
     if configure is not None:

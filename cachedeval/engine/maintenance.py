@@ -1,4 +1,9 @@
-"""Pruning: what goes when a cache is too old or too large."""
+"""Maintenance of a cache: pruning old records, verifying all records, and listing them.
+
+- `prune` deletes records by age and by the size of the cache.
+- `verify` reads every record and reports, or deletes, the corrupt ones.
+- `contents_of` and `lines_of` count and list the records of each node.
+"""
 
 import math
 import time
@@ -36,15 +41,49 @@ __all__ = [
 ]
 
 
+FILES, IDENTITIES, DAMAGED = "files", "identities", "(damaged)"
+"""The names under which records that belong to no node are listed."""
+
+_OWN = {"(file)": FILES, "(identity)": IDENTITIES}
+_LAST = (FILES, IDENTITIES, DAMAGED)
+
 _AT_ONCE = 1000
+"""How many records are deleted together, so that a run that writes meanwhile need not wait long."""
+
+_ANY = Codec()
+
+OnRecord = Callable[[Entry, str, Record], None]
+"""Called with each valid record: its entry, the name under which it is listed, and the record."""
+
+
+# Pruning.
 
 
 class PruneReport(NamedTuple):
-    """What a prune deleted, or would delete."""
+    """The records that a prune deleted, or would delete.
+
+    Attributes:
+        deleted: how many records were deleted.
+        freed: their size in bytes, as the backend counts it.
+        kept: how many records are left.
+        kept_bytes: their size in bytes.
+        dry_run: whether nothing was deleted in fact.
+
+    Example:
+        >>> from cachedeval import Engine, node
+        >>> @node(version="1", name="double")
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> with Engine() as engine:
+        ...     engine.run([double(1), double(2)])
+        ...     report = engine.prune(max_bytes=0)
+        [2, 4]
+        >>> report.deleted, report.kept
+        (2, 0)
+    """
 
     deleted: int
     freed: int
-    """Bytes, as the backend counts them."""
     kept: int
     kept_bytes: int
     dry_run: bool
@@ -53,11 +92,11 @@ class PruneReport(NamedTuple):
 def choose(
     entries: Iterable[Entry], *, now: float, older_than: float | None, max_bytes: int | None
 ) -> tuple[list[Entry], list[Entry]]:
-    """Return the entries that go and those that stay.
+    """Return the entries to delete and those to keep.
 
-    First goes what was last used more than `older_than` seconds before `now`, then, while the rest
-    takes more than `max_bytes`, what was used least recently. An entry from the future (a clock
-    that was set back) counts as used now.
+    First, entries whose last use is more than `older_than` seconds before `now` are deleted. Then,
+    while the rest takes more than `max_bytes`, the least recently used one is deleted. An entry
+    from the future (the clock was set back) counts as used now.
     """
     by_use = sorted(entries, key=lambda entry: (min(entry.used, now), entry.created, entry.key))
     total = sum(entry.size for entry in by_use)
@@ -79,10 +118,16 @@ def prune(
     max_bytes: int | None,
     dry_run: bool,
 ) -> PruneReport:
-    """Delete what is too old and what is too much.
+    """Delete old records, and then the least recently used ones until the rest is small enough.
+
+    Args:
+        backend: the backend to prune.
+        older_than: delete records that were not used for longer than this.
+        max_bytes: the size of the rest, at most.
+        dry_run: report what a prune would delete, and delete nothing.
 
     Raises:
-        InputError: neither bound is given, or one is negative.
+        InputError: neither limit is given, or one is negative.
         BackendError: the backend cannot be read or written.
     """
     if older_than is None and max_bytes is None:
@@ -96,7 +141,6 @@ def prune(
         entries = list(backend.scan())
         gone, kept = choose(entries, now=time.time(), older_than=seconds, max_bytes=max_bytes)
         if not dry_run:
-            # In parts, so that a run that writes meanwhile need not wait for the whole.
             for start in range(0, len(gone), _AT_ONCE):
                 backend.delete_many([entry.key for entry in gone[start : start + _AT_ONCE]])
     except Exception as error:
@@ -110,50 +154,58 @@ def prune(
     )
 
 
-# Reading everything that a cache holds, to find what is damaged.
-
-
-_AT_ONCE = 1000
+# Verifying.
 
 
 class Fault(NamedTuple):
-    """A value that is not served."""
+    """A stored value that is never served.
+
+    Attributes:
+        key: its key.
+        size: in bytes, as the backend counts it.
+        why: why it is not served.
+    """
 
     key: bytes
     size: int
-    """Bytes, as the backend counts them."""
     why: str
 
 
 class Verification(NamedTuple):
-    """What was found. Neither a damaged nor a foreign value is ever served: both are misses."""
+    """The result of `verify`. Corrupt and foreign records are never served: both are misses.
+
+    Attributes:
+        good: how many records are valid.
+        good_bytes: their size in bytes.
+        damaged: the corrupt records.
+        foreign: the records in another format, written by another version.
+        deleted: whether the corrupt records were deleted.
+    """
 
     good: int
     good_bytes: int
     damaged: list[Fault]
     foreign: list[Fault]
-    """Whole, as far as can be told, but written in another format: by another version."""
     deleted: bool
-    """Whether the damaged ones were deleted."""
 
     @property
     def sound(self) -> bool:
-        """Whether nothing damaged is left."""
+        """Whether the cache holds no corrupt record now."""
         return self.deleted or not self.damaged
 
 
 def verify(store: Store, *, delete: bool = False) -> Verification:
-    """Read every value and check all that can be checked without computing it again.
+    """Read every record and check everything that needs no computing.
 
-    That is the seal, the recipe, that it stands under its recipe's key, and the output's digest.
-    A run checks the same at each hit, but only of what it uses.
+    It checks the checksum, the recipe, that the key is the recipe's, and the output's digest. A run
+    checks the same for each record that it uses.
 
     Args:
-        store: what to check; counts no hits.
-        delete: delete what is damaged. What is foreign stays: another version may be using it.
+        store: the store to check; counts no hits.
+        delete: delete corrupt records. Foreign ones stay: another version may use them.
 
     Raises:
-        BackendError: the backend cannot be read, or not be written where that is wanted.
+        BackendError: the backend cannot be read, or cannot delete.
     """
     good = good_bytes = 0
     damaged: list[Fault] = []
@@ -180,15 +232,15 @@ def _damage(entry: Entry, record: Record | Damaged) -> Damaged | None:
     except EncodingError as error:
         return Damaged(f"its recipe cannot be read: {error}")
     if key_of(record.recipe) != entry.key:
-        return Damaged("it stands under another record's key")
+        return Damaged("it is stored under the key of another record")
     own = recipe.node.startswith("(")  # the engine's own records have no output
     if not own and payload_digest(record.payload) != record.digest:
-        return Damaged("its output has another digest than it says")
+        return Damaged("its output does not match its digest")
     return None
 
 
 def _still_there(store: Store, faults: list[Fault]) -> list[Fault]:
-    """Leave out what was deleted while we read: a prune may run beside us."""
+    """Leave out records that another process, such as a prune, deleted in the meantime."""
     if not faults:
         return faults
     try:
@@ -206,22 +258,18 @@ def _delete(store: Store, faults: list[Fault]) -> None:
         raise BackendError(f"damaged records cannot be deleted: {error}") from error
 
 
-# What a cache holds: its records by step, and what their hits have saved.
-
-
-FILES, IDENTITIES, DAMAGED = "files", "identities", "(damaged)"
-"""What the records that belong to no step are listed as."""
-
-_OWN = {"(file)": FILES, "(identity)": IDENTITIES}
-_LAST = (FILES, IDENTITIES, DAMAGED)
-_ANY = Codec()
-
-OnRecord = Callable[[Entry, str, Record], None]
-"""Called with each good record, its entry and the name that it is listed under."""
+# Counting and listing.
 
 
 class NodeContents:
-    """What is held of one step."""
+    """The records of one node.
+
+    Attributes:
+        records: how many there are.
+        bytes: their size, as the backend counts it.
+        hits: how often they were used.
+        saved: the cost that the hits saved: `seconds`, and the node's own units.
+    """
 
     __slots__ = ("bytes", "hits", "records", "saved")
 
@@ -230,7 +278,6 @@ class NodeContents:
         self.bytes = 0
         self.hits = 0
         self.saved: dict[str, float] = {}
-        """What the hits would have cost: `seconds`, and the step's own units."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts as plain data."""
@@ -238,24 +285,31 @@ class NodeContents:
 
 
 class Contents:
-    """What is held in all, and of each step by its name."""
+    """The records of a cache.
+
+    Attributes:
+        nodes: the records of each node, by the node's name.
+        records: how many valid records there are.
+        bytes: their size.
+        damaged: how many records are corrupt.
+        damaged_bytes: their size.
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeContents] = {}
         self.records = 0
-        """Those that can be read."""
         self.bytes = 0
         self.damaged = 0
         self.damaged_bytes = 0
 
     @property
     def hits(self) -> int:
-        """How often a record was used."""
+        """How often records were used."""
         return sum(node.hits for node in self.nodes.values())
 
     @property
     def saved(self) -> dict[str, float]:
-        """What all hits would have cost."""
+        """The cost that all hits saved."""
         total: dict[str, float] = {}
         for node in self.nodes.values():
             for unit, amount in node.saved.items():
@@ -264,31 +318,42 @@ class Contents:
 
 
 class Line(NamedTuple):
-    """One record in a listing."""
+    """One record of a listing.
+
+    Attributes:
+        key: 16 bytes.
+        node: the node's name.
+        size: in bytes, as the backend counts it.
+        created: seconds since the epoch.
+        used: the time of the last use, in seconds since the epoch; None if it was never used.
+        hits: how often it was used.
+        summary: its content in one line.
+    """
 
     key: bytes
     node: str
     size: int
-    """Bytes, as the backend counts them."""
     created: float
-    """Seconds since the epoch."""
     used: float | None
-    """When it was last used; None if it never was."""
     hits: int
     summary: str
 
 
 def disk_folder(url: str) -> Path | None:
-    """Return the folder that a cache `disk:PATH` is in or will be in; None for any other cache.
+    """Return the folder of a cache `disk:PATH`, or None for another URL; creates nothing.
 
-    So that what looks at a cache can say that there is none yet. Nothing is created.
+    A command that reads a cache reports with it that the folder does not exist yet.
     """
     scheme, _, rest = url.partition(":")
     return Path(rest).expanduser().resolve() if scheme == "disk" and rest else None
 
 
 def contents_of(store: Store, on_record: OnRecord | None = None) -> Contents:
-    """Read every record and count.
+    """Read and count every record.
+
+    Args:
+        store: the store to read; counts no hits.
+        on_record: called with each valid record.
 
     Raises:
         BackendError: the backend cannot be read.
@@ -307,7 +372,7 @@ def contents_of(store: Store, on_record: OnRecord | None = None) -> Contents:
         node.hits += entry.hits
         for unit, amount in (("seconds", record.seconds), *record.cost.items()):
             total = node.saved.get(unit, 0.0) + entry.hits * amount
-            if entry.hits and amount and math.isfinite(total):  # whoever made it may tell anything
+            if entry.hits and amount and math.isfinite(total):  # a record may hold any cost
                 node.saved[unit] = total
         if on_record is not None:
             on_record(entry, name, record)
@@ -319,29 +384,30 @@ def lines_of(
     node: str | None = None,
     summarise: Callable[[str, Record], str] | None = None,
 ) -> list[Line]:
-    """Return a line for each record, by step, the newest of a step first.
+    """Return a line for each record, sorted by node, the newest record of a node first.
 
     Args:
-        store: what to list.
-        node: of this step alone.
-        summarise: tells a record in one line, given its step's name; `summary` if None.
+        store: the store to list; counts no hits.
+        node: list only the records of this node.
+        summarise: returns a record's content in one line, given the node's name and the record;
+            `summary` if None.
 
     Raises:
         BackendError: the backend cannot be read.
     """
-    tell = summarise or summary
+    describe = summarise or summary
     lines = []
     for entry, name, record in _named(store):
         if node is None or name == node:
-            told = tell(name, record) if isinstance(record, Record) else str(record)
+            text = describe(name, record) if isinstance(record, Record) else str(record)
             used = entry.used if entry.hits else None
-            lines.append(Line(entry.key, name, entry.size, entry.created, used, entry.hits, told))
+            lines.append(Line(entry.key, name, entry.size, entry.created, used, entry.hits, text))
     lines.sort(key=lambda line: (line.node in _LAST, line.node, -line.created, line.key))
     return lines
 
 
 def summary(node: str, record: Record) -> str:
-    """Return in one line what a record holds."""
+    """Return the content of a record as text."""
     if node == FILES:
         return record.payload.rpartition(b" ")[2].decode("ascii", "replace")
     if node == IDENTITIES:
@@ -355,16 +421,16 @@ def summary(node: str, record: Record) -> str:
 
 
 def value_of(record: Record) -> Any:
-    """Return the output that a record holds as plain data, without its declared type.
+    """Return the output of a record as plain data, without its declared type.
 
     Raises:
-        EncodingError: it cannot be read.
+        EncodingError: the output cannot be read.
     """
     return _ANY.load(record.payload)
 
 
 def inputs_of(record: Record) -> dict[str, Any]:
-    """Return the inputs that a record's recipe names; none where it cannot be read."""
+    """Return the inputs of a record's recipe; an empty dict if the recipe cannot be read."""
     try:
         return read_recipe(record.recipe).inputs
     except EncodingError:
@@ -372,7 +438,7 @@ def inputs_of(record: Record) -> dict[str, Any]:
 
 
 def identity_of(store: Store, identified: Identified) -> Any:
-    """Return what stands behind an identity's digest in a recipe; None where it is not known."""
+    """Return the data of an identity in a recipe, or None if the store does not hold it."""
     recipe = identity_recipe(identified)
     record = store.peek_many({key_of(recipe): recipe}).get(key_of(recipe))
     try:

@@ -1,4 +1,9 @@
-"""What a step may return in place of a bare value."""
+"""Nodes and calls: `@node` makes a function a step, and calling it describes one call of the step.
+
+A `Node` is a function with a name and a version. A `Call` is a node bound to its inputs, not run
+yet. The inputs of a call may be other calls: together they are a graph. A step may return its
+output in a `Computed`, which adds its cost and provenance.
+"""
 
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -25,15 +30,38 @@ __all__ = ["Call", "Computed", "Limiter", "Node", "describe", "node", "recipe_of
 
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
+"""The types of most inputs; their values contain neither calls nor resources."""
+
+_SHOWN = 3
+"""How many inputs a call's description shows."""
+
+_WIDTH = 40
+"""How many characters of an input it shows."""
+
+_UNSET: Any = object()
 
 
 class Computed(Generic[R]):
-    """What a step may return in place of a bare value, to tell more than the value.
+    """The output of a step with its cost and provenance.
 
     Args:
         value: the output.
-        cost: what it cost, in the node's own units.
-        provenance: what is worth knowing and is no part of the output; plain data.
+        cost: what the step cost, in the node's own units.
+        provenance: facts about the result that are not part of the output; plain data.
+
+    Example:
+        >>> from cachedeval import Computed, Engine, node
+        >>> @node(version="1", name="shout")
+        ... def shout(text: str) -> Computed[str]:
+        ...     return Computed(text.upper(), cost={"letters": len(text)})
+        >>> with Engine() as engine:
+        ...     engine.run(shout("hello"))
+        ...     engine.stats["shout"].cost
+        'HELLO'
+        {'letters': 5.0}
     """
 
     __slots__ = ("cost", "provenance", "value")
@@ -50,31 +78,31 @@ class Computed(Generic[R]):
         self.provenance = dict(provenance or {})
 
 
-# Calls: a node bound to its inputs, not run yet; and the graph that they are together.
-
-
-R_co = TypeVar("R_co", covariant=True)
-
-_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
-"""What holds neither calls nor resources, and is most of what steps are given."""
-
-_SHOWN = 3
-_WIDTH = 40
+# Calls.
 
 
 class Call(Generic[R_co]):
     """A node bound to its inputs, not run yet.
 
     Attributes:
-        node: the step.
-        inputs: its inputs by name, defaults filled in.
-        plain: whether there are neither calls nor resources among them.
-        frozen: whether no input can change: there are only atoms, calls and resources.
-        upstream: the calls among its inputs.
-        depth: 0 without upstream calls, else one more than the deepest of them.
+        node: the node.
+        inputs: the inputs by name, with defaults.
+        plain: whether the inputs contain neither calls nor resources.
+        frozen: whether no input can change: all are atoms, calls or resources.
+        upstream: the calls among the inputs.
+        depth: 0 without upstream calls, else one more than that of the deepest one.
 
     Raises:
         EncodingError: an input contains itself.
+
+    Example:
+        >>> from cachedeval import node
+        >>> @node(version="1", name="add")
+        ... def add(x: int, y: int = 1) -> int:
+        ...     return x + y
+        >>> call = add(add(1))
+        >>> call, call.inputs, call.depth
+        (<call of add>, {'x': <call of add>, 'y': 1}, 1)
     """
 
     __slots__ = ("__weakref__", "depth", "frozen", "inputs", "node", "plain", "upstream")
@@ -113,7 +141,7 @@ class Call(Generic[R_co]):
 
 
 def _find(value: Any, calls: list[Call[Any]]) -> bool:
-    """Collect the calls inside a value; say whether there are calls or resources."""
+    """Append the calls inside a value to a list; return whether it contains calls or resources."""
     kind = type(value)
     if kind in _ATOMS:
         return False
@@ -139,7 +167,12 @@ def substitute(
 ) -> Any:
     """Return the value with each call and each resource inside it replaced.
 
-    Lists, dicts and sets are new ones: who gets them may change them.
+    Lists, dicts and sets are copied, so the receiver may change them.
+
+    Args:
+        value: an input of a call.
+        call: returns the replacement of a call.
+        resource: returns the replacement of a resource.
     """
     kind = type(value)
     if kind is Call:
@@ -171,11 +204,11 @@ def recipe_of(call: Call[Any], digest: Callable[[Call[Any]], str]) -> bytes:
 
 
 def _as_known(value: Any, digest: Callable[[Call[Any]], str]) -> Any:
-    """Return the value with what stands in a recipe for the calls and resources inside it."""
+    """Return the value as a recipe holds it: calls by their outputs' digests, resources by theirs."""
     kind = type(value)
     if kind is Call:
         return Output(digest(value))
-    if kind is list or kind is tuple:  # of ten thousand calls, it may be
+    if kind is list or kind is tuple:  # a fast path: it may hold thousands of calls
         return kind([Output(digest(m)) if type(m) is Call else _as_known(m, digest) for m in value])
     if kind in _ATOMS:
         return value
@@ -183,7 +216,7 @@ def _as_known(value: Any, digest: Callable[[Call[Any]], str]) -> Any:
 
 
 def describe(call: Call[Any]) -> str:
-    """Return a call in short, as it would be written: to tell it from others in a message."""
+    """Return a short description of a call for messages, as in `add(x=1, y=2)`."""
     shown = []
     names = call.node.signature.names
     for name in names[:_SHOWN]:
@@ -194,14 +227,15 @@ def describe(call: Call[Any]) -> str:
     return f"{call.node.name}({', '.join(shown)}{more})"
 
 
-# Nodes: `@node` makes a function a step, and calling it describes one call of the step.
+# Nodes.
 
 
 def _computed_once(compute: Callable[[Any], R]) -> Any:
     """Make a property that is computed when it is first read.
 
-    Unlike `functools.cached_property` before Python 3.12 it takes no lock, which a forked child
-    would find taken for ever. Two threads may both compute it, with equal results.
+    Before Python 3.12, `functools.cached_property` takes a lock, which a thread of the parent may
+    hold for ever in a forked child. Here, two threads may both compute the value; the results are
+    equal.
     """
     slot = f"_{compute.__name__}"
 
@@ -215,11 +249,29 @@ def _computed_once(compute: Callable[[Any], R]) -> Any:
     return property(read)
 
 
-_UNSET: Any = object()
-
-
 class Limiter(Protocol):
-    """Holds steps back: `cachedeval.services.limiter.RateLimiter` is one."""
+    """Delays steps, for example to keep a rate. `RateLimiter` of the judging services is one.
+
+    Example:
+        >>> from contextlib import asynccontextmanager
+        >>> from cachedeval import Engine, node
+        >>> class CountingLimiter:
+        ...     passed = 0
+        ...
+        ...     @asynccontextmanager
+        ...     async def acquire(self):
+        ...         self.passed += 1
+        ...         yield
+        >>> limiter = CountingLimiter()
+        >>> @node(version="1", name="ask", limiter=limiter)
+        ... def ask(question: str) -> str:
+        ...     return question.upper()
+        >>> with Engine() as engine:
+        ...     engine.run([ask("a"), ask("a"), ask("b")])
+        ['A', 'A', 'B']
+        >>> limiter.passed
+        2
+    """
 
     def acquire(self) -> AbstractAsyncContextManager[Any]:
         """Return the context in which a step may run; entering it waits.
@@ -230,15 +282,22 @@ class Limiter(Protocol):
 
 
 class Node(Generic[R_co]):
-    """A step: a function with a name and a version. Made by `node`.
+    """A step: a function with a name and a version. Use the decorator `node` to make one.
 
     Attributes:
-        name: module and qualified name of the function, unless given.
-        version: as declared, or None where the source is the version.
-        batch: whether it takes its misses together.
-        executor: steps that name the same executor share one thread and take turns; None is any
-            thread.
-        limiter: what holds its steps back; None is nothing.
+        name: module and qualified name of the function, or the name given.
+        version: the declared version, or None if the source is the version.
+        batch: whether the function takes all misses together.
+        executor: nodes with the same executor share one thread and take turns; None is any thread.
+        limiter: delays the steps; None means no limit.
+
+    Example:
+        >>> from cachedeval import node
+        >>> @node(version="1", name="double")
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> double, double(4), double.function(4)
+        (<node double 1>, <call of double>, 8)
     """
 
     def __init__(
@@ -256,11 +315,11 @@ class Node(Generic[R_co]):
         if not isinstance(function, types.FunctionType):
             raise InputError(
                 f"a node is made of a function, not of a {type(function).__qualname__}: write "
-                "@node above a def"
+                "@node above a def statement"
             )
         if function.__name__ == "<lambda>":
             raise InputError(
-                "a lambda has no name to be found by: write a def and put @node above it"
+                "a lambda has no name for its records: use a def statement with @node above it"
             )
         if version is not None and not isinstance(version, str):
             raise InputError(f'{qualname}: a version is a string, as in @node(version="1")')
@@ -271,25 +330,25 @@ class Node(Generic[R_co]):
         self.executor = executor or (self.name if batch else None)
         self.is_async = bool(function.__code__.co_flags & 0x80)  # CO_COROUTINE
         if batch and self.is_async:
-            raise InputError(f"{qualname}: a batched node is a generator function, not async")
+            raise InputError(f"{qualname}: a batched node is a generator function, not async def")
         if executor and self.is_async:
             raise InputError(
-                f"{qualname}: an async step runs on the event loop; it takes no executor"
+                f"{qualname}: an async step runs on the event loop and takes no executor: remove it"
             )
         if batch and limiter is not None:
             raise InputError(
-                f"{qualname}: a batched node takes no limiter: it computes many at once"
+                f"{qualname}: a batched node takes no limiter, as it computes many calls at once"
             )
         self.limiter = limiter
         self.is_closed = version is not None and not function.__closure__
-        """Whether nothing from around the function is part of its calls' keys."""
+        """Whether the closure of the function is no part of its calls' keys."""
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self.__qualname__ = qualname
         self.__wrapped__ = function
         self._helpers = tuple(getattr(helper, "function", helper) for helper in helpers)
         if version is None:
-            # At once, while the source is what was compiled: it may be edited while this runs.
+            # Read the source now, before somebody edits the file while the program runs.
             remember_source(function.__code__)
             self._key_version = source_fingerprint((function, *self._helpers))
         else:
@@ -299,11 +358,11 @@ class Node(Generic[R_co]):
         self._compared: dict[tuple[str, str], bool] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> "Call[R_co]":
-        """Describe a call of the step with these inputs; nothing runs.
+        """Return a call of the node with these inputs; runs nothing.
 
         Raises:
-            TypeError: the inputs do not fit the function.
-            InputError: the function closes over what cannot be part of a key.
+            TypeError: the inputs do not match the function's parameters.
+            InputError: the function closes over a value that cannot be part of a key.
         """
         inputs = self.signature.bind(*args, **kwargs)
         if not self.is_closed and (outside := self._outside()):
@@ -315,39 +374,39 @@ class Node(Generic[R_co]):
 
     @_computed_once
     def signature(self) -> Signature:
-        """How its inputs are named."""
+        """The names of the inputs, and the declared type of the output."""
         return signature_of(self.function, batch=self.batch)
 
     @_computed_once
     def codec(self) -> Codec:
-        """How its outputs are written and read, by the type that it declares."""
+        """The codec of the declared type of the output."""
         return Codec(self.signature.returns)
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Digests of its code and source, recorded with results to notice that they drifted."""
+        """Digests of the function's code and source, stored with results to detect changes."""
         if self._fingerprints is None:
             self._fingerprints = {"code": code_fingerprint(self.function)}
-            with suppress(InputError):  # code without a source
+            with suppress(InputError):  # the code has no source file
                 self._fingerprints["source"] = source_fingerprint((self.function,))
         return self._fingerprints
 
     @_computed_once
     def notes(self) -> bytes:
-        """The provenance of a result that says nothing about itself."""
+        """The encoded provenance of a result without provenance of its own."""
         return write_notes(self.fingerprints)
 
     def drifted(self, provenance: Mapping[str, Any]) -> bool:
-        """Say whether its source is another than when a result with this provenance was made."""
+        """Return whether the source has changed since a result with this provenance was stored."""
         code, source = provenance.get("code"), provenance.get("source")
-        # Another program may have written the record, with anything in it.
+        # Another program may have written the record, so the values may be of any type.
         then = code if isinstance(code, str) else "", source if isinstance(source, str) else ""
         if then not in self._compared:
             self._compared[then] = drifted(self.function, *then)
         return self._compared[then]
 
     def changed_outside(self, inputs: Mapping[str, Any]) -> str | None:
-        """Return a name from around the function that changed since a call was made, if any."""
+        """Return the name of a closure value that has changed since a call was made, or None."""
         if self.is_closed:
             return None
         then = inputs.get(OUTSIDE, {})
@@ -359,7 +418,14 @@ class Node(Generic[R_co]):
         return None
 
     def recipe(self, inputs: Mapping[str, Any]) -> bytes:
-        """Return the recipe of a call, given inputs with calls and resources replaced."""
+        """Return the recipe of a call.
+
+        Args:
+            inputs: the inputs by name, with calls and resources replaced.
+
+        Raises:
+            EncodingError: an input has no canonical encoding.
+        """
         outside = OUTSIDE in inputs
         head = self._heads.get(outside)
         if head is None:
@@ -372,7 +438,7 @@ class Node(Generic[R_co]):
 
 
 class _Decorator(Protocol):
-    """Makes a node of what is returned: a value, one that is awaited, or one in a `Computed`."""
+    """The type of `node(…)`: the output may be awaited, and may be in a `Computed`."""
 
     @overload
     def __call__(self, f: Callable[..., Coroutine[Any, Any, Computed[R]]], /) -> Node[R]: ...
@@ -437,23 +503,45 @@ def node(
     executor: str | None = None,
     limiter: Limiter | None = None,
 ) -> Any:
-    """Make a function a step whose results are kept.
+    """Make a function a node, a step whose results are cached.
 
     Args:
-        function: the step; sync or async. With `batch`, a generator function: it is given a list
-            of inputs and yields `(index, value)` for each as soon as it has it, an exception in
-            the value's place where one fails, or None to let others of its executor have a turn.
-        version: raise it when the results change. Without it, the function's normalised source is
-            its version, together with that of the `helpers`; and the functions and plain data of
-            its own module that it reads count as inputs.
-        name: what it is known by; by default module and qualified name.
-        helpers: functions of other modules whose source counts as its own; without `version`.
-        batch: whether it takes its misses together.
-        executor: steps that name the same executor share one thread and take turns.
-        limiter: holds steps back that would go over a rate; a hit does not pass it.
+        function: the step; sync or async. With `batch`, a generator function: it takes a list of
+            items and yields `(index, value)` for each result as soon as it is known, with an
+            exception as the value of an item that failed. It yields None to give other steps of
+            its executor a turn.
+        version: change it when the results change. Without it, the normalised source of the
+            function and its `helpers` is the version, and the functions and plain data of its own
+            module that it reads count as inputs.
+        name: the node's name in keys and reports; by default module and qualified name.
+        helpers: functions of other modules whose source is part of the version; used only without
+            `version`.
+        batch: whether the function takes all misses together.
+        executor: nodes with the same executor share one thread and take turns.
+        limiter: delays steps to keep a rate; hits do not use it.
+
+    Returns:
+        The node, or a decorator if `function` is None.
 
     Raises:
         InputError: the function cannot be a node.
+
+    Example:
+        >>> from collections.abc import Iterator, Sequence
+        >>> from cachedeval import Engine, node
+        >>> from msgspec import Struct
+        >>> @node(version="1")
+        ... async def length(text: str) -> int:
+        ...     return len(text)
+        >>> class Text(Struct):
+        ...     text: str
+        >>> @node(version="1", batch=True)
+        ... def upper(batch: Sequence[Text]) -> Iterator[tuple[int, str]]:
+        ...     for index, item in enumerate(batch):
+        ...         yield index, item.text.upper()
+        >>> with Engine() as engine:
+        ...     engine.run([length(upper("a")), length(upper("bc"))])
+        [1, 2]
     """
 
     def wrap(function: Callable[..., Any]) -> Node[Any]:

@@ -1,4 +1,4 @@
-"""What a run would compute, and about what it would cost."""
+"""Cache plans: what a run will compute, and an estimate of its cost."""
 
 import math
 from collections.abc import Mapping
@@ -12,22 +12,34 @@ from cachedeval.engine.store import Store
 __all__ = ["NodePlan", "Plan", "plan_of"]
 
 _ENOUGH = 10
-"""So many hits of this very run tell what its misses will cost; fewer do not."""
+"""The estimate uses only the hits of this run if there are this many, else all records."""
 
 
 class NodePlan:
-    """What a run would do with the calls of one node.
+    """What a run will do with the calls of one node.
 
     Attributes:
         calls: how many distinct calls there are.
         hits: how many are in the cache.
-        computed: how many are known to be missing.
-        unknown: how many wait for an output that is missing, and are computed unless it turns out
-            to be one that the cache has met before.
-        failed: how many fail before they run, because they or what they wait for can have no key.
-        seconds: the estimated time of `computed` and `unknown`, summed; None without experience.
-        cost: the same of the node's own units.
-        basis: of how many stored results the estimate is the mean.
+        computed: how many the run will compute.
+        unknown: how many wait for the output of a call that the run will compute. They are
+            computed, unless the cache has their result for that output.
+        failed: how many will fail before they run, because they or an upstream call have no key.
+        seconds: the estimated time of `computed` and `unknown`, summed; None without an estimate.
+        cost: the estimated cost in the node's own units.
+        basis: the number of stored results whose mean is the estimate.
+
+    Example:
+        >>> from cachedeval import Engine, node
+        >>> @node(version="1", name="double")
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> with Engine() as engine:
+        ...     engine.run(double(1))
+        ...     plan = engine.plan([double(1), double(double(2))])["double"]
+        2
+        >>> plan.hits, plan.computed, plan.unknown
+        (1, 1, 1)
     """
 
     __slots__ = ("basis", "calls", "computed", "cost", "failed", "hits", "seconds", "unknown")
@@ -44,11 +56,16 @@ class NodePlan:
 
 
 Plan = Mapping[str, NodePlan]
-"""A plan is told by node, by the node's name."""
+"""The plan of a run: that of each node, by the node's name."""
 
 
 def plan_of(known: Resolution, store: Store) -> dict[str, NodePlan]:
-    """Return the plan of a graph, given what the cache knows of it."""
+    """Return the plan of a graph.
+
+    Args:
+        known: the graph, with the outcomes that the cache provides.
+        store: where records are read for estimates.
+    """
     plans: dict[str, NodePlan] = {}
     experience: dict[str, list[Record]] = {}
     for call, outcome in known.outcomes.items():
@@ -71,7 +88,7 @@ def plan_of(known: Resolution, store: Store) -> dict[str, NodePlan]:
         elif keyed is None:
             plan.unknown += 1
         elif keyed[1] in missing:
-            plan.hits += 1  # the same call twice is computed once
+            plan.hits += 1  # equal calls are computed once
         else:
             missing.add(keyed[1])
             plan.computed += 1
@@ -100,7 +117,7 @@ def _learn(names: set[str], store: Store) -> dict[str, list[Record]]:
                 if name in names:
                     found.setdefault(name, []).append(record)
     except BackendError:
-        return {}  # an estimate that cannot be had is left out
+        return {}  # a plan needs no estimate
     return found
 
 
@@ -114,5 +131,5 @@ def _estimate(plan: NodePlan, records: list[Record]) -> None:
     units = {unit for record in records for unit in record.cost}
     for unit in sorted(units):
         total = sum(record.cost.get(unit, 0.0) for record in records)
-        if math.isfinite(total):  # whoever made a record may tell anything
+        if math.isfinite(total):  # a record may hold any cost
             plan.cost[unit] = todo * total / len(records)

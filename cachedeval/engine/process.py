@@ -1,10 +1,16 @@
-"""Ctrl-C while a scheduler changes state: deferred to the next point where nothing can be lost.
+"""Signals and forks: what can happen to the process while an engine works.
 
-A scheduler runs on its caller's thread, often the main one, where a `KeyboardInterrupt` may come
-between any two instructions: between taking a lease and noting it, say. So while a scheduler works,
-the handler of SIGINT is replaced by one that calls it only where the scheduler waits or runs a step
-of the user's.
+Ctrl-C. A scheduler runs on its caller's thread, often the main one. There, Python may raise
+`KeyboardInterrupt` between any two instructions, for example between the grant of a lease and the
+assignment that records it. So while a scheduler works, `Interrupts` replaces the handler of SIGINT
+by one that defers the interrupt until the scheduler waits or runs a user's step.
+
+Forks. A forked child has only the thread that forked, but all locks in the state they were in. So
+in a child, each registered object drops the parent's locks and threads (`Forkable`), and a fork
+waits for imports that other threads do inside functions (`importing`).
 """
+
+# Lazy import: most runs log nothing, and `logging` is slow to import.
 
 import os
 import threading
@@ -30,13 +36,20 @@ __all__ = [
 ]
 
 
+_PATIENCE = 10.0
+"""Seconds for which a fork waits for another thread's import."""
+
+
+# Ctrl-C.
+
+
 class Interrupts:
-    """The context in which a scheduler works; `allowed` opens it for a wait or a step.
+    """The context in which a scheduler works and interrupts are deferred.
 
     Raises:
-        KeyboardInterrupt: on leaving, where one was deferred.
+        KeyboardInterrupt: on leaving the context, if one was deferred.
 
-    Thread safety: does nothing on threads other than the main one, where no signal arrives.
+    Thread safety: it does nothing outside the main thread, as signals arrive only there.
     """
 
     __slots__ = ("_active", "_outer")
@@ -45,10 +58,10 @@ class Interrupts:
     _before: Callable[[int, FrameType | None], Any] = signal.default_int_handler
     """The program's own handler."""
     _open = True
-    """Whether an interrupt is raised at once. Of the main thread, so one for the process."""
+    """Whether an interrupt is raised at once; one flag for the process, as for its main thread."""
     _pending = False
     raised = False
-    """Whether the last interrupt was raised and not yet handled by `acknowledge`."""
+    """Whether an interrupt was raised and `acknowledge` has not been called since."""
 
     def __init__(self) -> None:
         self._active = threading.current_thread() is threading.main_thread()
@@ -88,7 +101,7 @@ class Interrupts:
                 cls._interrupt(None)
 
     def allow(self) -> None:
-        """Raise interrupts at once from here on, a deferred one now; `defer` ends this."""
+        """Raise interrupts at once until `defer` is called; raise a deferred one now."""
         cls = Interrupts
         if self._active:
             cls._open = True
@@ -102,13 +115,13 @@ class Interrupts:
             Interrupts._open = False
 
     def acknowledge(self) -> bool:
-        """Say whether an interrupt was raised since the last time, and forget it."""
+        """Return whether an interrupt was raised since the last call, and reset that."""
         was, Interrupts.raised = Interrupts.raised, False
         return was and self._active
 
     @classmethod
     def _handle(cls, _: int, frame: FrameType | None) -> None:
-        if cls._open or cls._pending:  # a second one: the user is in earnest
+        if cls._open or cls._pending:  # a second Ctrl-C is not deferred
             cls._pending = False
             cls._interrupt(frame)
         else:
@@ -116,7 +129,7 @@ class Interrupts:
 
     @classmethod
     def _interrupt(cls, frame: FrameType | None) -> None:
-        """Do what the program does at an interrupt: by default, raise `KeyboardInterrupt`."""
+        """Call the program's own handler, which raises `KeyboardInterrupt` by default."""
         try:
             cls._before(signal.SIGINT, frame)
         except BaseException:
@@ -124,53 +137,49 @@ class Interrupts:
             raise
 
 
-# Forks: what an engine must not carry over into a forked child.
-
-
-_PATIENCE = 10.0
-"""Seconds for which a fork waits for another thread's import."""
+# Forks.
 
 
 class Forkable(Protocol):
-    """An object that can be used on both sides of a fork."""
+    """An object that both the parent and a forked child can use."""
 
     def forget_parent(self) -> None:
-        """In the child, before anything else: replace locks and drop what the parent's threads do.
+        """Replace locks and drop the state of the parent's threads; called first in the child.
 
-        Must close nothing that the parent still uses, such as a socket or an event loop: what it
-        drops it passes to `leave_to_parent`.
+        It must not close an object that the parent still uses, such as a socket or an event loop.
+        Pass such an object to `leave_to_parent`.
         """
 
 
 _imports = threading.RLock()
-"""Held while a module is imported that was not needed before."""
+"""Held during imports inside functions."""
 
 _objects: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
 _left: list[object] = []
 _held: list[bool] = []
-"""For each hook before a fork that ran, whether it has taken the imports' lock."""
+"""For each hook that ran before a fork, whether it acquired the lock of imports."""
 _is_last = False
-"""Whether our hooks are registered after those of `logging`."""
+"""Whether the hooks are registered after those of `logging`."""
 
 
 def importing() -> AbstractContextManager[object]:
-    """Return the context in which to import something inside a function, where several threads may run; a fork waits for it.
+    """Return the context for an import inside a function where several threads may run.
 
-    An import that another thread has begun would never end in the child, and the child's own import
-    of the same module would wait for that end.
+    A fork waits until the context ends. Otherwise, an import that another thread has begun would
+    never end in the child, and the child would wait for ever when it imports the same module.
     """
     return _imports
 
 
 def import_logging() -> None:
-    """Import `logging`, and let a fork wait for imports before it takes logging's lock.
+    """Import `logging`, and make a fork wait for imports before it acquires logging's lock.
 
-    What is imported next may need that lock (asyncio does), and hooks before a fork run in the
-    reverse order of their registration.
+    A later import may need that lock (asyncio does), and hooks before a fork run in the reverse
+    order of their registration.
     """
     global _is_last  # noqa: PLW0603
     with _imports:
-        import logging  # noqa: F401, PLC0415  slow to import, and most runs log nothing
+        import logging  # noqa: F401
 
         if not _is_last:
             _is_last = True
@@ -178,9 +187,9 @@ def import_logging() -> None:
 
 
 def end_child(process: int) -> None:
-    """End a child that was forked inside a step and has returned from it.
+    """Exit the process if it is a child that a step forked and that returned from the step.
 
-    Its result has nobody to go to: what waits for it, thread or event loop, is the parent's.
+    The thread or event loop that waits for the result exists only in the parent.
 
     Args:
         process: the id of the process in which the step was started.
@@ -190,12 +199,12 @@ def end_child(process: int) -> None:
 
 
 def register(item: Forkable) -> None:
-    """Have `item.forget_parent` called in each forked child."""
+    """Call `item.forget_parent` in each forked child; holds no reference to the object."""
     _objects.add(item)
 
 
 def leave_to_parent(item: object) -> None:
-    """Keep an object of the parent's alive in a child, because destroying it could close it."""
+    """Keep an object of the parent alive in a child, because its destruction could close it."""
     _left.append(item)
 
 
@@ -209,7 +218,7 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    global _imports  # noqa: PLW0603  the old one may be held by a thread that is not here
+    global _imports  # noqa: PLW0603  a thread of the parent may hold the old lock
     _held.clear()
     _imports = threading.RLock()
     for item in list(_objects):

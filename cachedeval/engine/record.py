@@ -1,10 +1,10 @@
-"""What is stored under a key: one sealed record.
+"""Records: the bytes stored under a key, with a checksum.
 
-    magic (4) | format (1) | seal (16: xxh3_128 of the rest) | body (MessagePack)
+    magic (4) | format (1) | checksum (16: xxh3_128 of the body) | body (MessagePack)
 
-The seal is checked at each read; a record of another format, a foreign or a damaged one is no
-record. The body is an array, so that fields may be added at its end and older versions still read
-what they know.
+Each read verifies the checksum. A record of another format and a corrupt record are misses. The
+body is an array, so a later version may add fields at its end, and older versions still read the
+fields that they know.
 """
 
 from collections.abc import Mapping
@@ -23,34 +23,37 @@ _BODY_AT = _SEAL_AT + 16
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One step's result and where it came from."""
+    """The result of one call.
+
+    Attributes:
+        recipe: the canonical recipe, compared on each hit.
+        payload: the output, as `Codec` encodes it.
+        digest: the output's digest, for the recipes of later steps.
+        created: seconds since the epoch.
+        seconds: how long the step took.
+        cost: what the step cost in the node's own units, such as tokens or money.
+        notes: the provenance, as `write_notes` encodes it. A hit does not decode it.
+    """
 
     recipe: bytes
-    """The canonical recipe, compared on each hit."""
     payload: bytes
-    """The output, as `Codec` writes it."""
     digest: str
-    """The output's digest, for the recipes of later steps."""
     created: float
-    """Seconds since the epoch."""
     seconds: float
-    """How long the step took to compute."""
     cost: dict[str, float] = {}
-    """What it cost in the node's own units: tokens, money."""
     notes: bytes = b""
-    """The provenance, as `write_notes` gives it: read when it is asked for, which a hit does not."""
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What is worth knowing and is no part of the output: versions, the source's fingerprint."""
+        """Facts about the result that are not part of the output, such as source fingerprints."""
         try:
             return _read_notes(self.notes) if self.notes else {}
-        except Exception:  # noqa: BLE001  whoever can write a record can seal it
+        except Exception:  # noqa: BLE001  any program may write a record with a valid checksum
             return {}
 
 
-class Damaged(Exception):  # noqa: N818  it is a finding, not a fault of the program
-    """The bytes are no sealed record of this format; the text says why."""
+class Damaged(Exception):  # noqa: N818  a finding, not an error of the program
+    """The bytes are not a valid record of this format; the text says why."""
 
 
 _read_notes = msgspec.msgpack.Decoder(dict[str, Any]).decode
@@ -59,10 +62,13 @@ _decode = msgspec.msgpack.Decoder(Record).decode
 
 
 def write_notes(provenance: Mapping[str, Any]) -> bytes:
-    """Return provenance as bytes, the same for equal ones.
+    """Return provenance as bytes; equal dicts give equal bytes.
 
     Raises:
-        TypeError, ValueError, OverflowError, RecursionError: it is not plain data.
+        TypeError: a value is not plain data.
+        ValueError: a value is not plain data.
+        OverflowError: an int has more than 64 bits.
+        RecursionError: it is nested too deeply.
     """
     notes = _encode(provenance)
     _read_notes(notes)
@@ -70,7 +76,7 @@ def write_notes(provenance: Mapping[str, Any]) -> bytes:
 
 
 def seal(record: Record) -> bytes:
-    """Return the record as bytes, sealed."""
+    """Return the record as bytes, with its checksum."""
     body = _encode(record)
     return _HEAD + xxhash.xxh3_128_digest(body) + body
 
@@ -79,7 +85,7 @@ def unseal(data: bytes) -> Record:
     """Return the record that the bytes hold.
 
     Raises:
-        Damaged: they hold none that can be trusted.
+        Damaged: the bytes are not a valid record.
     """
     if not isinstance(data, bytes):
         raise Damaged("not bytes")
@@ -93,5 +99,5 @@ def unseal(data: bytes) -> Record:
     try:
         return _decode(body)
     except Exception as error:  # noqa: BLE001
-        # Whoever can write a body can seal it: it may be nested without end.
+        # Any program may write a body with a valid checksum, even one nested without end.
         raise Damaged(f"its body cannot be read: {error}") from None

@@ -1,7 +1,7 @@
-"""What the cache already knows of a graph: the path of a run that is all hits.
+"""Resolving a graph: which of its calls are in the cache.
 
-It walks the graph from its leaves, asks the store for all calls of one depth together, and needs no
-event loop, no thread and no lease.
+It walks the graph from its leaves and looks up all calls of one depth together. It needs no event
+loop, no thread and no lease. A run of hits ends here.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,24 +16,25 @@ from cachedeval.engine.result import Outcome, Unreadable
 __all__ = ["Resolution", "graph_of", "resolve", "resolve_alone"]
 
 _AT_ONCE = 1000
-"""Calls that are looked up together: what is read is verified while the processor's cache has it."""
+"""How many calls are looked up together. The records fit into the processor's cache, which makes
+their verification fast."""
 
 Lookup = Callable[[Mapping[bytes, bytes]], dict[bytes, Record]]
 
 
 class _NotReadyError(Exception):
-    """A call waits for another, whose output is not known."""
+    """The output of an upstream call is not known."""
 
 
 class Resolution:
-    """What is known of a graph before anything runs.
+    """The calls of a graph that are in the cache, and those that are not.
 
     Attributes:
-        outcomes: the calls that were found, and those whose recipe cannot be made.
-        keys: key and recipe of each call whose inputs are known and that was not found.
-        open: the calls without an outcome, each after the calls it waits for.
-        unreadable: why the records of some calls do not hold what the nodes return now; the calls
-            are misses.
+        outcomes: the outcomes of the calls that were found, and of those that cannot have a recipe.
+        keys: key and recipe of each call that was not found and whose inputs are known.
+        open: the calls without an outcome, each after its upstream calls.
+        unreadable: for each record whose value the call's node cannot read, why. Such a call is a
+            miss.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class Resolution:
 
 
 def graph_of(roots: Iterable[Call[Any]]) -> list[list[Call[Any]]]:
-    """Return every call of a graph once, by depth, in the order in which the roots name them."""
+    """Return every call of a graph once, by depth, in the order of the roots."""
     levels: list[list[Call[Any]]] = []
     seen: set[Call[Any]] = set()
     stack = list(roots)[::-1]
@@ -66,15 +67,15 @@ def graph_of(roots: Iterable[Call[Any]]) -> list[list[Call[Any]]]:
 
 
 def resolve(roots: Sequence[Call[Any]], lookup: Lookup, *, read_all: bool = False) -> Resolution:
-    """Find what is in the cache.
+    """Look up the calls of a graph.
 
-    A record whose value cannot be read as what the node returns now is none. But a value that
-    nobody asks for, because all that depends on it is there too, is not even read.
+    A record whose value the node cannot read counts as a miss. Values that no caller and no missing
+    call needs are not read.
 
     Args:
-        roots: the calls that are wanted.
-        lookup: returns the records of those recipes, by key, that have one.
-        read_all: read the values of all calls, and not just of those that are wanted.
+        roots: the calls whose outcomes the caller needs.
+        lookup: returns the records of recipes, by key.
+        read_all: read the values of all calls, not only the needed ones.
     """
     unreadable: dict[Call[Any], Unreadable] = {}
     while True:
@@ -95,7 +96,7 @@ def resolve(roots: Sequence[Call[Any]], lookup: Lookup, *, read_all: bool = Fals
 
 
 def resolve_alone(call: Call[Any], lookup: Callable[[bytes, bytes], Record | None]) -> Resolution:
-    """Do the same for one call that waits for no other, at half the cost."""
+    """Look up one call without upstream calls, in half the time."""
     known = Resolution()
     try:
         recipe = recipe_of(call, known.digest)
@@ -117,14 +118,14 @@ def resolve_alone(call: Call[Any], lookup: Callable[[bytes, bytes], Record | Non
 
 
 def _needed(roots: Sequence[Call[Any]], missing: Sequence[Call[Any]]) -> Iterator[Call[Any]]:
-    """Yield the calls whose values are asked for: what is wanted, and inputs of what is missing."""
+    """Yield the calls whose values are needed: the roots, and the inputs of missing calls."""
     yield from roots
     for call in missing:
         yield from call.upstream
 
 
 def _resolve(calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup) -> None:
-    """Find those of some calls of one depth that the cache has."""
+    """Look up calls of one depth."""
     outcomes = known.outcomes
 
     def digest(call: Call[Any]) -> str:
@@ -133,7 +134,7 @@ def _resolve(calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup) -> N
             raise _NotReadyError
         return outcome.record.digest
 
-    # Two recipes of one key: the second is not looked up, and is a miss.
+    # If two recipes have one key, the second is not looked up and is a miss.
     wanted: dict[bytes, bytes] = {}
     keyed: list[tuple[Call[Any], bytes, bytes]] = []
     for call in calls:

@@ -1,7 +1,7 @@
-"""Resources: what cannot be stored, such as a loaded model.
+"""Resources: objects that cannot be stored, such as a loaded model.
 
-A resource is known at once by its identity and opened at the first miss that needs it. A pool
-keeps what is open, shares it, and frees what was used least recently when a budget is passed.
+A resource has an identity, which is part of keys, and is opened at the first miss that needs it. A
+pool shares the open objects, and closes the least recently used ones above a memory budget.
 """
 
 import gc
@@ -21,23 +21,35 @@ T = TypeVar("T")
 
 
 class Resource(Generic[T]):
-    """Something that a step needs and that is known by what it is, not by its object.
+    """An input of a step that is identified by plain data and opened on demand.
 
     Args:
-        label: what to call it in explanations: `model`, `judge`.
-        identity: plain data that says what it is, or a function that finds out, called once.
-        open: makes the object; called at the first miss that needs it, in the step's own thread.
-        close: gives it back; by default the object is just let go.
-        size: tells how many bytes an object takes, for the pool's budget.
+        label: its name in explanations, such as `model`.
+        identity: plain data that identifies it by content, or a function that returns such data
+            and is called once.
+        open: creates the object; called in the thread of the first step that needs it.
+        close: releases the object; by default its reference is dropped.
+        size: returns the bytes that the object takes, for the pool's budget.
 
-    Thread safety: may be shared between threads.
+    Thread safety: several threads may share a resource.
+
+    Example:
+        >>> from cachedeval import Engine, Resource, node
+        >>> model = Resource("model", {"weights": "xxh3:0f1e"}, lambda: {"hello": "world"})
+        >>> @node(version="1", name="answer")
+        ... def answer(model, question: str) -> str:
+        ...     with model as loaded:
+        ...         return loaded[question]
+        >>> with Engine() as engine:
+        ...     engine.run(answer(model, "hello"))
+        'world'
     """
 
     def __init__(
         self,
         label: str,
         identity: Any,
-        open: Callable[[], T],  # noqa: A002  the word for it
+        open: Callable[[], T],  # noqa: A002  the usual verb
         *,
         close: Callable[[T], None] | None = None,
         size: Callable[[T], int] | None = None,
@@ -51,14 +63,14 @@ class Resource(Generic[T]):
 
     @property
     def identity(self) -> Any:
-        """Plain data that says what the resource is."""
+        """The plain data that identifies the resource."""
         if callable(self._identity):
             self._identity = self._identity()
         return self._identity
 
     @property
     def identified(self) -> Identified:
-        """How recipes name it: the label and the sha256 of its identity's encoding."""
+        """Its form in recipes: the label and the sha256 of the encoded identity."""
         if self._identified is None:
             digest = digest_identity(encode(self.identity))
             self._identified = Identified(self.label, digest)
@@ -66,14 +78,14 @@ class Resource(Generic[T]):
 
 
 class _Open:
-    """An object in the pool, or one that is being opened."""
+    """A pool entry: an object that is open or being opened."""
 
     __slots__ = ("error", "holders", "ready", "resource", "size", "used", "value")
 
     def __init__(self, resource: Resource[Any]) -> None:
         self.resource = resource
         self.ready = threading.Event()
-        """Set when it is open, or could not be opened."""
+        """Set when the object is open, or its opening has failed."""
         self.holders = 0
         self.used = 0
         self.size = 0
@@ -82,20 +94,20 @@ class _Open:
 
 
 class ResourcePool:
-    """Keeps resources open and shares them.
+    """Opens resources on demand and shares the open objects.
 
     Args:
-        budget: bytes that the objects may take together, as their `size` tells; what nobody holds
-            is freed, least recently used first, as long as they take more. None is no bound.
+        budget: bytes that the objects may take together, by their `size`. Above it, objects that
+            no step holds are closed, least recently used first. None means no limit.
 
-    Thread safety: every method may be called from any thread; two that want one resource at the
+    Thread safety: every method may be called from any thread. Threads that need one resource at the
     same time open it once.
     """
 
     def __init__(self, budget: int | None = None) -> None:
         self.budget = budget
         self.loads = 0
-        """How many objects were opened so far."""
+        """How many objects have been opened."""
         self._open: dict[Identified, _Open] = {}
         self._lock = threading.Lock()
         self._clock = 0
@@ -103,11 +115,11 @@ class ResourcePool:
 
     @contextmanager
     def hold(self, resource: Resource[T]) -> Iterator[T]:
-        """Give the object of a resource, opened if need be; it stays open within the context.
+        """Return a context whose value is the resource's object, which stays open inside it.
 
         Raises:
-            Exception: whatever opening it raises, for all who waited for that; the next who
-                wants it tries again.
+            Exception: the error of `Resource.open`, for all threads that wait for this attempt. The
+                next thread tries again.
         """
         entry = self._enter(resource)
         try:
@@ -118,20 +130,20 @@ class ResourcePool:
             self._free(over_budget=not self._closed)
 
     def handle(self, resource: Resource[T]) -> "Handle[T]":
-        """Return what a step gets in place of a resource."""
+        """Return the handle that a step gets instead of the resource."""
         return Handle(self, resource)
 
     def cleanup(self) -> None:
-        """Free every object that nobody holds."""
+        """Close every object that no step holds."""
         self._free(over_budget=False)
 
     def close(self) -> None:
-        """Free every object that nobody holds, and from now on each once nobody holds it."""
+        """Close every object that no step holds, and from now on each as soon as it is released."""
         self._closed = True
         self.cleanup()
 
     def forget_parent(self) -> None:
-        """In a forked child: open what is needed anew, as a connection or a device is not shared."""
+        """Drop the parent's objects in a forked child: it cannot share a connection or a device."""
         self._lock = threading.Lock()
         process.leave_to_parent(self._open)
         self._open = {}
@@ -163,7 +175,7 @@ class ResourcePool:
         except BaseException as error:
             entry.error = error
             with self._lock:
-                self._open.pop(resource.identified, None)  # not there, in a child
+                self._open.pop(resource.identified, None)  # a forked child has no such entry
             raise
         finally:
             entry.ready.set()
@@ -190,17 +202,28 @@ class ResourcePool:
             try:
                 if entry.resource.close is not None:
                     entry.resource.close(entry.value)
-            except Exception:  # noqa: BLE001  who set it free did nothing wrong
+            except Exception:  # noqa: BLE001  the caller of this method did not cause it
                 logger().warning("%s could not be closed", entry.resource.label, exc_info=True)
             entry.value = None
         if freed:
-            # Models hold themselves in cycles; without this their memory comes back at some
-            # later time, which a user who asked for it now does not see.
+            # Models contain reference cycles: without a collection their memory would be freed
+            # only at some later time.
             gc.collect()
 
 
 class Handle(Generic[T]):
-    """A resource as a step meets it: `with handle as model: …` opens it at need."""
+    """The form of a resource inside a step: `with handle as model: …` opens it on demand.
+
+    Attributes:
+        resource: the resource.
+
+    Example:
+        >>> pool = ResourcePool()
+        >>> handle = pool.handle(Resource("numbers", "1 to 3", lambda: [1, 2, 3]))
+        >>> with handle as numbers:
+        ...     sum(numbers), pool.loads
+        (6, 1)
+    """
 
     __slots__ = ("_held", "_pool", "resource")
 

@@ -1,4 +1,4 @@
-"""Outcomes: what became of a call."""
+"""Results: the outcome of each call, and the counts of each node."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -30,38 +30,61 @@ MODES: tuple[CacheMode, ...] = ("use", "refresh", "off", "offline")
 
 State = Literal["hit", "computed", "failed"]
 
-
 _UNREAD: Any = object()
+_UNCHANGING = {str, bytes, int, float, bool, type(None)}
+
+
+# Outcomes.
 
 
 class Unreadable(NamedTuple):
-    """A whole record whose value is not what its node returns now."""
+    """A valid record whose value its node cannot read as its declared type.
+
+    Attributes:
+        key: the record's key.
+        node: the node's name.
+        why: the error.
+    """
 
     key: bytes
     node: str
-    """The node's name."""
     why: str
 
 
 class Outcome(msgspec.Struct, eq=False):
-    """What became of a call."""
+    """The result of a call: its output or its error.
+
+    Attributes:
+        call: the call.
+        state: `hit`, `computed` or `failed`.
+        record: the output with its cost and provenance; None if the call failed.
+        error: why the call failed; None if it did not.
+
+    Example:
+        >>> from cachedeval import Engine, node
+        >>> @node(version="1")
+        ... def inverse(x: int) -> float:
+        ...     return 1 / x
+        >>> with Engine() as engine:
+        ...     good, bad = engine.settle([inverse(4), inverse(0)])
+        >>> good.state, good.value, good.digest[:7]
+        ('computed', 0.25, 'sha256:')
+        >>> bad.state, bad.error
+        ('failed', ZeroDivisionError('division by zero'))
+    """
 
     call: Call[Any]
-    """The call."""
     state: State
-    """Whether it was answered from the cache, computed, or failed."""
     record: Record | None = None
-    """The result with its cost and provenance; None where it failed."""
     error: BaseException | None = None
-    """Why it failed; None where it did not."""
     _value: Any = _UNREAD
 
     @property
     def value(self) -> Any:
-        """The output, read when it is first asked for.
+        """The output, decoded at the first access.
 
         Raises:
-            BaseException: the step's own error, where it failed.
+            BaseException: the error of the step, if it failed.
         """
         if self._value is _UNREAD:
             if self.record is None:
@@ -70,7 +93,7 @@ class Outcome(msgspec.Struct, eq=False):
         return self._value
 
     def unreadable(self) -> Unreadable | None:
-        """Return why the record, if there is one, does not hold what the node returns now."""
+        """Return why the node cannot read the record's value; None if it can, or has no record."""
         if self.record is not None:
             try:
                 _ = self.value
@@ -79,21 +102,25 @@ class Outcome(msgspec.Struct, eq=False):
         return None
 
     def copy(self) -> Any:
-        """Return the output for one more step, which may change it without harm to any other.
+        """Return a copy of the output that the caller may change.
 
         Raises:
-            BaseException: as `value`.
+            BaseException: the error of the step, if it failed.
         """
         if self.record is None or self._value is not _UNREAD:
             value = self.value
             if type(value) in _UNCHANGING or self.record is None:
                 return value
-        # Not kept: a graph of many steps would otherwise hold all their values.
+        # Not stored in this outcome: a large graph would hold the values of all its steps.
         return self.call.node.codec.load(self.record.payload)
 
     @property
     def digest(self) -> str:
-        """The digest of the output."""
+        """The digest of the output.
+
+        Raises:
+            BaseException: the error of the step, if it failed.
+        """
         if self.record is None:
             raise self.error or RuntimeError("a call has neither a result nor an error")
         return self.record.digest
@@ -102,14 +129,21 @@ class Outcome(msgspec.Struct, eq=False):
 OnOutcome = Callable[[Outcome], None]
 """Called with each outcome as soon as it is known, from any thread."""
 
-_UNCHANGING = {str, bytes, int, float, bool, type(None)}
 
-
-# What a run did, counted by node.
+# Counts.
 
 
 class NodeStats:
-    """What was asked of one node: `calls` is the sum of `hits`, `computed` and `failed`."""
+    """The counts of one node.
+
+    Attributes:
+        hits: how many calls were in the cache.
+        computed: how many calls were computed.
+        failed: how many calls failed.
+        seconds: the time of the computed calls, summed over calls that may have run in parallel.
+        cost: the cost of the computed calls, in the node's own units.
+        saved: the cost that the hits saved, including `seconds`.
+    """
 
     __slots__ = ("computed", "cost", "failed", "hits", "saved", "seconds")
 
@@ -118,19 +152,16 @@ class NodeStats:
         self.computed = 0
         self.failed = 0
         self.seconds = 0.0
-        """Time spent in computing, summed over calls that may have run side by side."""
         self.cost: dict[str, float] = {}
-        """What was spent, in the node's own units."""
         self.saved: dict[str, float] = {}
-        """What the hits would have cost, `seconds` among it."""
 
     @property
     def calls(self) -> int:
-        """How many there were."""
+        """The sum of `hits`, `computed` and `failed`."""
         return self.hits + self.computed + self.failed
 
     def as_dict(self) -> dict[str, int]:
-        """Return the four counts."""
+        """Return `calls`, `hits`, `computed` and `failed`."""
         return {
             "calls": self.calls,
             "hits": self.hits,
@@ -145,14 +176,30 @@ class NodeStats:
 
 
 class Stats(dict[str, NodeStats]):
-    """The counts of each node, by its name. A node that was never called has none."""
+    """The counts of each node, by the node's name; nodes without calls are absent.
+
+    Thread safety: `note` may be called from any thread.
+
+    Example:
+        >>> from cachedeval import Engine, node
+        >>> @node(version="1", name="double")
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> with Engine() as engine:
+        ...     engine.run(double(1))
+        ...     engine.run([double(1), double(2)])
+        ...     engine.stats
+        2
+        [2, 4]
+        {'double': 3 calls: 1 hits, 2 computed, 0 failed}
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
 
     def forget_parent(self) -> None:
-        """In a forked child: another thread may have held the lock."""
+        """Replace the lock in a forked child: a thread of the parent may hold it."""
         self._lock = threading.Lock()
 
     def note(self, outcomes: Iterable[Outcome]) -> None:

@@ -1,6 +1,6 @@
-"""Running graphs for an engine, on its callers' threads and on one in the background.
+"""The runtime: the schedulers of an engine, on its callers' threads and on a background thread.
 
-Made at the first miss; a run of hits has no need of it.
+An engine creates its runtime at the first miss. A run of hits imports none of this.
 """
 
 import threading
@@ -16,7 +16,7 @@ from cachedeval.engine.store import Store
 __all__ = ["Runtime"]
 
 _PATIENCE = 5.0
-"""Seconds that running steps are given to end when the engine is closed."""
+"""Seconds for which a closing engine waits for running steps."""
 
 
 class Runtime:
@@ -34,7 +34,7 @@ class Runtime:
         self._lock = threading.Lock()
         self._closed = False
         self._driven: set[Scheduler] = set()
-        """Schedulers that run on their callers' threads now."""
+        """The schedulers that callers drive now."""
         self._background: tuple[Scheduler, threading.Thread] | None = None
 
     def run(self, run: Run) -> None:
@@ -42,11 +42,11 @@ class Runtime:
 
         Raises:
             CachedevalError: a fatal error of a step; or the engine was closed in the meantime.
-            RuntimeError: called where waiting would stop what it waits for.
+            RuntimeError: the thread runs the steps that this run would wait for.
         """
         if not self._execution.may_wait():
             raise RuntimeError(
-                "a step waits here for steps that wait for it: give calls as inputs to calls, or "
+                "a step waits here for steps that wait for it: pass calls as inputs to calls, or "
                 "await engine.arun(…) in an async step"
             )
         scheduler = Scheduler(self._execution, inline=True)
@@ -64,7 +64,7 @@ class Runtime:
                 self._execution.schedulers -= 1
 
     def start(self, run: Run) -> None:
-        """Run a graph on the thread in the background; `run.on_end` is called there at its end.
+        """Run a graph on the background thread, which calls `run.on_end` at its end.
 
         Raises:
             CachedevalError: the engine is closed.
@@ -84,18 +84,18 @@ class Runtime:
             scheduler.post(scheduler.add, run)
 
     def cancel(self, run: Run, error: BaseException) -> None:
-        """End a run in the background early; what was computed by then is stored."""
+        """Cancel a background run; results computed by then are stored."""
         with self._lock:
             if self._background is not None:
                 scheduler = self._background[0]
                 scheduler.post(scheduler.cancel, run, error)
 
     def waiting(self) -> AbstractContextManager[None]:
-        """Return the context in which the current thread waits for a run in the background."""
+        """Return the context in which the current thread waits for a background run."""
         return self._execution.waiting()
 
     def stop(self) -> None:
-        """End all runs and steps; what was computed by then is stored."""
+        """Cancel all runs and steps; results computed by then are stored."""
         deadline = time.monotonic() + _PATIENCE
         with self._lock:
             self._closed = True
@@ -115,5 +115,5 @@ class Runtime:
         self._execution.stop(max(0.1, deadline - time.monotonic()))
 
     def close(self) -> None:
-        """End the event loop."""
+        """Close the event loop, if it was started."""
         self._execution.close(_PATIENCE)

@@ -1,13 +1,12 @@
-"""The scheduler: runs what the cache does not hold of a graph, in one loop that handles events.
+"""The scheduler: one loop of events that computes the calls of a graph that the cache lacks.
 
-A scheduler belongs to the thread that drives it: `Engine.run` makes one on its caller's thread,
-`Engine.arun` uses one that its engine keeps on a thread in the background. Executors and other
-schedulers only post events to its queue. A turn of the loop takes everything that became ready by
-then: it joins the calls to those in flight, asks for their leases as one wave, hands them to
-executors, and commits all records that came back as one group. An outcome is reported when its
-record is durable.
+A scheduler belongs to the thread that drives it. `Engine.run` creates one on its caller's thread,
+`Engine.arun` uses one on a background thread of the engine. Executors and other schedulers only
+post events to its queue. A turn of the loop handles all calls that are ready by then. It adds them
+to the in-flight table, requests their leases as one wave, submits them to executors, and commits
+all records that have arrived as one group. It reports an outcome when the record is durable.
 
-The idea is that of dask's `get_async` (dask/local.py) and redun's `_process_events`.
+The design is that of dask's `get_async` (dask/local.py) and redun's `_process_events`.
 """
 
 import sys
@@ -31,22 +30,24 @@ from cachedeval.engine.steps import run_here
 __all__ = ["Scheduler"]
 
 _WINDOW = 2000
-"""Calls that a scheduler has in flight before it begins with further ones: leases and results in
-memory cost the more the more there are. Calls that wait for no others count; those that became
-ready through a result go on at once, up to twice as many."""
+"""How many calls without upstream calls a scheduler has in flight at most: each takes a lease and
+memory. Calls that became ready through a result start at once, up to twice this number."""
 
 _STALL = 1.0
-"""Seconds without an event after which steps may be waiting for runs that find no thread."""
+"""Seconds without an event after which nested runs may have occupied all threads."""
 
 
 class Scheduler:
-    """Runs graphs, driven by one thread.
+    """Runs graphs on the thread that drives it.
 
     Args:
-        execution: what all schedulers of an engine share.
+        execution: the state that all schedulers of an engine share.
         inline: whether a single ready synchronous call may run on the driving thread.
 
-    Thread safety: `post` may be called from any thread, everything else from the driving one.
+    Attributes:
+        runs_inline: whether a step runs on the driving thread now.
+
+    Thread safety: any thread may call `post`; only the driving thread may call other methods.
     """
 
     def __init__(self, execution: Execution, *, inline: bool) -> None:
@@ -55,18 +56,17 @@ class Scheduler:
         self._leases = LeaseQueue(execution.store)
         self._runs: set[Run] = set()
         self._first: deque[tuple[Run, Call[Any]]] = deque()
-        """Calls that waited for no others from the start."""
+        """Ready calls whose inputs were known from the start."""
         self._ready: deque[tuple[Run, Call[Any]]] = deque()
-        """Calls that became ready through a result: they go first, so that results go soon."""
+        """Calls that became ready through a result. They start first, which frees results early."""
         self._mine: set[InFlight] = set()
-        """Calls in flight that this scheduler owns."""
+        """The in-flight calls that this scheduler owns."""
         self._ended: list[InFlight] = []
         """Calls whose step has ended and that are not committed yet."""
         self._serving = False
         self.runs_inline = False
-        """Whether a step runs on the driving thread now."""
         self._foreign = 0
-        """How often runs wait for calls that other schedulers own."""
+        """How many waiters of this scheduler wait for calls of other schedulers."""
         self._interrupts = Interrupts()
         self._events: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._bell = threading.Lock()
@@ -75,7 +75,7 @@ class Scheduler:
     # Called from any thread.
 
     def post(self, handler: Callable[..., None], *args: Any) -> None:
-        """Let the driving thread call a function at its next turn."""
+        """Queue a function call for the driving thread."""
         self._events.append((handler, args))
         if self._bell.locked():
             with suppress(RuntimeError):  # another thread rang it in the meantime
@@ -88,7 +88,7 @@ class Scheduler:
 
         Raises:
             CachedevalError: a fatal error of a step; or the engine was closed in the meantime.
-            KeyboardInterrupt: what was computed by then is stored.
+            KeyboardInterrupt: Ctrl-C; results computed by then are stored.
         """
         with self._interrupts:
             try:
@@ -111,7 +111,7 @@ class Scheduler:
         while self._serving or self._runs:
             try:
                 self._turn()
-            except BaseException as error:  # noqa: BLE001  it ends the runs, and not the thread
+            except BaseException as error:  # noqa: BLE001  it ends the runs, not the thread
                 for run in self._runs:
                     run.error = run.error or error
             for run in [run for run in self._runs if run.is_over]:
@@ -120,27 +120,27 @@ class Scheduler:
                     run.on_end(run)
 
     def stop(self) -> None:
-        """End `serve` once no run is left."""
+        """Make `serve` return when no run is left."""
         self._serving = False
 
     def add(self, run: Run) -> None:
-        """Begin to run a graph."""
+        """Start to run a graph."""
         self._runs.add(run)
         self._first.extend((run, call) for call in run.ready)
         run.ready = []
 
     def cancel(self, run: Run, error: BaseException) -> None:
-        """End a run early; what was computed by then is stored."""
+        """End a run with an error; results computed by then are stored."""
         if run in self._runs and run.error is None:
             run.error = error
 
     def cancel_all(self, error: BaseException) -> None:
-        """End all runs early."""
+        """End all runs with an error."""
         for run in self._runs:
             self.cancel(run, error)
 
     def adopt(self, flight: InFlight) -> None:
-        """Become the owner of a call whose owner has left it, or whose step was cancelled."""
+        """Become the owner of a call whose owner was cancelled, or whose step was."""
         if flight not in self._mine:
             self._mine.add(flight)
             self._foreign -= sum(waiter.scheduler is self for waiter in flight.waiters)
@@ -148,7 +148,7 @@ class Scheduler:
             self._leases.add(flight)
 
     def end(self, flight: InFlight) -> None:
-        """Take the result of a call whose step has ended."""
+        """Handle the end of a step."""
         self._ended.append(flight)
 
     # One turn.
@@ -167,7 +167,7 @@ class Scheduler:
             handler(*args)
 
     def _wait(self) -> None:
-        """Wait for an event, or until it is time to ask for leases again."""
+        """Wait for an event, or until the next wave of leases is due."""
         if self._events or self._room() or any(run.is_over for run in self._runs):
             return
         seconds = self._leases.wait_seconds()
@@ -182,16 +182,16 @@ class Scheduler:
             self._execution.unstick()
 
     def _room(self) -> int:
-        """Return how many of the calls that are ready may be joined now."""
+        """Return how many ready calls may start now."""
         flying = len(self._mine)
         room = min(len(self._ready), 2 * _WINDOW - flying)
-        # Not one by one as they end: what is leased together is computed together.
+        # Refill when half is done, not call by call: calls that are leased together can be batched.
         if flying <= _WINDOW // 2:
             room += min(len(self._first), _WINDOW - flying)
         return max(0, room)
 
     def _join_ready(self) -> None:
-        """Join ready calls to those in flight; those that none computes are this scheduler's."""
+        """Add ready calls to the in-flight table; this scheduler owns those that are new there."""
         wanted: list[tuple[Waiter, bytes, bytes]] = []
         for _ in range(self._room()):
             run, call = (self._ready or self._first).popleft()
@@ -211,14 +211,14 @@ class Scheduler:
                     self._mine.add(flight)
                     self._leases.add(flight)
                 elif flight.owner is self:
-                    self._mine.add(flight)  # it may have been nobody's
+                    self._mine.add(flight)  # it may have had no owner before
                 else:
                     self._foreign += 1
         for waiter, why in refused:
             self._fail(waiter.run, waiter.call, why)
 
     def _keyed(self, run: Run, call: Call[Any]) -> tuple[bytes, bytes] | None:
-        """Return key and recipe of a call, or settle it where it need not be computed."""
+        """Return key and recipe of a call; settle it and return None if nothing is to compute."""
         for upstream in call.upstream:
             before = run.outcomes[upstream]
             if before.record is None:
@@ -237,7 +237,7 @@ class Scheduler:
             self._settle(run, call, known)
             return None
         if run.mode == "offline":
-            missing = f"{describe(call)} is not in the cache, and offline nothing is computed"
+            missing = f"{describe(call)} is not in the cache, and offline mode computes nothing"
             self._fail(run, call, MissingError(missing))
             return None
         return keyed
@@ -296,7 +296,7 @@ class Scheduler:
     # Results.
 
     def _commit(self) -> None:
-        """Store the records of all calls that ended, and tell everybody who waits for them."""
+        """Store the records of all calls that have ended, and report them to their waiters."""
         if not self._ended:
             return
         ended, self._ended = self._ended, []
@@ -313,8 +313,8 @@ class Scheduler:
                 waiter.scheduler.post(waiter.scheduler.receive, waiter, state, flight)
 
     def receive(self, waiter: Waiter, state: State, flight: InFlight) -> None:
-        """Take the result of a call that was committed elsewhere."""
-        if flight in self._mine:  # it was nobody's when its step ended
+        """Handle the result of a call that another thread committed."""
+        if flight in self._mine:  # it had no owner when its step ended
             self._mine.discard(flight)
         else:
             self._foreign -= 1
@@ -336,16 +336,16 @@ class Scheduler:
             self._settle(run, call, outcome)
 
     def _compute_apart(self, waiter: Waiter, flight: InFlight) -> None:
-        """Compute a call whose node has another's name and version, but returns another type."""
+        """Compute a call whose node has the name and version of another, but another output type."""
         own = InFlight(waiter.call, flight.key, flight.recipe, waiter.run)
-        own.mode = "off"  # the record under the key is the other node's
+        own.mode = "off"  # the record under the key belongs to the other node
         own.owner = self
         own.waiters.append(waiter)
         self._mine.add(own)
         self._leases.add(own)
 
     def _settle(self, run: Run, call: Call[Any], outcome: Outcome) -> None:
-        """Set the outcome of a call; calls that waited for it alone become ready."""
+        """Set the outcome of a call, and queue dependent calls that have all their inputs now."""
         run.outcomes[call] = outcome
         run.pending -= 1
         for upstream in call.upstream:
@@ -361,7 +361,7 @@ class Scheduler:
                 self._ready.append((run, dependent))
         try:
             run.on_outcome(outcome)
-        except BaseException as error:  # noqa: BLE001  the callback's; it ends the run
+        except BaseException as error:  # noqa: BLE001  an error of the callback ends the run
             run.error = run.error or error
 
     def _fail(self, run: Run, call: Call[Any], error: BaseException | None) -> None:
@@ -372,7 +372,7 @@ class Scheduler:
     # The end of a run.
 
     def _leave(self, run: Run) -> None:
-        """Take a run out: store what has come back of it, and let go of the rest."""
+        """Remove a run: store its results that have arrived, and stop waiting for the others."""
         self._runs.discard(run)
         if not run.pending:
             return
@@ -381,7 +381,7 @@ class Scheduler:
         left = self._execution.leave(run, self)
         self._leases.discard(left)
         self._mine.difference_update(left)
-        # What had ended by then was posted to this scheduler.
+        # Calls that had ended by then were posted to this scheduler.
         self._handle_events()
         self._commit()
 
@@ -392,6 +392,6 @@ def _run(flight: InFlight, pool: ResourcePool) -> None:
 
 
 def _in_event_loop() -> bool:
-    """Say whether an event loop runs on this thread: a step here could start none of its own."""
+    """Return whether an event loop runs on this thread; then a step could not start its own."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001

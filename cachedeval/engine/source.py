@@ -1,4 +1,11 @@
-"""What a node's code is: fingerprints of sources and of compiled code."""
+"""Fingerprints of a node's source and of its compiled code.
+
+The source fingerprint is the version of a node without a declared one. Both fingerprints are stored
+with results: a hit whose node has other source now is reported as a stale version.
+"""
+
+# Lazy imports: nodes with a version need neither `ast`, `inspect`, `linecache` nor `textwrap`, and
+# a run of hits is faster without them.
 
 import sys
 import types
@@ -29,10 +36,10 @@ R = TypeVar("R")
 
 
 def once_a_code(function: Callable[..., R]) -> Callable[..., R]:
-    """Remember what a function of a code object, and of plain arguments, returns.
+    """Cache the results of a function of a code object and of plain arguments.
 
-    By identity: two code objects may be equal, and stand in different files with different
-    defaults. What is remembered is kept, as no identity may come again.
+    Code objects are compared by identity: two equal ones may be of different files. The cache keeps
+    the code objects alive, so that no other object gets the same id.
     """
     known: dict[tuple[Any, ...], tuple[Any, R]] = {}
 
@@ -50,20 +57,20 @@ _remembered: dict[str, list[str]] = {}
 
 
 def remember_source(code: types.CodeType) -> None:
-    """Keep the lines of a function's file as they are now, when it was just compiled from them.
+    """Store the lines of a function's file, just after the function was compiled from them.
 
-    Whoever edits the file while the program runs changes what is on disk, not what runs.
+    An edit of the file while the program runs changes the file, but not the code that runs.
     """
-    import linecache  # noqa: PLC0415  versioned nodes have no need of it
+    import linecache
 
     linecache.checkcache(code.co_filename)
     _remembered[code.co_filename] = linecache.getlines(code.co_filename)
 
 
 def source_fingerprint(functions: Iterable[Callable[..., Any] | types.CodeType]) -> str:
-    """Return a digest of the functions' normalised sources: comments, docstrings, layout are out.
+    """Return a digest of the functions' sources without comments, docstrings and layout.
 
-    The same for every version of Python that reads the source alike.
+    Python versions that parse the source to equal syntax trees give the same digest.
 
     Raises:
         InputError: the source of one of them cannot be read.
@@ -76,7 +83,7 @@ def source_fingerprint(functions: Iterable[Callable[..., Any] | types.CodeType])
         except (OSError, TypeError, SyntaxError) as error:
             name = getattr(function, "__qualname__", getattr(code, "co_qualname", function))
             raise InputError(
-                f"the source of {name!r} cannot be read ({error}), so it cannot be its version: "
+                f"the source of {name!r} cannot be read ({error}), so it cannot be the version: "
                 'give the node one, @node(version="1")'
             ) from None
     return "source:" + xxhash.xxh3_128_hexdigest(encode(parts))
@@ -87,15 +94,16 @@ def syntax_of(code: Any) -> "ast.Module":
     """Return the syntax tree of a source, without decorators and docstrings.
 
     Args:
-        code: a function's code, or a class.
+        code: the code object of a function, or a class.
 
     Raises:
-        OSError, SyntaxError: it cannot be read.
-        TypeError: it is neither, or not written in Python.
+        OSError: the source cannot be read.
+        SyntaxError: the source cannot be parsed.
+        TypeError: it is neither a code object nor a class, or is not written in Python.
     """
-    import ast  # noqa: PLC0415  both are slow to import, and versioned nodes need neither
-    import inspect  # noqa: PLC0415
-    import textwrap  # noqa: PLC0415
+    import ast
+    import inspect
+    import textwrap
 
     lines = _remembered.get(getattr(code, "co_filename", ""))
     if lines:
@@ -109,14 +117,14 @@ def syntax_of(code: Any) -> "ast.Module":
         ):
             part.body = part.body[1:]
         if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            # How a node is registered (its memory, its lane) is not what it computes.
+            # The arguments of `@node` (its executor, its limiter) do not change the result.
             part.decorator_list = []
     return tree
 
 
 def _normal(tree: Any) -> Any:
-    """Return a syntax tree as plain data; what is empty is out, for versions differ in it."""
-    import ast  # noqa: PLC0415
+    """Return a syntax tree as plain data, without empty fields: Python versions differ in them."""
+    import ast
 
     if isinstance(tree, ast.AST):
         fields = ((name, _normal(value)) for name, value in ast.iter_fields(tree))
@@ -129,10 +137,10 @@ def _normal(tree: Any) -> Any:
 
 
 def code_fingerprint(function: Callable[..., Any]) -> str:
-    """Return a digest of the function's compiled code, cheap enough to compare on each start.
+    """Return a digest of the function's compiled code, which is fast to compute.
 
-    It differs between versions of Python, so it begins with the version's tag, and a docstring
-    changes it: where it differs, the source tells.
+    It depends on the Python version, so it begins with the version's tag. It also depends on
+    docstrings: if it differs, compare the sources.
     """
     code = getattr(function, "__code__", None)
     parts = _code_parts(code) if isinstance(code, types.CodeType) else None
@@ -154,12 +162,12 @@ def _code_parts(code: types.CodeType) -> list[Any]:
 
 
 def drifted(function: Callable[..., Any], code: str, source: str) -> bool:
-    """Say whether a function is another than when these fingerprints of it were taken.
+    """Return whether a function has changed since its fingerprints were taken.
 
     Args:
-        function: as it is now.
-        code: the fingerprint of its code.
-        source: that of its source, or nothing where it could not be read.
+        function: the function now.
+        code: the fingerprint of its code then.
+        source: the fingerprint of its source then; empty if the source could not be read.
     """
     now = code_fingerprint(function)
     if code == now:
@@ -167,5 +175,5 @@ def drifted(function: Callable[..., Any], code: str, source: str) -> bool:
     if source:
         with suppress(InputError):
             return source != source_fingerprint((function,))
-    # Without the source, the code tells, if the same Python compiled it.
+    # Without a source, the code decides if the same Python version compiled both.
     return code.partition(":")[0] == now.partition(":")[0]

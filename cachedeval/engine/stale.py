@@ -1,4 +1,4 @@
-"""Stale versions: hits whose node has other source than when they were stored."""
+"""Stale versions: hits whose node has other source now than when the result was stored."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,15 +11,18 @@ __all__ = ["StaleVersions"]
 
 
 class StaleVersions:
-    """Warns once a node, where a hit was made by another source under the same version."""
+    """Warns once per node if a hit was computed by other source under the same version.
+
+    Thread safety: `notice` may be called from any thread.
+    """
 
     def __init__(self) -> None:
         self._last: dict[Node[Any], bytes] = {}
-        """The notes that were looked at last: most results of a node have the same."""
-        self._told: set[str] = set()
+        """The notes that were compared last, by node: most results of a node have the same."""
+        self._warned: set[str] = set()
 
     def notice(self, outcomes: Iterable[Outcome]) -> None:
-        """Look at outcomes."""
+        """Check the hits among some outcomes."""
         for outcome in outcomes:
             if outcome.state == "hit" and outcome.record is not None:
                 node, notes = outcome.call.node, outcome.record.notes
@@ -28,13 +31,13 @@ class StaleVersions:
                     self._compare(node, outcome.record.provenance)
 
     def _compare(self, node: Node[Any], then: Mapping[str, Any]) -> None:
-        if node.version is None or node.name in self._told:
+        if node.version is None or node.name in self._warned:
             return
         if node.drifted(then):
-            self._told.add(node.name)
+            self._warned.add(node.name)
             logger().warning(
                 "the source of %s has changed since results of its version %r were stored, and "
-                "they are still used: raise the version if the results would differ",
+                "they are still used: change the version if the results would differ",
                 node.name,
                 node.version,
             )

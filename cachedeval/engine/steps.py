@@ -1,8 +1,11 @@
-"""Running a step: the function of a node, from a call's inputs to a record.
+"""Running a step: from the inputs of a call, through the node's function, to a record.
 
-A step runs on whatever thread or event loop its executor has; how it ends is written to its call in
-flight. Batched steps take many calls and give each result as soon as it is there.
+A step runs on the thread or event loop of its executor, and sets its result or error in its
+in-flight call. A batched step takes many calls and posts each result as soon as it is known.
 """
+
+# Lazy imports: only limited synchronous steps need asyncio, and only a mutated input needs
+# differences.
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,20 +25,20 @@ __all__ = ["complete", "inputs_of", "run_batch", "run_here", "to_record"]
 
 
 def inputs_of(flight: InFlight, pool: ResourcePool) -> dict[str, Any]:
-    """Return what the function is given: values for calls, handles for resources.
+    """Return the arguments of the function: values instead of calls, handles instead of resources.
 
     Raises:
-        InputError: what the function reads from around itself changed since the call was made.
-        EncodingError: the node's declared type cannot be stored, which is said before the work.
+        InputError: a closure value of the function has changed since the call was made.
+        EncodingError: values of the node's declared type cannot be stored.
     """
     call = flight.call
     node = call.node
-    _ = node.codec
+    _ = node.codec  # raises before the step runs, not after
     name = node.changed_outside(call.inputs)
     if name is not None:
         raise InputError(
-            f"{node.name} reads {name!r} from around itself, which has changed since the call was "
-            "made: pass it as an argument"
+            f"{node.name} reads {name!r} from its closure or module, which has changed since the "
+            "call was made: pass it as an argument"
         )
     if call.plain and call.frozen and OUTSIDE not in call.inputs:
         return call.inputs
@@ -57,16 +60,16 @@ def run_here(flight: InFlight, pool: ResourcePool) -> None:
         with nullcontext() if node.limiter is None else _limited(node.limiter):
             start = time.perf_counter()
             value = node.signature.call(node.function, inputs)
-    except BaseException as raised:  # noqa: BLE001  it belongs to the call
+    except BaseException as raised:  # noqa: BLE001  it is the error of the call
         error = raised
     complete(flight, value, error, time.perf_counter() - start)
 
 
 @contextmanager
 def _limited(limiter: Limiter) -> Iterator[None]:
-    """Hold a step back on this thread, by an event loop of its own."""
+    """Wait for a limiter on this thread, with an event loop of its own."""
     with importing():
-        import asyncio  # noqa: PLC0415  for limited steps alone
+        import asyncio
 
     with asyncio.Runner() as runner:
         context = limiter.acquire()
@@ -102,7 +105,7 @@ def complete(flight: InFlight, value: Any, error: BaseException | None, seconds:
         return
     flight.record = None
     if not isinstance(error, Exception) or isinstance(error, StopIteration):
-        # Raised as it is, it would end the program, an event loop or a generator.
+        # Raised in the caller, it would end the program, an event loop or a generator.
         text = f"{node.name} raised {type(error).__name__} {error}".rstrip()
         wrapped = RuntimeError(text)
         wrapped.__cause__ = error
@@ -115,9 +118,9 @@ def to_record(node: Node[Any], recipe: bytes, value: Any, seconds: float) -> Rec
 
     Args:
         node: the step.
-        recipe: the call's.
-        value: what the function returned, bare or in a `Computed`.
-        seconds: how long it took.
+        recipe: the recipe of the call.
+        value: what the function returned: the output, or a `Computed` with it.
+        seconds: how long the step took.
 
     Raises:
         EncodingError: the value, its cost or its provenance cannot be stored.
@@ -135,13 +138,14 @@ def to_record(node: Node[Any], recipe: bytes, value: Any, seconds: float) -> Rec
             unseal(seal(record))
     except (Damaged, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EncodingError(
-            f"{node.name}: its cost or provenance is not plain data: {error}"
+            f"{node.name}: its cost or provenance is not plain data: {error}; pass numbers as cost, "
+            "and strings, numbers, lists and dicts as provenance"
         ) from None
     return record
 
 
 def _changed_input(flight: InFlight) -> str | None:
-    """Return where the inputs differ from those that the recipe was made of; None if nowhere."""
+    """Return the path of an input that has changed since the recipe was made, or None."""
     call = flight.call
     outside = call.node.changed_outside(call.inputs)
     if outside is not None:
@@ -152,7 +156,7 @@ def _changed_input(flight: InFlight) -> str | None:
         return "an input"
     if now == flight.recipe:
         return None
-    from cachedeval.engine.difference import differences  # noqa: PLC0415  only after a mutation
+    from cachedeval.engine.difference import differences
 
     then = read_recipe(flight.recipe).inputs
     where = next(differences(then, read_recipe(now).inputs)).where
@@ -162,13 +166,13 @@ def _changed_input(flight: InFlight) -> str | None:
 _END: Any = object()
 
 Post = Callable[[InFlight], None]
-"""Called with each call of a batch when it has its result or its error."""
+"""Called with each call of a batch that has its result or its error."""
 
 
 def run_batch(
     node: Node[Any], flights: list[InFlight], pool: ResourcePool, post: Post
 ) -> Iterator[None]:
-    """Run a batched node, a turn at a time; each call is posted once."""
+    """Run a batched node, one turn per iteration; posts each call once."""
 
     def end(flight: InFlight, value: Any, error: BaseException | None, seconds: float) -> None:
         complete(flight, value, error, seconds)
@@ -180,7 +184,7 @@ def run_batch(
             assert node.signature.item is not None  # noqa: S101  for the type checker
             items.append(node.signature.item(**inputs_of(flight, pool)))
             good.append(flight)
-        except Exception as error:  # noqa: BLE001  it belongs to this call, not to its neighbours
+        except Exception as error:  # noqa: BLE001  it is the error of this call alone
             end(flight, None, error, 0.0)
     if not good:
         return
@@ -192,7 +196,7 @@ def run_batch(
     except GeneratorExit:
         failure = CachedevalError(f"{node.name} was stopped: the engine was closed")
         raise
-    except BaseException as error:  # noqa: BLE001  it belongs to the calls without a result
+    except BaseException as error:  # noqa: BLE001  it is the error of all calls without a result
         failure = error
     finally:
         for flight in missing.values():
@@ -210,13 +214,13 @@ def _turns(
     try:
         while (result := _next(node, produced)) is not _END:
             if result is None and not missing:
-                return  # it has nothing more to say, and holds what others may want
+                return  # all results are known; the generator may hold a resource
             if result is not None:
                 index, value = _read(node, result, missing, len(items))
                 now = time.perf_counter()
                 failed = isinstance(value, BaseException)
-                # The batch's time is shared out in the order in which results come, so that the
-                # sum over its calls is what the batch took.
+                # Each call gets the time since the previous result, so that the sum over the
+                # calls is the time of the batch.
                 flight = missing.pop(index)
                 end(flight, None if failed else value, value if failed else None, now - last)
                 last = now
@@ -232,7 +236,7 @@ def _turns(
 def _next(node: Node[Any], produced: Iterator[Any]) -> Any:
     try:
         return next(produced, _END)
-    except GeneratorExit as error:  # as it is, it would say that the executor is closed
+    except GeneratorExit as error:  # unchanged, it would mean that the executor is closed
         raise RuntimeError(f"{node.name} raised GeneratorExit {error}") from error
 
 
@@ -242,7 +246,7 @@ def _read(
     if not isinstance(result, tuple) or len(result) != 2 or type(result[0]) is not int:  # noqa: PLR2004
         raise TypeError(
             f"{node.name} yielded a {type(result).__name__}: a batched node yields (index, value), "
-            "or None to let others have a turn"
+            "or None to give other steps a turn"
         )
     index, value = result
     if not 0 <= index < count:

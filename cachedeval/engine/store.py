@@ -1,7 +1,7 @@
-"""The store: verified records over a backend.
+"""The store: reads and writes records through a backend, and verifies each record that it reads.
 
-It is the edge between the engine and what may go wrong with a disk or a server. Damaged records
-are misses, counted and reported. A backend that fails is a warning, and the work goes on uncached.
+It isolates the engine from failures of a disk or a server. A corrupt record is a miss, counted and
+reported. A failure of the backend causes one warning, and the run continues uncached.
 """
 
 import threading
@@ -17,28 +17,37 @@ from cachedeval.engine.record import Damaged, Record, seal, unseal
 __all__ = ["Store", "StoreCounts"]
 
 _TOUCH_AT = 50_000
-"""Hits noted in memory before they are written down, so that a long run does not hoard them."""
+"""How many keys of hits are collected in memory before they are written to the backend."""
+
+_READ_AT_ONCE = 500
+"""How many records a scan reads with one query."""
 
 
 class StoreCounts:
-    """What a store noticed since it was opened."""
+    """The faults that a store has met since it was opened.
+
+    Attributes:
+        damaged: corrupt and foreign records.
+        unreadable: valid records whose values their nodes cannot read.
+        collisions: keys under which the record of another recipe is stored.
+        errors: failed backend operations by name: get, put, delete, lease, touch, close.
+    """
 
     def __init__(self) -> None:
         self.damaged = 0
-        """Records that were found damaged or foreign, and not served."""
         self.unreadable = 0
-        """Records that are whole, but whose values are not what their nodes return now."""
         self.collisions = 0
-        """Keys under which another recipe's record was found."""
         self.errors: dict[str, int] = {}
-        """Failed backend operations by name: get, put, delete, lease, touch, close."""
 
 
 class Store:
     """Reads and writes records through a backend.
 
     Args:
-        backend: where the bytes are kept; closed with the store.
+        backend: where the bytes are stored; closed with the store.
+
+    Attributes:
+        counts: the faults met so far.
 
     Thread safety: every method may be called from any thread.
     """
@@ -48,13 +57,13 @@ class Store:
         self.counts = StoreCounts()
         self._touched: dict[bytes, int] = {}
         self._noticed: set[bytes] = set()
-        """Keys of what was counted as damaged or as a collision, until they are written anew."""
+        """The keys of faults that are counted already, until they are written again."""
         self._lock = threading.Lock()
         self._warned: set[str] = set()
         self._closed = False
 
     def get_many(self, recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
-        """Return the verified records of those recipes that have one; a hit each.
+        """Return the verified records of those recipes that have one; each counts as a hit.
 
         Args:
             recipes: the recipe of each key.
@@ -65,10 +74,10 @@ class Store:
         return records
 
     def peek_many(self, recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
-        """Return the same as `get_many`, but count no hits."""
+        """Return the same as `get_many`, without counting hits."""
         try:
             values = self.backend.get_many([*recipes])
-        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
+        except Exception as error:  # noqa: BLE001  a backend may raise anything
             self._failed("get", error)
             return {}
         found: dict[bytes, Record] = {}
@@ -79,10 +88,10 @@ class Store:
         return found
 
     def get(self, key: bytes, recipe: bytes) -> Record | None:
-        """Return the verified record of one recipe, if it has one; a hit."""
+        """Return the verified record of one recipe, or None; a record counts as a hit."""
         try:
             data = self.backend.get_many((key,)).get(key)
-        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
+        except Exception as error:  # noqa: BLE001  a backend may raise anything
             self._failed("get", error)
             return None
         if data is None:
@@ -93,10 +102,10 @@ class Store:
         return record
 
     def put_many(self, records: Mapping[bytes, Record]) -> bool:
-        """Keep the records; when it returns True they outlive the process."""
+        """Store the records; return whether they are durable now."""
         try:
             self.backend.put_many({key: seal(record) for key, record in records.items()})
-        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
+        except Exception as error:  # noqa: BLE001  a backend may raise anything
             self._failed("put", error)
             return False
         with self._lock:
@@ -114,14 +123,14 @@ class Store:
             return 0
 
     def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Try to become the only one that computes these keys; return those that were granted.
+        """Try to lease keys, without waiting; return those whose lease was granted.
 
-        A backend that cannot tell grants them all: then two may compute the same, which costs time
-        and harms nothing.
+        If the backend fails, all are granted: two processes may then compute the same call, which
+        costs time and does no harm.
         """
         try:
             return self.backend.lease_many(keys)
-        except Exception as error:  # noqa: BLE001  whatever a backend raises, the work goes on
+        except Exception as error:  # noqa: BLE001  a backend may raise anything
             self._failed("lease", error)
             return set(keys)
 
@@ -135,7 +144,7 @@ class Store:
             self._failed("lease", error)
 
     def records(self) -> Iterator[tuple[Entry, Record | Damaged]]:
-        """Yield every record with its entry, verified; counts no hits.
+        """Yield every record, verified, with its entry; counts no hits.
 
         Raises:
             BackendError: the backend cannot be read.
@@ -144,7 +153,7 @@ class Store:
         try:
             for entry in self.backend.scan():
                 batch.append(entry)
-                if len(batch) >= 500:  # noqa: PLR2004  enough to spread a query's cost
+                if len(batch) >= _READ_AT_ONCE:
                     yield from self._verified(batch)
                     batch = []
             if batch:
@@ -153,24 +162,24 @@ class Store:
             raise BackendError(f"the cache cannot be read: {error}") from error
 
     def flush(self) -> None:
-        """Write down which records were used, and when."""
+        """Write the hits that were counted in memory to the backend."""
         with self._lock:
             touched, self._touched = self._touched, {}
         if touched:
             try:
                 self.backend.touch_many(touched, time.time())
             except Exception as error:  # noqa: BLE001
-                # Nothing is lost but the order in which a prune would take the records.
+                # Only the order in which a prune deletes records depends on it.
                 self.counts.errors["touch"] = self.counts.errors.get("touch", 0) + 1
-                logger().debug("the last use of %d records was not noted: %s", len(touched), error)
+                logger().debug("the last use of %d records was not stored: %s", len(touched), error)
 
     def forget_parent(self) -> None:
-        """In a forked child: another thread may have held the lock, and the parent's hits are its own."""
+        """Replace the lock in a forked child and drop the parent's hits, which the parent writes."""
         self._lock = threading.Lock()
         self._touched = {}
 
     def close(self) -> None:
-        """Write down what was used and close the backend; closing twice is harmless."""
+        """Write the hits and close the backend; closing twice is harmless."""
         if self._closed:
             return
         self._closed = True
@@ -223,12 +232,12 @@ class Store:
         )
 
     def found_unreadable(self, key: bytes, node: str, why: str) -> None:
-        """Count a record whose value cannot be read: a miss, and no use of the record.
+        """Count a record whose value cannot be read: a miss instead of a hit.
 
         Args:
-            key: the record's.
+            key: the key of the record.
             node: the name of the node that cannot read it.
-            why: what reading it raised.
+            why: the error.
         """
         if self._is_new(key):
             self.counts.unreadable += 1
@@ -243,7 +252,7 @@ class Store:
         )
 
     def _is_new(self, key: bytes) -> bool:
-        """Say whether a key is noticed for the first time; a miss is looked up twice."""
+        """Return whether a key is noticed for the first time, as a miss is looked up twice."""
         with self._lock:
             known = key in self._noticed
             self._noticed.add(key)
@@ -251,7 +260,7 @@ class Store:
 
     def _failed(self, operation: str, error: Exception) -> None:
         self.counts.errors[operation] = self.counts.errors.get(operation, 0) + 1
-        # One warning, whatever else the same cause breaks later.
+        # One warning in all: later failures usually have the same cause.
         self._warn_once(
             "failed",
             "the cache cannot be used (%s: %s: %s); going on without it",

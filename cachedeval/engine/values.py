@@ -1,13 +1,15 @@
-"""How a step's output is written down and read back: plain data, never pickle.
+"""Codecs: the bytes of a step's output. Outputs are plain data; pickle is never used.
 
-MessagePack by the declared type is short and fast, but it merges tuples with lists, knows no int
-beyond 64 bits and no lone surrogate. So what it would not give back as it was is written in the
-canonical encoding instead, and what neither gives back as it was is refused when it is computed,
+MessagePack with the declared type is compact and fast. But it encodes tuples as lists, and has no
+ints of more than 64 bits and no lone surrogates. A value that MessagePack would change is stored in
+the canonical encoding instead. A value that both would change raises an error when it is computed,
 not when it is read.
 
-Reading runs the code of the declared type: the `__post_init__` of a dataclass may raise anything.
-So any exception while a payload is read means that it holds no value of the type.
+Decoding runs code of the declared type, such as the `__post_init__` of a dataclass, which may raise
+any exception. So any exception while a payload is decoded means that it holds no value of the type.
 """
+
+# Lazy import: `hashlib` loads OpenSSL, which no hit needs.
 
 import threading
 from collections.abc import Callable
@@ -29,13 +31,13 @@ _CANONICAL = b"c"
 
 
 def payload_digest(payload: bytes) -> str:
-    """Return the digest by which later steps know this output: `sha256:` and 64 hex digits.
+    """Return the digest of an output in the recipes of later steps: `sha256:` and 64 hex digits.
 
-    Cryptographic, unlike a key's, since it stands in other recipes in the output's place, where
-    no bytes are left to compare.
+    It is cryptographic, unlike a key: it replaces the output in those recipes, so a hit cannot
+    compare the output itself.
     """
     with importing():
-        import hashlib  # noqa: PLC0415  loads OpenSSL, which no hit needs
+        import hashlib
 
     return "sha256:" + hashlib.sha256(payload).hexdigest()
 
@@ -44,7 +46,15 @@ class Codec:
     """Encodes and decodes the values of one declared type.
 
     Args:
-        declared: the type that a node returns, as annotated; `Any` where nothing is declared.
+        declared: the type that a node returns, as annotated; `Any` if none is declared.
+
+    Raises:
+        EncodingError: values of the type cannot be stored.
+
+    Example:
+        >>> codec = Codec(tuple[int, str])
+        >>> codec.load(codec.dump((1, "one")))
+        (1, 'one')
     """
 
     __slots__ = ("_decode", "declared")
@@ -59,10 +69,10 @@ class Codec:
             ) from None
 
     def dump(self, value: Any) -> bytes:
-        """Return the value as bytes, the same for equal values.
+        """Return the value as bytes; equal values give equal bytes.
 
         Raises:
-            EncodingError: the value is no plain data, or would not come back as it is.
+            EncodingError: the value is not plain data, or `load` would return another value.
         """
         try:
             return at_any_depth(lambda: self._dump(value))
@@ -72,15 +82,15 @@ class Codec:
     def _dump(self, value: Any) -> bytes:
         wanted, has_sets = encode_noting_sets(value)
         try:
-            # In the order of dicts. Sets have none, and MessagePack would write that of today.
+            # The order of a set may differ in the next process, and MessagePack would store it.
             payload = b"" if has_sets else msgspec.msgpack.encode(value)
             back = self._decode(payload)
-            # Where a type is declared, what is equal to its value will do: 1 for a float.
+            # With a declared type, an equal value is accepted: 1 for a float.
             if encode(back) == wanted or (self.declared is not Any and back == value):
                 return _MESSAGEPACK + payload
         except RecursionError:
-            raise  # the format must not depend on how deep the caller's stack is
-        except Exception:  # noqa: BLE001, S110  whatever the type's own code raises
+            raise  # the format must not depend on the depth of the caller's stack
+        except Exception:  # noqa: BLE001, S110  the type's own code may raise anything
             pass
         back = self._load(_CANONICAL + wanted)
         if encode(back) != wanted:
@@ -122,7 +132,7 @@ class Codec:
 
     def _refusal(self, error: Exception) -> EncodingError:
         why = type(error).__name__
-        with suppress(Exception):  # the text of an error is somebody's code, too
+        with suppress(Exception):  # the error's own `__str__` may raise, too
             why = f"{why}: {error}"
         return EncodingError(f"not a {self.declared!r}: {why}")
 
@@ -132,7 +142,7 @@ def _refuse(code: int, _: memoryview) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a decoded value with what came from classes as dicts, for msgspec to convert."""
+    """Return a decoded value with dicts in place of `Typed`, for msgspec to convert."""
     if isinstance(value, Member):
         return _plain(value.value)
     if isinstance(value, Typed):
@@ -145,12 +155,12 @@ def _plain(value: Any) -> Any:
 
 
 def at_any_depth(work: Callable[[], T]) -> T:
-    """Call a function, on a stack of its own where the caller's leaves it too little room.
+    """Call a function; if the caller's stack is too deep for it, call it on a new thread.
 
-    So what can be read does not depend on where in a program somebody reads it.
+    So it does not depend on the caller which values can be read.
 
     Raises:
-        RecursionError: a whole stack is too little.
+        RecursionError: the stack of a new thread is too small, too.
     """
     try:
         return work()
@@ -162,7 +172,7 @@ def at_any_depth(work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             returned.append(work())
-        except BaseException as error:  # noqa: BLE001  the caller's
+        except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
             raised.append(error)
 
     thread = threading.Thread(target=run, name="cachedeval-deep", daemon=True)

@@ -47,7 +47,7 @@ def test_a_loop_that_changes_a_closure_is_told() -> None:
     with Engine() as engine:
         outcomes = engine.settle(calls)
         assert [o.state for o in outcomes] == ["failed", "failed", "computed"]
-        assert "reads 'k' from around itself, which has changed" in str(outcomes[0].error)
+        assert "reads 'k' from its closure or module, which has changed" in str(outcomes[0].error)
         assert outcomes[2].value == 20
 
 

@@ -228,7 +228,7 @@ class Plain(NamedTuple):
 def test_an_attribute_that_is_no_field_is_refused(value: Any) -> None:
     encode(value)
     value.more = 2
-    with pytest.raises(EncodingError, match="carries 'more', which is none of its fields"):
+    with pytest.raises(EncodingError, match="carries 'more', which is not one of its fields"):
         encode(value)
 
 

@@ -69,7 +69,10 @@ def test_arun_runs_generators_and_single_calls() -> None:
 
 @pytest.mark.parametrize("what", [double, 3, None, "call", double(1).inputs])
 def test_what_is_no_call(what: Any) -> None:
-    with Engine() as engine, pytest.raises(TypeError, match=r"is no call: run\(f\(x\)\) takes"):
+    with (
+        Engine() as engine,
+        pytest.raises(TypeError, match=r"is no call: pass what a @node function"),
+    ):
         engine.run([what])
 
 
@@ -215,7 +218,7 @@ def test_closing_in_the_middle_keeps_what_is_done_and_frees_who_waits() -> None:
         time.sleep(0.2)
         engine.close()
         for future in (waiting, awaiting):
-            with pytest.raises(CachedevalError, match="closed before all was computed"):
+            with pytest.raises(CachedevalError, match="closed before the run ended"):
                 future.result(5)
     assert freed == [1]
     assert not backend._leased
@@ -247,7 +250,7 @@ def test_a_step_that_does_not_end_is_left_behind(
         assert started.wait(5)
         with caplog.at_level(logging.WARNING, "cachedeval"):
             engine.close()
-        assert "a step does not end" in caplog.text
+        assert "an async step does not end" in caplog.text
         go.set()
         with pytest.raises(CachedevalError):
             waiting.result(5)
@@ -274,7 +277,7 @@ def test_a_step_that_waits_for_itself_is_told() -> None:
 
     with engine:
         for step in (on_the_loop, on_a_lane):
-            with pytest.raises(RuntimeError, match="give calls as inputs to calls"):
+            with pytest.raises(RuntimeError, match="pass calls as inputs to calls"):
                 engine.run(step(1))
         assert engine.run([awaited(n) for n in range(50)]) == [n * 2 for n in range(50)]
         # More of them than there are threads.

@@ -71,9 +71,9 @@ def test_one_cause_is_one_line_with_its_fields_and_short_digests(engine: Engine)
     engine.run(calls())
     first, second = reasons(engine, calls(weights="2"))
     assert str(first) == (
-        "4 answer: model / scale: 20.0 → 10.0; model / weights: xxh3:00000000… → xxh3:00000000…"
+        "4 answer: model / weights: xxh3:00000000… → xxh3:00000000…; model / scale: 20.0 → 10.0"
     )
-    assert first.changed[1].now == f"xxh3:{'2':0>32}", "whole for programs"
+    assert first.changed[0].now == f"xxh3:{'2':0>32}", "whole for programs"
     assert str(second) == "4 judge: waits for answer"
 
 
@@ -96,8 +96,8 @@ def test_through_the_graph_another_output_is_told_with_its_cause(engine: Engine)
     assert first == f"4 shout: text (output of loud): {change}"
     assert second == f"  because of 4 loud: another output: text (output of said): {change}"
     assert third == (
-        "    because of 4 said: another output: model / scale: 1.0 → 2.0; "
-        "model / weights: xxh3:00000000… → xxh3:00000000…"
+        "    because of 4 said: another output: model / weights: xxh3:00000000… → xxh3:00000000…; "
+        "model / scale: 1.0 → 2.0"
     )
     (cause,) = told.because
     assert (cause.node, cause.calls, cause.state, cause.waits_for) == ("loud", 4, "hit", {})

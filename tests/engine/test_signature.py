@@ -195,19 +195,19 @@ def test_the_type_that_a_batched_node_yields(produced: Any, wanted: Any) -> None
 
 
 def test_a_batched_node_declares_its_items() -> None:
-    with pytest.raises(InputError, match="a batched node declares what it is given"):
+    with pytest.raises(InputError, match="a batched node declares its item class"):
         batch_of(int)
 
     def bare(batch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         yield batch
 
-    with pytest.raises(InputError, match="a batched node declares what it is given"):
+    with pytest.raises(InputError, match="a batched node declares its item class"):
         signature_of(bare, batch=True)  # type: ignore[arg-type]
 
     def none() -> Iterator[None]:
         yield
 
-    with pytest.raises(InputError, match="a batched node declares what it is given"):
+    with pytest.raises(InputError, match="a batched node declares its item class"):
         signature_of(none, batch=True)  # type: ignore[arg-type]
 
 
