@@ -3,12 +3,15 @@
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
 import pytest
 
 import cachedeval.engine
 from cachedeval import Engine, node
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 ENGINE = str(Path(cachedeval.engine.__file__).parent)
 
