@@ -13,6 +13,7 @@ from cachedeval.engine.errors import InputError
 from cachedeval.engine.files import manifest
 from cachedeval.engine.reading import shown
 from cachedeval.engine.statmemo import Memo
+from cachedeval.evals.hub import BlobNames
 from cachedeval.evals.models import read_json_object
 
 __all__ = ["adapter_identity", "adapter_settings", "resolve_adapter"]
@@ -60,7 +61,7 @@ def adapter_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any
     settings = adapter_settings(folder)
     if not (folder / WEIGHTS).exists():
         raise InputError(f"adapter {shown(folder)}: no {WEIGHTS} there{_hint(folder)}")
-    (weights,) = manifest(folder, [WEIGHTS], memo=memo)
+    (weights,) = manifest(folder, [WEIGHTS], memo=memo, linked_sha256=BlobNames())
     if weights.size == 0:
         raise InputError(f"adapter {shown(folder)}: {WEIGHTS} is empty; train it again")
     return {"files": {weights.path: weights.digest}, "settings": settings}

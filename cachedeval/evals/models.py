@@ -26,7 +26,7 @@ from cachedeval.engine.errors import InputError
 from cachedeval.engine.files import manifest
 from cachedeval.engine.reading import read_bytes, shown
 from cachedeval.engine.statmemo import Memo
-from cachedeval.evals.download import cached_snapshot, fetch_snapshot, hub_folder
+from cachedeval.evals.hub import BlobNames, cached_snapshot, fetch_snapshot, hub_folder
 
 __all__ = ["model_files", "model_identity", "read_json_object", "resolve_model"]
 
@@ -116,7 +116,7 @@ def model_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
     Raises:
         InputError: it is no model that mlx_lm can load, as far as its files tell.
     """
-    entries = manifest(folder, model_files(folder), memo=memo)
+    entries = manifest(folder, model_files(folder), memo=memo, linked_sha256=BlobNames())
     for entry in entries:
         if entry.size == 0 and fnmatchcase(entry.path, _WEIGHTS):
             raise InputError(f"model {shown(folder)}: {entry.path} is empty; download it again")
