@@ -18,7 +18,7 @@ from cachedeval.cli.progress import progress_of
 from cachedeval.engine.errors import InputError
 
 if TYPE_CHECKING:
-    from cachedeval.evals.comparison import Comparison
+    from cachedeval.evals.report import Comparison
     from cachedeval.evals.statistics import Paired
 
 __all__ = ["declare", "execute"]
@@ -51,7 +51,7 @@ def execute(options: Namespace) -> int:
     adapters, which are then evaluated in one run with the options of `cachedeval run`. `base` is
     the base model without an adapter.
     """
-    from cachedeval.evals.comparison import compare_reports, read_report
+    from cachedeval.evals.report import compare_reports, read_report
 
     a, b = options.a, options.b
     saved = [_is_report(given) for given in (a, b)]

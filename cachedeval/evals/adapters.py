@@ -1,11 +1,12 @@
-"""Identifies a LoRA, DoRA or full fine-tune by what `mlx_lm` reads of its folder.
+"""Adapters: finds their folders, and identifies them by what `mlx_lm` reads of a LoRA, DoRA or full fine-tune.
 
 That is `adapters.safetensors` and, of `adapter_config.json`, what shapes the layers: the kind of
-fine-tune, how many layers, and the LoRA parameters `rank`, `scale`, `dropout` and `keys`. What
-only the training read (`iters`, `learning_rate`, `adapter_path` and so on) does not count, nor do
-numbered checkpoints. Imports nothing of mlx_lm.
+fine-tune, how many layers, and the LoRA parameters `rank`, `scale`, `dropout` and `keys`. Settings
+that only the training reads (`iters`, `learning_rate`, `adapter_path` and so on) do not count, nor
+do numbered checkpoints. Imports nothing of mlx_lm.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,20 @@ from cachedeval.engine.errors import InputError
 from cachedeval.engine.files import manifest
 from cachedeval.engine.reading import shown
 from cachedeval.engine.statmemo import Memo
+from cachedeval.evals.generation import AdapterResource
 from cachedeval.evals.hub import BlobNames
-from cachedeval.evals.models import read_json_object
+from cachedeval.evals.models import read_json_object, resolve_model
 
-__all__ = ["adapter_identity", "adapter_settings", "resolve_adapter"]
+__all__ = [
+    "adapter_identity",
+    "adapter_resource",
+    "adapter_settings",
+    "model_of",
+    "resolve_adapter",
+]
 
 WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
-
 _SHELF = Path("adapters")
 
 
@@ -139,3 +146,37 @@ def _hint(folder: Path) -> str:
     if any(folder.glob("adapter_model.*")):
         return ": it is in PEFT's format, which mlx_lm does not read"
     return "; was it trained to the end?"
+
+
+def model_of(given: str | None, adapter: str | os.PathLike[str] | None, *, fetch: bool) -> Path:
+    """Return the folder of the base model: the given one, else the one the adapter names.
+
+    Raises:
+        InputError: it cannot be found, or nothing says which.
+    """
+    if given:  # an empty one would be the folder that one stands in
+        return resolve_model(given, fetch=fetch)
+    named: object = None
+    if adapter is not None:
+        folder = resolve_adapter(os.fspath(adapter))
+        named = read_json_object(folder / "adapter_config.json").get("model")
+    if not isinstance(named, str) or not named:
+        raise InputError(
+            "model: give one (--model, or the environment's CACHEDEVAL_MODEL); "
+            + (f"adapter {adapter} does not say" if adapter is not None else "no adapter says")
+            + " what it was trained on"
+        )
+    try:
+        return resolve_model(named, fetch=fetch)
+    except InputError as error:
+        raise InputError(f"adapter {adapter} was trained on {named!r}: {error}") from None
+
+
+def adapter_resource(name: str | os.PathLike[str], memo: Memo) -> AdapterResource:
+    """Return the resource of an adapter, by its content; it opens to its folder.
+
+    Raises:
+        InputError: it cannot be found, or it is none.
+    """
+    path = resolve_adapter(os.fspath(name))
+    return AdapterResource(path, lambda folder: adapter_identity(folder, memo=memo))

@@ -18,7 +18,7 @@ from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.recipe import key_of
 from cachedeval.engine.resolve import resolve
 from cachedeval.evals.evaluator import AdapterEvaluator
-from cachedeval.evals.watch import OnProgress, Progress
+from cachedeval.evals.run_stats import OnProgress, Progress
 
 __all__ = ["Audit", "Finding", "audit", "audit_answers"]
 

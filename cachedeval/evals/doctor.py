@@ -19,10 +19,9 @@ from cachedeval.engine.errors import CachedevalError, InputError
 from cachedeval.engine.memo import StoreMemo
 from cachedeval.engine.open import open_backend
 from cachedeval.evals.evaluator import DEFAULT_JUDGE
-from cachedeval.evals.models import model_files, read_json_object, resolve_model
+from cachedeval.evals.models import model_files, model_resource, read_json_object, resolve_model
 from cachedeval.evals.proofs import BATCH_SIZE, Proofs
 from cachedeval.evals.providers import key_of, parse_judge
-from cachedeval.evals.subject import model_resource
 
 __all__ = ["Check", "examine"]
 
@@ -129,7 +128,7 @@ def _probe(*arguments: str) -> tuple[dict[str, Any] | None, str]:
     """Return what the probe found, or None and what is wrong."""
     try:
         done = subprocess.run(  # noqa: S603  our own program
-            [sys.executable, "-m", "cachedeval.evals.mlx.probe", *arguments],
+            [sys.executable, "-m", "cachedeval.evals.mlx.cpu", *arguments],
             capture_output=True,
             text=True,
             timeout=_PROBE_SECONDS,

@@ -13,14 +13,15 @@ from cachedeval.engine.memo import StoreMemo
 from cachedeval.engine.node import Call
 from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.statmemo import Memo, ProcessMemo
-from cachedeval.evals.dataset import read_questions
-from cachedeval.evals.items import Subject, read_item
+from cachedeval.evals.adapters import adapter_resource, model_of
+from cachedeval.evals.data import read_questions
 from cachedeval.evals.judging.judges import open_judge
+from cachedeval.evals.models import LocalModel, model_resource
 from cachedeval.evals.report import Report, build_report
+from cachedeval.evals.run_stats import OnProgress, Progress, Watch
 from cachedeval.evals.sample import Sampling, draw
 from cachedeval.evals.steps import step_of
-from cachedeval.evals.subject import LocalModel, adapter_resource, model_of, model_resource
-from cachedeval.evals.watch import OnProgress, Progress, Watch
+from cachedeval.evals.targets import Subject, read_item
 
 if TYPE_CHECKING:
     from cachedeval.engine.explain import Explanation

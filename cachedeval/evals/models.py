@@ -17,21 +17,33 @@ The folder's place and name and the files' times do not count.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.files import manifest
+from cachedeval.engine.installed import versions
 from cachedeval.engine.reading import read_bytes, shown
+from cachedeval.engine.resource import Resource
 from cachedeval.engine.statmemo import Memo
+from cachedeval.engine.store import Store
 from cachedeval.evals.hub import BlobNames, cached_snapshot, fetch_snapshot, hub_folder
+from cachedeval.evals.proofs import Proofs
 
-__all__ = ["model_files", "model_identity", "read_json_object", "resolve_model"]
+__all__ = [
+    "LocalModel",
+    "model_files",
+    "model_identity",
+    "model_resource",
+    "read_json_object",
+    "resolve_model",
+    "runtime",
+]
 
 _WEIGHTS = "model*.safetensors"
-
 _READ = (
     _WEIGHTS,
     "config.json",
@@ -67,6 +79,11 @@ VOCABULARIES = (
 _PART = re.compile(r"model-\d+-of-(\d+)\.safetensors", re.ASCII)
 
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+_CUDA = ("mlx-cuda", "mlx-cuda-12", "mlx-cuda-13")
+
+_DECIDING = ("mlx", "mlx-lm", "tokenizers", "transformers")
+"""Packages that make tokens of a prompt, and a text of them."""
 
 
 def resolve_model(name_or_path: str, *, fetch: bool = False) -> Path:
@@ -223,3 +240,92 @@ def _hint(present: list[str]) -> str:
     if _any_fits(present, "*.bin", "*.safetensors"):
         return ": convert the model with mlx_lm.convert"
     return "; is this the folder of an MLX model?"
+
+
+class LocalModel(Resource[Any]):
+    """A model on this machine, by its content; counts how often it was read from disk.
+
+    Args:
+        path: its folder.
+        identify: returns what it is, and the runtime that it runs on.
+        batch_size: prompts decoded together; by memory if None.
+        memory_budget: bytes for model and batch, or None.
+        store: where what is found out about its batches is remembered, or None.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identify: Callable[[], dict[str, Any]],
+        *,
+        batch_size: int | None = None,
+        memory_budget: int | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self._retired_loads = 0
+        self._service: Any = None
+        identity = identify()
+
+        def load() -> Any:
+            from cachedeval.evals.mlx.runner import ModelService  # noqa: PLC0415  imports mlx
+
+            self._service = ModelService(
+                path,
+                batch_size=batch_size,
+                memory_budget=memory_budget,
+                proofs=Proofs(store, self),
+            )
+            if identify() != identity:
+                unload(self._service)
+                raise InputError(f"model {path} was changed while it was being loaded: run again")
+            return self._service
+
+        def unload(service: Any) -> None:
+            self._retired_loads += service.loads
+            self._service = None
+            service.close()
+
+        super().__init__(
+            "model", identity, load, close=unload, size=lambda service: int(service.nbytes)
+        )
+
+    @property
+    def loads(self) -> int:
+        """How often its weights were read from disk so far, reloads after an adapter included."""
+        return self._retired_loads + (self._service.loads if self._service is not None else 0)
+
+
+def model_resource(
+    path: Path,
+    memo: Memo,
+    *,
+    batch_size: int | None = None,
+    memory_budget: int | None = None,
+    store: Store | None = None,
+) -> LocalModel:
+    """Return the resource of a model folder; its files are read, unless the memo knows them.
+
+    Raises:
+        InputError: it is no model's folder.
+    """
+    return LocalModel(
+        path,
+        lambda: {**model_identity(path, memo=memo), "runtime": runtime()},
+        batch_size=batch_size,
+        memory_budget=memory_budget,
+        store=store,
+    )
+
+
+def runtime() -> dict[str, str]:
+    """Return what besides the model decides the text: packages' versions and the kind of device.
+
+    Nothing is imported to find out. mlx computes on the GPU on macOS, and elsewhere with one of
+    its packages for CUDA; else on the CPU.
+    """
+    installed = versions(*_CUDA, *_DECIDING)
+    on_gpu = sys.platform == "darwin" or not installed.keys().isdisjoint(_CUDA)
+    return {
+        "device": "gpu" if on_gpu else "cpu",
+        **{package: installed.get(package, "none") for package in _DECIDING},
+    }

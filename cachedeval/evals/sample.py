@@ -7,7 +7,7 @@ import xxhash
 
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 
 __all__ = ["Sampling", "draw"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cachedeval import InputError
-from cachedeval.evals.comparison import compare_reports, read_report
+from cachedeval.evals.report import compare_reports, read_report
 
 
 def report(scores: dict[str, float | None], **about: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.dataset import Question, read_questions
+from cachedeval.evals.data import Question, read_questions
 
 
 def write(folder: Path, content: bytes | str | Sequence[Any]) -> Path:

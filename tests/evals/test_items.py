@@ -8,10 +8,10 @@ from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.record import Record
 from cachedeval.engine.resource import Resource
 from cachedeval.evals.generation import Generation, generation
-from cachedeval.evals.items import Bound, Subject, read_item
 from cachedeval.evals.judging.failures import TimedOut
 from cachedeval.evals.judging.nodes import judge_parse
 from cachedeval.evals.judging.verdict import Verdict
+from cachedeval.evals.targets import Bound, Subject, read_item
 
 QUESTIONS = [asked("Why?", "So."), asked("Who?", "Me.")]
 GREEDY = {"max_tokens": 8, "temperature": 0.0, "top_p": 1.0}

@@ -7,8 +7,8 @@ from cachedeval.engine.engine import Engine
 from cachedeval.engine.node import Call, Computed, node
 from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.record import Record, write_notes
-from cachedeval.evals.subject import LocalModel
-from cachedeval.evals.watch import Progress, Watch
+from cachedeval.evals.models import LocalModel
+from cachedeval.evals.run_stats import Progress, Watch
 
 
 @node(version="1", name="double")

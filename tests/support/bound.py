@@ -6,7 +6,7 @@ from typing import Any
 from cachedeval.engine.call import Call, recipe_of
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.statmemo import ProcessMemo
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation, generation
 from cachedeval.evals.judging.judge import Bench, Judge
 from cachedeval.evals.judging.judges import open_judge

@@ -5,16 +5,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cachedeval.evals.demo.examples import ADAPTERS, adapter_folder, questions_file
 from cachedeval.evals.evaluator import AdapterEvaluator
 from cachedeval.evals.report import Report
-from cachedeval.evals.watch import OnProgress
+from cachedeval.evals.run_stats import OnProgress
 
-__all__ = ["Pass", "run_demo"]
+__all__ = ["ADAPTERS", "Pass", "adapter_folder", "questions_file", "run_demo"]
 
 _MAX_TOKENS = 24
+
 _QUESTIONS, _QUICK_QUESTIONS = 20, 6
+
 _RUBRIC = "correctness"
+
+# The best first.
+ADAPTERS = ("triage", "triage-undertrained")
+
+# The wheel has them beside this module (pyproject.toml, force-include); an editable install leaves
+# them where the repository keeps them.
+_PACKAGED = Path(__file__).parent / "examples"
+
+_REPOSITORY = Path(__file__).parents[3] / "examples"
 
 
 class Pass(NamedTuple):
@@ -82,3 +92,17 @@ def run_demo(
         passes.append(Pass(time.perf_counter() - start, reports))
     first, second = passes
     return first, second
+
+
+def questions_file() -> Path:
+    """Return the JSONL file of the demo's questions and reference answers."""
+    return _folder() / "demo.jsonl"
+
+
+def adapter_folder(name: str) -> Path:
+    """Return the folder of one of `ADAPTERS`, LoRA adapters of the demo model."""
+    return _folder() / "adapters" / name
+
+
+def _folder() -> Path:
+    return _PACKAGED if _PACKAGED.is_dir() else _REPOSITORY

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from cachedeval.engine.node import Call, Node
 from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.statmemo import Memo
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.pricing import Prices
 from cachedeval.evals.judging.verdict import Verdict

@@ -7,7 +7,7 @@ from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Call, Node
 from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.statmemo import Memo
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.judge import DECIMALS, Bench, Judge, Scored
 from cachedeval.evals.judging.nodes import Metric, reference_score

@@ -10,7 +10,7 @@ from cachedeval.engine.node import Call, Node
 from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.statmemo import Memo
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.failures import BadVerdict
 from cachedeval.evals.judging.judge import DECIMALS, Bench, Scored

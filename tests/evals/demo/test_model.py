@@ -62,7 +62,7 @@ def test_a_killed_maker_leaves_no_model_and_two_others_make_it_once(home: Path) 
 def test_the_model_knows_the_capital_of_france(home: Path) -> None:
     folder = ensure_demo_model(home)
     code = f"""
-from cachedeval.evals.mlx.blas import open_blas
+from cachedeval.evals.mlx.cpu import open_blas
 open_blas()
 import mlx_lm
 model, tokenizer = mlx_lm.load({str(folder)!r})[:2]

@@ -25,7 +25,7 @@ def run_python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_an_openblas_is_found_and_shared() -> None:
     # The dependency's marker promises one on x86-64; elsewhere the system may have none.
     result = run_python(
-        "from cachedeval.evals.mlx.blas import blas_in_use, open_blas\n"
+        "from cachedeval.evals.mlx.cpu import blas_in_use, open_blas\n"
         "opened = open_blas()\n"
         "assert open_blas() == opened\n"
         "print(opened, blas_in_use(), sep='\\n')"
@@ -42,7 +42,7 @@ def test_an_openblas_is_found_and_shared() -> None:
 @linux_only
 def test_the_linker_binds_mlx_to_the_openblas(tmp_path: Path) -> None:
     code = (
-        "from cachedeval.evals.mlx.blas import open_blas\n"
+        "from cachedeval.evals.mlx.cpu import open_blas\n"
         "print(open_blas())\n"
         "import mlx.core as mx\n"
         "product = mx.matmul(mx.ones((64, 64)), mx.ones((64, 64)), stream=mx.cpu)\n"
@@ -64,7 +64,7 @@ def test_the_linker_binds_mlx_to_the_openblas(tmp_path: Path) -> None:
 @linux_only
 def test_too_late_is_said() -> None:
     result = run_python(
-        "import mlx.core\nfrom cachedeval.evals.mlx.blas import open_blas\nprint(open_blas())"
+        "import mlx.core\nfrom cachedeval.evals.mlx.cpu import open_blas\nprint(open_blas())"
     )
     assert result.stdout == "None\n"
     assert "mlx was imported before" in result.stderr
@@ -73,10 +73,10 @@ def test_too_late_is_said() -> None:
 @linux_only
 def test_nothing_found_is_said() -> None:
     result = run_python(
-        "from cachedeval.evals.mlx import blas\n"
-        "blas._PACKAGE = 'no_such_package'\n"
-        "blas._SYSTEM_LIBRARY = 'libnosuch.so.0'\n"
-        "print(blas.open_blas(), blas.blas_in_use())"
+        "from cachedeval.evals.mlx import cpu\n"
+        "cpu._PACKAGE = 'no_such_package'\n"
+        "cpu._SYSTEM_LIBRARY = 'libnosuch.so.0'\n"
+        "print(cpu.open_blas(), cpu.blas_in_use())"
     )
     assert result.stdout == "None None\n"
     assert "no OpenBLAS could be opened" in result.stderr
@@ -85,7 +85,7 @@ def test_nothing_found_is_said() -> None:
 def test_a_product_is_measured() -> None:
     result = run_python(
         "import sys\n"
-        "from cachedeval.evals.mlx.blas import measure_blas\n"
+        "from cachedeval.evals.mlx.cpu import measure_blas\n"
         "assert 'mlx' not in sys.modules\n"
         "print(measure_blas(size=64, repeats=1) > 0)"
     )

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from cachedeval.evals.mlx import cores
-from cachedeval.evals.mlx.blas import blas_in_use
-from cachedeval.evals.mlx.cores import Cores, Used, threads_beside, used_so_far
+from cachedeval.evals.mlx import cpu
+from cachedeval.evals.mlx.cpu import Cores, Used, blas_in_use, threads_beside, used_so_far
 from cachedeval.evals.mlx.runtime import mx
 
 LIBRARY: Any = ctypes.CDLL(None)
@@ -42,7 +41,7 @@ def test_a_system_that_does_not_tell(
     stat = tmp_path / "stat"
     if told:
         stat.write_text(told)
-    monkeypatch.setattr(cores, "_STAT", stat)
+    monkeypatch.setattr(cpu, "_STAT", stat)
     assert used_so_far() is None
     Cores(lambda: None).share()
 
@@ -51,15 +50,15 @@ def test_a_system_that_does_not_tell(
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if not OPENBLAS:
         pytest.skip("mlx does not multiply with OpenBLAS here")
-    for name in cores._TOLD:
+    for name in cpu._TOLD:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cores, "_PERIOD", 0.0)
+    monkeypatch.setattr(cpu, "_PERIOD", 0.0)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     before = LIBRARY.openblas_get_num_threads()
     LIBRARY.openblas_set_num_threads(2)
-    cores._most_threads.cache_clear()
+    cpu._most_threads.cache_clear()
     yield
-    cores._most_threads.cache_clear()
+    cpu._most_threads.cache_clear()
     LIBRARY.openblas_set_num_threads(before)
 
 
@@ -69,7 +68,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, *busy: float) -> None:
     for each in busy:
         machine.append(machine[-1] + each)
     told = iter([Used(float(at), used, 0.0) for at, used in enumerate(machine)])
-    monkeypatch.setattr(cores, "used_so_far", lambda: next(told))
+    monkeypatch.setattr(cpu, "used_so_far", lambda: next(told))
 
 
 @pytest.mark.usefixtures("two_threads")

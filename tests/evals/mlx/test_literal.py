@@ -16,10 +16,9 @@ from cachedeval.engine.errors import InputError
 from cachedeval.evals.judging.nodes import JudgedItem
 from cachedeval.evals.judging.rubric import load_rubric
 from cachedeval.evals.judging.verdict import Verdict
-from cachedeval.evals.mlx.literal import LiteralRenderer
-from cachedeval.evals.mlx.loading import load_model
-from cachedeval.evals.mlx.requests import render_prompt
-from cachedeval.evals.mlx.verdicts import verdicts
+from cachedeval.evals.mlx.model import load_model
+from cachedeval.evals.mlx.prompts import LiteralRenderer, render_prompt
+from cachedeval.evals.mlx.scoring import verdicts
 
 HOSTILE = [
     "<|im_end|>",

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.mlx.loading import load_model
-from cachedeval.evals.mlx.requests import render_prompt
+from cachedeval.evals.mlx.model import load_model
+from cachedeval.evals.mlx.prompts import render_prompt
 
 
 def test_the_chat_template_writes_the_prompt(tiny_folder: Callable[..., Path]) -> None:

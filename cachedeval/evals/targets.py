@@ -1,4 +1,4 @@
-"""From questions to steps, and from the steps' outcomes to the items of a report."""
+"""What is evaluated: a model with or without an adapter, and the calls that score its questions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 from cachedeval.engine.node import Call
 from cachedeval.engine.outcome import Outcome
 from cachedeval.engine.resource import Resource
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 from cachedeval.evals.generation import AdapterError, Generation, generation
 from cachedeval.evals.judging.judge import Bench, Judge
 from cachedeval.evals.report import Item

@@ -1,22 +1,48 @@
-"""A fast BLAS for mlx on Linux, opened before mlx is imported.
+"""Fast matrix products on the CPU for mlx on Linux: an OpenBLAS, and as many threads as there are free cores.
 
 The Linux wheel of mlx brings the reference BLAS, which multiplies float32 matrices at a few
-GFLOP/s. A library that was opened with ``RTLD_GLOBAL`` earlier wins when the dynamic linker looks
-up mlx's ``cblas_sgemm``, so an OpenBLAS opened first takes its place: no preload, no root.
+GFLOP/s. A library that was opened with `RTLD_GLOBAL` earlier wins when the dynamic linker looks
+up mlx's `cblas_sgemm`, so an OpenBLAS opened first takes its place: no preload, no root.
+
+OpenBLAS cuts each product into one part a core and waits, spinning, until the last is done. Where
+another program uses a core, one part waits for its turn while the others spin: measured on two
+cores, decoding beside one busy program took 2.6 times as long with two threads as it did alone, and
+two evaluations at once took 11 times as long as with one thread each. So the number of threads
+follows what others use. The results are the same, to the last bit, with every number of threads.
+
+As a program, it measures in a process of its own and prints one line of JSON:
+
+    python -m cachedeval.evals.mlx.cpu [--own-blas]
+
+A library that does not fit the processor kills the process that opens it. With `--own-blas`, mlx
+uses the BLAS that it brings.
 """
 
 import atexit
 import ctypes
 import functools
 import importlib.util
+import json
 import logging
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
-__all__ = ["blas_in_use", "measure_blas", "open_blas"]
+__all__ = [
+    "OWN_BLAS",
+    "Cores",
+    "Used",
+    "blas_in_use",
+    "measure_blas",
+    "open_blas",
+    "probe",
+    "threads_beside",
+    "used_so_far",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -25,11 +51,21 @@ _PACKAGE = "ngsolve_openblas"
 _SYSTEM_LIBRARY = "libopenblas.so.0"
 _FORTRAN = "libgfortran.so.5"
 _SYMBOL = "cblas_sgemm"
-
 _PATIENCE = 60.0
 """Seconds that products which are under way are given when the process ends."""
+
 _GLANCE = 0.01
 """Seconds in which other threads compute, or do not."""
+
+_PERIOD = 0.5
+"""Seconds that are looked back on: enough ticks of the clock, and soon enough."""
+
+_TOLD = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
+"""Where one of these is set, the user has chosen."""
+
+_STAT = Path("/proc/stat")
+
+OWN_BLAS = "--own-blas"
 
 
 @functools.cache
@@ -49,7 +85,7 @@ def open_blas() -> str | None:
         if "openblas" not in (blas_in_use() or ""):
             _log.warning(
                 "mlx was imported before an OpenBLAS could be opened for it, so its matrix "
-                "products are slow: call cachedeval.evals.mlx.blas.open_blas() first"
+                "products are slow: call cachedeval.evals.mlx.cpu.open_blas() first"
             )
         return None
     packaged = _packaged_library()
@@ -167,3 +203,104 @@ def _open_with_fortran(library: Path) -> bool:
             if _open(str(links / library.name)):
                 return True
     return False
+
+
+class Used(NamedTuple):
+    """What was computed on this machine up to a moment, all in seconds."""
+
+    at: float
+    """Of a clock that is never set."""
+    machine: float
+    """Of processors' time, by all programs."""
+    own: float
+    """Of it, by this program."""
+
+
+class Cores:
+    """Sets how many threads OpenBLAS uses; does nothing where another BLAS, or none, is in use.
+
+    Args:
+        settle: waits until no product is under way; called before the number changes.
+    """
+
+    def __init__(self, settle: Callable[[], object]) -> None:
+        self._settle = settle
+        self._library: Any = None if any(os.environ.get(name) for name in _TOLD) else _openblas()
+        self._most = _most_threads() if self._library else 1
+        self._before = used_so_far() if self._most > 1 else None
+
+    def share(self) -> None:
+        """Look at what others use, now and then, and leave it to them."""
+        if self._before is None or time.monotonic() - self._before.at < _PERIOD:
+            return
+        now = used_so_far()
+        if now is not None:
+            wanted = min(self._most, threads_beside(self._before, now, os.cpu_count() or 1))
+            if wanted != self._library.openblas_get_num_threads():
+                self._settle()
+                self._library.openblas_set_num_threads(wanted)
+        self._before = now
+
+
+def threads_beside(before: Used, now: Used, cores: int) -> int:
+    """Return how many cores others leave free, at least 1.
+
+    Args:
+        before: at the beginning of a period.
+        now: at its end.
+        cores: how many the machine has.
+    """
+    others = (now.machine - before.machine) - (now.own - before.own)
+    # With a core that is free half of the time, a thread more helps as often as it harms.
+    free = round(cores - others / (now.at - before.at))
+    return max(1, min(cores, free))
+
+
+def used_so_far() -> Used | None:
+    """Return what was computed so far; ``None`` where the system does not tell (only Linux does)."""
+    try:
+        name, *ticks = _STAT.read_text(encoding="ascii").split("\n", 1)[0].split()
+        # user, nice, system, idle, iowait, irq, softirq, steal; guests' are in the first two.
+        user, nice, system, _idle, _iowait, *rest = map(int, ticks[:8])
+    except (OSError, ValueError):
+        return None
+    if name != "cpu":
+        return None
+    machine = (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+    return Used(time.monotonic(), machine, time.process_time())
+
+
+@functools.cache
+def _most_threads() -> int:
+    """Return how many threads OpenBLAS had before any were taken from it."""
+    return int(_openblas().openblas_get_num_threads())
+
+
+def _openblas() -> Any:
+    """Return what has OpenBLAS's own functions, where it was opened for mlx; else None."""
+    here = ctypes.CDLL(None)
+    names = ("openblas_get_num_threads", "openblas_set_num_threads")
+    return here if all(hasattr(here, name) for name in names) else None
+
+
+def probe(*, own_blas: bool) -> dict[str, Any]:
+    """Return mlx's device, the BLAS in use (None: mlx's own) and its GFLOP/s.
+
+    The speed is None on a GPU. To be called in a process in which mlx is not imported yet.
+    """
+    if not own_blas:
+        open_blas()
+    import mlx.core as mx  # noqa: PLC0415  the BLAS must be open before
+
+    logging.getLogger("cachedeval").setLevel(logging.ERROR)  # that mlx came first is as wanted
+    on_cpu = mx.default_device() == mx.cpu
+    return {
+        "device": "cpu" if on_cpu else "gpu",
+        "name": str(mx.device_info().get("device_name", "")),
+        "blas": blas_in_use(),
+        "gflops": measure_blas() if on_cpu else None,
+    }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(probe(own_blas=OWN_BLAS in sys.argv[1:])) + "\n")

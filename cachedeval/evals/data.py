@@ -1,4 +1,4 @@
-"""Reading questions from JSON Lines files in mlx-lm's formats and their common relatives.
+"""Reads questions from JSON Lines files in mlx-lm's formats and their common relatives.
 
 | a line has | the prompt is | the reference is |
 | --- | --- | --- |

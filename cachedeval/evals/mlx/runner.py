@@ -9,12 +9,12 @@ from cachedeval.engine.node import Computed
 from cachedeval.evals.generation import Answered, Generation, Prompt
 from cachedeval.evals.judging.nodes import JudgedItem
 from cachedeval.evals.judging.verdict import Verdict
-from cachedeval.evals.mlx.cores import Cores
-from cachedeval.evals.mlx.decoding import decode
-from cachedeval.evals.mlx.loading import load_model
-from cachedeval.evals.mlx.requests import DecodeRequest, render_prompt
+from cachedeval.evals.mlx.cpu import Cores
+from cachedeval.evals.mlx.decoding import DecodeRequest, decode
+from cachedeval.evals.mlx.model import load_model
+from cachedeval.evals.mlx.prompts import render_prompt
 from cachedeval.evals.mlx.runtime import mx
-from cachedeval.evals.mlx.verdicts import verdicts
+from cachedeval.evals.mlx.scoring import verdicts
 from cachedeval.evals.proofs import BATCH_SIZE, Proofs
 
 from mlx_lm.generate import generation_stream  # isort: skip - after the runtime (BLAS)
