@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cachedeval.engine.outcome import Outcome
     from cachedeval.engine.resource import Handle, Resource
     from cachedeval.evals.evaluator import AdapterEvaluator, OptimizedAdapterEvaluator
+    from cachedeval.evals.report import Report, compare
 
 __version__ = "0.1.0"
 
@@ -29,8 +30,10 @@ __all__ = [
     "Node",
     "OptimizedAdapterEvaluator",
     "Outcome",
+    "Report",
     "Resource",
     "__version__",
+    "compare",
     "node",
     "open_backend",
 ]
@@ -49,7 +52,9 @@ _HOMES = {
     "Node": "cachedeval.engine.node",
     "OptimizedAdapterEvaluator": "cachedeval.evals.evaluator",
     "Outcome": "cachedeval.engine.outcome",
+    "Report": "cachedeval.evals.report",
     "Resource": "cachedeval.engine.resource",
+    "compare": "cachedeval.evals.report",
     "node": "cachedeval.engine.node",
     "open_backend": "cachedeval.engine.open",
 }

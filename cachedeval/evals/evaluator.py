@@ -2,9 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.engine import Engine
@@ -17,7 +17,7 @@ from cachedeval.evals.adapters import adapter_resource, model_of
 from cachedeval.evals.data import read_questions
 from cachedeval.evals.judging.judges import open_judge
 from cachedeval.evals.models import LocalModel, model_resource
-from cachedeval.evals.report import Report, build_report
+from cachedeval.evals.report import Comparison, Report, build_report, compare
 from cachedeval.evals.run_stats import OnProgress, Progress, Watch
 from cachedeval.evals.sample import Sampling, draw
 from cachedeval.evals.steps import step_of
@@ -38,6 +38,8 @@ DEFAULT_JUDGE = "cerebras:gpt-oss-120b"
 """The judge where none is given, neither as an argument nor in CACHEDEVAL_JUDGE."""
 
 OnFailure = Literal["exclude", "zero", "raise"]
+
+T = TypeVar("T")
 
 
 class AdapterEvaluator:
@@ -165,9 +167,7 @@ class AdapterEvaluator:
 
     async def aevaluate_adapter(self, *args: Any, **kwargs: Any) -> Report:
         """Do the same as `evaluate_adapter`, awaited."""
-        import asyncio  # noqa: PLC0415  slow to import
-
-        return await asyncio.to_thread(self.evaluate_adapter, *args, **kwargs)
+        return await _in_thread(self.evaluate_adapter, *args, **kwargs)
 
     def evaluate_adapters(
         self,
@@ -211,20 +211,54 @@ class AdapterEvaluator:
             self.engine.forget(self._judge.unreadable(settled))
         run = watch.run()
         return [
-            Report(
-                build_report(
-                    [read_item(bound, outcomes, self._judge) for bound in subject.bound],
-                    failures_count_zero=self.on_failure == "zero",
-                    model=subject.model_name,
-                    adapter=subject.adapter_name,
-                    judge=self._judge.name,
-                    rubric=self._judge.rubric_name,
-                    seed=self.seed,
-                ),
-                run,
+            build_report(
+                [read_item(bound, outcomes, self._judge) for bound in subject.bound],
+                failures_count_zero=self.on_failure == "zero",
+                run=run,
+                model=subject.model_name,
+                adapter=subject.adapter_name,
+                judge=self._judge.name,
+                rubric=self._judge.rubric_name,
+                seed=self.seed,
             )
             for subject in subjects
         ]
+
+    async def aevaluate_adapters(self, *args: Any, **kwargs: Any) -> list[Report]:
+        """Do the same as `evaluate_adapters`, awaited."""
+        return await _in_thread(self.evaluate_adapters, *args, **kwargs)
+
+    def compare(
+        self,
+        a: str | os.PathLike[str] | None,
+        b: str | os.PathLike[str] | None,
+        *,
+        training_data_path: str | os.PathLike[str] | None,
+        num_questions: int = 20,
+        on_progress: OnProgress | None = None,
+    ) -> Comparison:
+        """Evaluate two adapters in one run, and compare them question by question.
+
+        Args:
+            a: folder or name of an adapter; `base` or None is the base model without one.
+            b: likewise.
+            training_data_path: JSON Lines file with the questions.
+            num_questions: how many questions are drawn.
+            on_progress: as in `evaluate_adapter`.
+
+        Raises:
+            InputError: what is to be evaluated cannot be found or read, or no question has a score
+                for both.
+            Failure: as in `evaluate_adapter`.
+        """
+        one, other = self.evaluate_adapters(
+            [a, b], training_data_path, num_questions, on_progress=on_progress
+        )
+        return compare(one, other)
+
+    async def acompare(self, *args: Any, **kwargs: Any) -> Comparison:
+        """Do the same as `compare`, awaited."""
+        return await _in_thread(self.compare, *args, **kwargs)
 
     def plan(
         self,
@@ -338,6 +372,12 @@ class AdapterEvaluator:
 
 OptimizedAdapterEvaluator = AdapterEvaluator
 """`AdapterEvaluator` under its old name."""
+
+
+async def _in_thread(method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    import asyncio  # takes longer to import than a run of hits has time
+
+    return await asyncio.to_thread(method, *args, **kwargs)
 
 
 def _check(name: str, value: object, good: bool, wanted: str) -> None:  # noqa: FBT001  what is checked

@@ -121,9 +121,9 @@ def fetch_snapshot(repo: str) -> Path:
         InputError: there is no such repository, or it is no model.
         FetchError: the hub cannot be reached, or did not answer.
     """
-    import httpx  # noqa: PLC0415 - all only where something is fetched
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import (  # noqa: PLC0415
+    import httpx  # these take a second, and only a download needs them
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
         HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,

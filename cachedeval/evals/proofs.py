@@ -81,7 +81,8 @@ class Proofs:
         """
         if self._store is None:
             return
-        from cachedeval.engine.steps import to_record  # noqa: PLC0415  not for a run of hits
+        # Imports what runs steps, which a run of hits does without.
+        from cachedeval.engine.steps import to_record
 
         recipe = recipe_of(self._call(rows), _no_upstream)
         record = to_record(batch_proof, recipe, BatchProof(trouble), seconds)

@@ -156,7 +156,8 @@ def estimate(plan: "Plan", judge: str, limits: str | None = None) -> Estimate:
     """
     own = None
     if limits is not None:
-        from cachedeval.evals.judging.settings import load_settings  # noqa: PLC0415  slow to import
+        # Slow to import, and only a user's own file needs it.
+        from cachedeval.evals.judging.settings import load_settings
 
         own = load_settings(limits).prices
     judging = plan.get(judge_call.name)

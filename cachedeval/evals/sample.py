@@ -39,7 +39,7 @@ def draw(
         raise InputError(f"the number of questions is {count}; it must be 1 or more")
     if sampling == "shuffle":
         taken = len(questions) if count is None else min(count, len(questions))
-        import random  # noqa: PLC0415  slow to import, and the nested draw does without
+        import random  # slow to import, and the nested draw does without
 
         return random.Random(seed).sample(list(questions), taken)  # noqa: S311  no secret
     if sampling != "nested":

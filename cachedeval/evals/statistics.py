@@ -70,7 +70,7 @@ def paired(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Paired:
     deltas = [y - x for x, y in zip(a, b, strict=True)]
     n = len(deltas)
     mean = spread(deltas).mean
-    import random  # noqa: PLC0415  most runs compare nothing
+    import random  # slow to import, and most runs compare nothing
 
     generator = random.Random(seed)  # noqa: S311  no secret
     means = sorted(math.fsum(generator.choices(deltas, k=n)) / n for _ in range(_DRAWS))

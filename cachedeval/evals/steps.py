@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from cachedeval.engine.contents import inputs_of, summary, value_of
 from cachedeval.engine.errors import EncodingError
 from cachedeval.evals.generation import generation
 
@@ -39,7 +40,7 @@ def reasons_of(explanations: "Iterable[Explanation]") -> "list[Reason]":
 
     A node that only waits for another node of its own step is left out.
     """
-    from cachedeval.engine import reasons  # noqa: PLC0415  a run needs `step_of` alone
+    from cachedeval.engine import reasons  # only `explain` needs it; a run needs `step_of` alone
 
     return [
         _named(reason)
@@ -68,8 +69,6 @@ def summarise(node: str, record: "Record") -> str:
         node: the step's name, as `cachedeval.engine.contents` lists it.
         record: its result.
     """
-    from cachedeval.engine.contents import inputs_of, summary, value_of  # noqa: PLC0415
-
     try:
         value = value_of(record)
     except EncodingError:  # the engine's own records, and what cannot be read

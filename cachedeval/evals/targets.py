@@ -10,7 +10,7 @@ from cachedeval.engine.resource import Resource
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import AdapterError, Generation, generation
 from cachedeval.evals.judging.judge import Bench, Judge
-from cachedeval.evals.report import Item
+from cachedeval.evals.report import ItemResult
 
 __all__ = ["Bound", "Subject", "read_item"]
 
@@ -80,22 +80,25 @@ class Subject(NamedTuple):
         return refused[0] if refused and len(refused) == len(errors) else None
 
 
-def read_item(bound: Bound, outcomes: Mapping[Call[Any], Outcome], judge: Judge) -> Item:
+def read_item(bound: Bound, outcomes: Mapping[Call[Any], Outcome], judge: Judge) -> ItemResult:
     """Return the item of a question: its answer and its score, or why it has none."""
     answer = outcomes[bound.answer]
     verdicts = [outcomes[call] for call in bound.verdicts]
     error = next((o.error for o in (answer, *verdicts) if o.error is not None), None)
     scored = None if error is not None else judge.read([o.value for o in verdicts], bound.question)
-    kind = None if error is None else str(getattr(error, "kind", type(error).__name__))
-    return Item(
+    kind = str(getattr(error, "kind", type(error).__name__))
+    score = None if scored is None else scored.score
+    answered = answer.value if answer.error is None else None
+    return ItemResult(
         id=bound.question.id,
         question=bound.question.question,
         reference=bound.question.reference,
-        response=answer.value.text if answer.error is None else None,
-        score=None if scored is None else scored.score,
+        response=None if answered is None else answered.text,
+        truncated=answered is not None and answered.finish_reason == "length",
+        score=score,
+        scores={judge.name: score},
         criteria={} if scored is None else scored.criteria,
         rationale="" if scored is None else scored.rationale,
         spread=None if scored is None else scored.spread,
         error=None if error is None else f"{kind}: {error}",
-        kind=kind,
     )

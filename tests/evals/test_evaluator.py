@@ -15,7 +15,7 @@ from support.judge_server import JudgeServer
 from support.tiny_model import make_tiny_adapter, make_tiny_model
 from support.workplace import Workplace
 
-from cachedeval import AdapterEvaluator, InputError, OptimizedAdapterEvaluator
+from cachedeval import AdapterEvaluator, InputError, OptimizedAdapterEvaluator, compare
 from cachedeval.engine.node import Node
 from cachedeval.evals.judging import rubric_judges
 from cachedeval.evals.judging.failures import Failure, NoSuchModel
@@ -65,6 +65,22 @@ def test_the_original_call_works_as_it_was_written(
     assert report.run["loads"] == 1
     assert again.run["loads"] == 0
     assert (tmp_path / "eval_cache").is_dir()
+
+
+def test_two_adapters_are_compared_in_one_run(place: Workplace, data: Path, tmp_path: Path) -> None:
+    with evaluator(place, tmp_path, f"mlx:{place.model}") as ours:
+        found = ours.compare("base", place.changing, training_data_path=data, num_questions=6)
+        base, tuned = ours.evaluate_adapters(["base", place.changing], data, 6)
+        awaited = asyncio.run(
+            ours.acompare("base", place.changing, training_data_path=data, num_questions=6)
+        )
+    assert compare(base, tuned) == found == awaited
+    assert found.paired.n == 6
+    assert (round(found.mean_a, 6), round(found.mean_b, 6)) == (base.score, tuned.score)
+    assert base.run["loads"] == 0
+    assert [item.scores for item in base.items] == [{"mlx:model": i.score} for i in base.items]
+    assert base.truncated == sum(item.truncated for item in base.items)
+    assert base.truncated > 0  # eight tokens are few
 
 
 @pytest.mark.parametrize("judge", ["exact", "f1"])

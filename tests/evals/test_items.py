@@ -77,6 +77,9 @@ def test_a_scored_question() -> None:
     item = read_item(bound, outcomes, judge_of("f1"))
     assert (item.question, item.reference, item.response) == ("Why?", "So.", "So.")
     assert (item.score, item.criteria, item.error, item.kind) == (100, {"f1": 1}, None, None)
+    assert (item.scores, item.truncated, item.reasoning) == ({"f1": 100}, False, None)
+    outcomes = settled(bound, Generation("So.", "length"), [Verdict({"f1": 1.0})])
+    assert read_item(bound, outcomes, judge_of("f1")).truncated
 
 
 def test_a_verdict_that_failed_leaves_the_answer_and_no_score() -> None:

@@ -51,9 +51,9 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         ValueError: The file is no Llama with SmolLM's tokenizer.
     """
     open_blas()
-    import mlx.core as mx  # noqa: PLC0415 - loaded at need: it takes long
-    import numpy as np  # noqa: PLC0415
-    from safetensors.numpy import save_file  # noqa: PLC0415
+    import mlx.core as mx
+    import numpy as np
+    from safetensors.numpy import save_file
 
     # The CPU, so that a GPU's rounding and its memory play no part.
     with mx.stream(mx.cpu):
@@ -109,7 +109,7 @@ def _dequantize(tensors: Mapping[str, "mx.array"], name: str) -> "mx.array":
     A product of an at most 8-bit integer and a float16 scale is exact in float32, so it makes no
     difference whether the machine fuses it with the addition: the bytes are the same on each.
     """
-    import mlx.core as mx  # noqa: PLC0415
+    import mlx.core as mx
 
     weight = tensors[name]
     stem = name.removesuffix("weight")
@@ -166,7 +166,7 @@ def _config(metadata: Mapping[str, Any], *, tied: bool) -> dict[str, Any]:
 
 def _write_tokenizer(metadata: Mapping[str, Any], folder: Path) -> None:
     """Write the tokenizer: byte-level BPE over individual digits, special tokens, chat template."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     kinds: list[int] = metadata["tokenizer.ggml.token_type"]

@@ -88,7 +88,7 @@ def run_demo(
                     _QUICK_QUESTIONS if quick else _QUESTIONS,
                     on_progress=on_progress,
                 )
-            reports[found[0]["judge"]] = found
+            reports[found[0].judge] = found
         passes.append(Pass(time.perf_counter() - start, reports))
     first, second = passes
     return first, second
