@@ -39,7 +39,7 @@ from cachedeval.evals.demo import ensure_demo_model
 from cachedeval.evals.mlx.cpu import blas_in_use
 from cachedeval.evals.mlx.decoding import Decoded, DecodeRequest, DecodeStats, decode
 from cachedeval.evals.mlx.model import LoadedModel, load_model
-from cachedeval.evals.mlx.neartie import near_tie_bound
+from cachedeval.evals.mlx.near_ties import near_tie_bound
 from cachedeval.evals.mlx.prefix import SharedPrefix, feed, prefill
 from cachedeval.evals.mlx.prompts import render_prompt
 from cachedeval.evals.mlx.runtime import mx

@@ -116,8 +116,8 @@ def audit_answers(
     Raises:
         InputError: what was evaluated cannot be found or read, or nothing of it is stored.
     """
-    subjects = evaluator.subjects(adapters, training_data_path, num_questions)
-    calls = [bound.answer for subject in subjects for bound in subject.bound]
+    targets = evaluator.targets(adapters, training_data_path, num_questions)
+    calls = [sample.answer for target in targets for sample in target.samples]
     return audit(evaluator.engine, calls, sample, seed=seed, on_progress=on_progress)
 
 

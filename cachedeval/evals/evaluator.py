@@ -16,12 +16,12 @@ from cachedeval.engine.statmemo import Memo, ProcessMemo
 from cachedeval.evals.adapters import adapter_resource, model_of
 from cachedeval.evals.data import read_questions
 from cachedeval.evals.judging.judges import open_judge
-from cachedeval.evals.models import LocalModel, model_resource
+from cachedeval.evals.models import ModelResource, model_resource
 from cachedeval.evals.report import Comparison, Report, build_report, compare
-from cachedeval.evals.run_stats import OnProgress, Progress, Watch
+from cachedeval.evals.run_stats import OnProgress, Progress, RunStats
 from cachedeval.evals.sample import Sampling, draw
 from cachedeval.evals.steps import step_of
-from cachedeval.evals.targets import Subject, read_item
+from cachedeval.evals.targets import EvalTarget, item_result
 
 if TYPE_CHECKING:
     from cachedeval.engine.explain import Explanation
@@ -106,7 +106,7 @@ class AdapterEvaluator:
         self._batch_size = batch_size
         self._memory_budget = memory_budget
         self._fetch = fetch
-        self._models: dict[str, LocalModel] = {}
+        self._models: dict[str, ModelResource] = {}
         judge_name = judge or os.environ.get("CACHEDEVAL_JUDGE") or DEFAULT_JUDGE
         # Everything is checked before the cache is opened: bad input leaves no folder behind.
         self._judge: Judge = open_judge(
@@ -194,34 +194,34 @@ class AdapterEvaluator:
             Failure: as in `evaluate_adapter`.
         """
         mode: CacheMode = self.engine.mode if use_cache else "off"
-        watch = Watch(self._models.values(), self._judge)
-        subjects = self.subjects(adapters, training_data_path, num_questions, model_from, mode)
-        calls = [call for subject in subjects for call in subject.calls()]
+        stats = RunStats(self._models.values(), self._judge)
+        targets = self.targets(adapters, training_data_path, num_questions, model_from, mode)
+        calls = [call for target in targets for call in target.calls()]
         self._check_access(calls, mode)
         if on_progress is not None:
-            watch.also = Progress(calls, on_progress)
-        settled = self.engine.settle(calls, mode=mode, on_outcome=watch)
+            stats.on_outcome = Progress(calls, on_progress)
+        settled = self.engine.settle(calls, mode=mode, on_outcome=stats)
         outcomes = dict(zip(calls, settled, strict=True))
         self._raise_what_ends_it(settled)
-        unusable = [error for subject in subjects if (error := subject.unusable(outcomes))]
-        if unusable and len(unusable) == len(subjects):
+        unusable = [error for target in targets if (error := target.unusable(outcomes))]
+        if unusable and len(unusable) == len(targets):
             raise unusable[0]
         if mode in {"use", "refresh"}:
             # What no parser can read is asked for again next time.
             self.engine.forget(self._judge.unreadable(settled))
-        run = watch.run()
+        run = stats.as_dict()
         return [
             build_report(
-                [read_item(bound, outcomes, self._judge) for bound in subject.bound],
+                [item_result(sample, outcomes, self._judge) for sample in target.samples],
                 failures_count_zero=self.on_failure == "zero",
                 run=run,
-                model=subject.model_name,
-                adapter=subject.adapter_name,
+                model=target.model_name,
+                adapter=target.adapter_name,
                 judge=self._judge.name,
                 rubric=self._judge.rubric_name,
                 seed=self.seed,
             )
-            for subject in subjects
+            for target in targets
         ]
 
     async def aevaluate_adapters(self, *args: Any, **kwargs: Any) -> list[Report]:
@@ -267,8 +267,8 @@ class AdapterEvaluator:
         num_questions: int = 20,
     ) -> "Plan":
         """Say what an evaluation would compute, and about what that costs; loads no model."""
-        subjects = self.subjects(adapters, training_data_path, num_questions)
-        return self.engine.plan([call for subject in subjects for call in subject.calls()])
+        targets = self.targets(adapters, training_data_path, num_questions)
+        return self.engine.plan([call for target in targets for call in target.calls()])
 
     def explain(
         self,
@@ -277,8 +277,8 @@ class AdapterEvaluator:
         num_questions: int = 20,
     ) -> "list[Explanation]":
         """Say why each step of an evaluation that is not in the cache is not."""
-        subjects = self.subjects(adapters, training_data_path, num_questions)
-        calls = [call for subject in subjects for call in subject.calls()]
+        targets = self.targets(adapters, training_data_path, num_questions)
+        calls = [call for target in targets for call in target.calls()]
         return [why for why in self.engine.explain_many(calls) if why.state != "hit"]
 
     def cleanup_models(self) -> None:
@@ -289,14 +289,14 @@ class AdapterEvaluator:
         """Free the models and close the cache; closing twice is harmless."""
         self.engine.close()
 
-    def subjects(
+    def targets(
         self,
         adapters: Sequence[str | os.PathLike[str] | None],
         data: str | os.PathLike[str] | None,
         num_questions: int = 20,
         model_from: str | os.PathLike[str] | None = None,
         mode: "CacheMode" = "use",
-    ) -> list[Subject]:
+    ) -> list[EvalTarget]:
         """Bind every question of every adapter to its steps; nothing runs or loads.
 
         Args:
@@ -317,9 +317,9 @@ class AdapterEvaluator:
         first = next((name for name in (*adapters, model_from) if name not in (None, BASE)), None)
         path = model_of(self._model, first, fetch=self._fetch)
         model = self._local_model(path, memo)
-        bench = self._judge.prepare(memo)
+        judge_binder = self._judge.prepare(memo)
         return [
-            Subject.bind(
+            EvalTarget.bind(
                 questions,
                 model=model,
                 model_name=path.name if self._model is None else Path(self._model).name,
@@ -327,12 +327,12 @@ class AdapterEvaluator:
                 adapter_name=None if name is None else Path(name).name,
                 answer=self._answer,
                 seed=self.seed,
-                bench=bench,
+                judge_binder=judge_binder,
             )
             for name in adapters
         ]
 
-    def _local_model(self, path: Path, memo: Memo) -> LocalModel:
+    def _local_model(self, path: Path, memo: Memo) -> ModelResource:
         """Return the resource of a model folder, the same one for the same content."""
         found = model_resource(
             path,

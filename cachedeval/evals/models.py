@@ -34,7 +34,7 @@ from cachedeval.evals.hub import BlobNames, cached_snapshot, fetch_snapshot, hub
 from cachedeval.evals.proofs import Proofs
 
 __all__ = [
-    "LocalModel",
+    "ModelResource",
     "model_files",
     "model_identity",
     "model_resource",
@@ -242,7 +242,7 @@ def _hint(present: list[str]) -> str:
     return "; is this the folder of an MLX model?"
 
 
-class LocalModel(Resource[Any]):
+class ModelResource(Resource[Any]):
     """A model on this machine, by its content; counts how often it was read from disk.
 
     Args:
@@ -268,9 +268,9 @@ class LocalModel(Resource[Any]):
 
         def load() -> Any:
             # Imports mlx, which a run of hits does without.
-            from cachedeval.evals.mlx.runner import ModelService
+            from cachedeval.evals.mlx.runner import ModelRunner
 
-            self._service = ModelService(
+            self._service = ModelRunner(
                 path,
                 batch_size=batch_size,
                 memory_budget=memory_budget,
@@ -303,13 +303,13 @@ def model_resource(
     batch_size: int | None = None,
     memory_budget: int | None = None,
     store: Store | None = None,
-) -> LocalModel:
+) -> ModelResource:
     """Return the resource of a model folder; its files are read, unless the memo knows them.
 
     Raises:
         InputError: it is no model's folder.
     """
-    return LocalModel(
+    return ModelResource(
         path,
         lambda: {**model_identity(path, memo=memo), "runtime": runtime()},
         batch_size=batch_size,

@@ -1,7 +1,7 @@
 """What was found out about a model's batches, remembered in the cache.
 
 Whether a model decodes prompts together as it decodes each alone is tried out before its batches
-are trusted (`cachedeval.evals.mlx.proof`). What came out follows from the model's content, the
+are trusted (`cachedeval.evals.mlx.batch_trial`). What came out follows from the model's content, the
 versions of mlx and mlx_lm, and the number of rows: it is a step like others, and its result is
 stored like theirs. But it is computed inside of another step, on the thread of the model, when a
 batch is about to be decoded: so a run of hits, or one prompt after the other, does without.

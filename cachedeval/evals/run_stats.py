@@ -15,14 +15,14 @@ from cachedeval.evals.judging.judge import Judge
 from cachedeval.evals.judging.money import TOKENS, usd
 from cachedeval.evals.judging.nodes import judge_call
 from cachedeval.evals.judging.pricing import load_prices
-from cachedeval.evals.models import LocalModel
+from cachedeval.evals.models import ModelResource
 from cachedeval.evals.steps import PARSING, step_of
 
 if TYPE_CHECKING:
     from cachedeval.engine.outcome import OnOutcome
     from cachedeval.engine.plan import NodePlan, Plan
 
-__all__ = ["Estimate", "OnProgress", "Progress", "Watch", "estimate"]
+__all__ = ["Estimate", "OnProgress", "Progress", "RunStats", "estimate"]
 
 OnProgress = Callable[[str, int, int], None]
 """Called with a step's name, how many of its calls are done, and how many there are."""
@@ -55,7 +55,7 @@ class Progress:
             self._tell(name, done, self._totals[name])
 
 
-class Watch:
+class RunStats:
     """Counts what happens in one evaluation; may be called from any thread.
 
     Args:
@@ -63,15 +63,15 @@ class Watch:
         judge: whose step counts as judging.
 
     Attributes:
-        also: told of each outcome as well.
+        on_outcome: called with each outcome after it is counted; None calls nothing.
     """
 
-    def __init__(self, models: Collection[LocalModel], judge: Judge) -> None:
+    def __init__(self, models: Collection[ModelResource], judge: Judge) -> None:
         self._start = time.perf_counter()
         self._stats = Stats()
         self._models = models
         self._judge = judge
-        self.also: OnOutcome | None = None
+        self.on_outcome: OnOutcome | None = None
         self._loads = self._count_loads()
         self._near_ties = Counter[str]()
         self._alone = Counter[str]()
@@ -84,10 +84,10 @@ class Watch:
                 self._near_ties[name] += outcome.record.provenance.get(name, 0)
             if reason := outcome.record.provenance.get("alone"):
                 self._alone[reason] += 1
-        if self.also is not None:
-            self.also(outcome)
+        if self.on_outcome is not None:
+            self.on_outcome(outcome)
 
-    def run(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the `run` part of a report: what varies from run to run."""
         answers = self._stats.get(generation.name, NodeStats())
         judged = self._stats.get(self._judge.node.name, NodeStats())

@@ -378,10 +378,10 @@ def test_an_adapter_retrained_between_its_key_and_its_loading_is_refused(
     mine = tmp_path / "mine"
     shutil.copytree(place.changing, mine)
     with evaluator(place, tmp_path) as one:
-        (subject,) = one.subjects([mine], data, 3)
+        (target,) = one.targets([mine], data, 3)
         retrained = (place.other / "adapters.safetensors").read_bytes()
         (mine / "adapters.safetensors").write_bytes(retrained)
-        refused = one.engine.settle([bound.answer for bound in subject.bound])
+        refused = one.engine.settle([sample.answer for sample in target.samples])
         assert all("mine was changed" in str(outcome.error) for outcome in refused)
         again = one.evaluate_adapter(mine, data, 3)
         assert again.run["nodes"]["generation"]["computed"] == 3

@@ -47,10 +47,10 @@ NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
     ),
     "judge_parse": (judging.judge_parse, ("evals/judging/prompt.py", "evals/judging/verdict.py")),
     "reference": (judging.reference_score, ("evals/providers/reference.py",)),
-    "local_judge": (judging.local_judge, _mlx("decoding", "neartie", "proof", "sampling")),
+    "local_judge": (judging.local_judge, _mlx("decoding", "near_ties", "batch_trial", "sampling")),
     "batch_proof": (
         proofs.batch_proof,
-        tuple(f"evals/mlx/{name}.py" for name in ("neartie", "prefix", "proof")),
+        tuple(f"evals/mlx/{name}.py" for name in ("near_ties", "prefix", "batch_trial")),
     ),
 }
 """Each step, and the modules that decide what it returns, within the package."""

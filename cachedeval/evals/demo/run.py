@@ -32,7 +32,7 @@ class Pass(NamedTuple):
 
     Attributes:
         seconds: how long it took.
-        reports: by judge, one report a subject: the base model first, then the adapters.
+        reports: by judge, one report a target: the base model first, then the adapters.
     """
 
     seconds: float
@@ -60,7 +60,7 @@ def run_demo(
     say: Callable[[str], None],
     on_progress: OnProgress | None = None,
 ) -> tuple[Pass, Pass]:
-    """Evaluate the demo's subjects twice.
+    """Evaluate the demo's base model and adapters twice.
 
     Args:
         model: the demo model's folder.

@@ -4,7 +4,7 @@ Built upon mlx_lm's `BatchGenerator`, by its public methods alone. Each prompt i
 inserted with its cache (`prefix`), so that a batch decodes and does nothing else. Each row has a
 sampler of its own (`sampling.Chooser`), which also computes by how much its token leads, within the
 same asynchronous pass. `BatchGenerator` hands a token out while it computes the next one. Where the
-lead is under the bound, the canonical pass (`neartie`) decides then, one step behind; if it decides
+lead is under the bound, the canonical pass (`near_ties`) decides then, one step behind; if it decides
 on another token, the row is taken out and put back with the canonical cache, and what it had ahead
 is forgotten.
 """
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from cachedeval.engine.errors import InputError
 from cachedeval.evals.mlx.model import LoadedModel
-from cachedeval.evals.mlx.neartie import CanonicalRow, near_tie_bound
+from cachedeval.evals.mlx.near_ties import CanonicalRow, near_tie_bound
 from cachedeval.evals.mlx.prefix import Cache, can_shorten, prefill
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.sampling import Chooser, NonFiniteLogitsError, Perturb

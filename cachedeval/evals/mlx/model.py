@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cachedeval.engine.errors import InputError
+from cachedeval.evals.mlx.batch_trial import batch_trouble
 from cachedeval.evals.mlx.prefix import SharedPrefix, can_batch
-from cachedeval.evals.mlx.proof import batch_trouble
 from cachedeval.evals.mlx.runtime import mx
 
 import mlx_lm  # isort: skip - after the runtime, which opens the BLAS
@@ -111,7 +111,7 @@ class LoadedModel:
 
         Args:
             rows: The most rows of a batch, at least 2. For each number the model is tried once,
-                in a few forward passes (`proof`).
+                in a few forward passes (`batch_trial`).
         """
         if rows not in self.proven:
             if can_batch(make_prompt_cache(self.model)):

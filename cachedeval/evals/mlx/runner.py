@@ -1,4 +1,4 @@
-"""A model that is loaded, as the steps meet it: it answers prompts, and it judges answers."""
+"""The model that the steps run: it answers questions, and it judges answers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Computed
-from cachedeval.evals.generation import Answered, Generation, Prompt
+from cachedeval.evals.generation import Answered, Generation, GenerationInputs
 from cachedeval.evals.judging.nodes import JudgedItem
 from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.mlx.cpu import Cores
@@ -19,11 +19,11 @@ from cachedeval.evals.proofs import BATCH_SIZE, Proofs
 
 from mlx_lm.generate import generation_stream  # isort: skip - after the runtime (BLAS)
 
-__all__ = ["ModelService"]
+__all__ = ["ModelRunner"]
 
 
-class ModelService:
-    """One base model on this machine. All its work is done on one thread, in turns.
+class ModelRunner:
+    """One base model on this machine; runs on one thread, one generation or judgement at a time.
 
     Args:
         path: the model's folder.
@@ -61,23 +61,25 @@ class ModelService:
         return self._loaded.nbytes
 
     def generate(
-        self, adapter: Path | None, prompts: Sequence[Prompt]
+        self, adapter: Path | None, batch: Sequence[GenerationInputs]
     ) -> Iterator[Answered | None]:
-        """Answer prompts; see `cachedeval.evals.generation.Generator`.
+        """Answer questions; see `cachedeval.evals.generation.Generator`.
 
         Raises:
             InputError: the adapter cannot be read, or does not fit.
         """
         yield from self._wait()
         with self._take():
-            if len(prompts) > 1:
+            if len(batch) > 1:
                 self._prove()
             self._loaded.use_adapter(adapter)
             requests: list[DecodeRequest] = []
             places: list[int] = []
-            for index, prompt in enumerate(prompts):
+            for index, asked in enumerate(batch):
                 try:
-                    tokens = render_prompt(self._loaded.tokenizer, prompt.messages)
+                    tokens = render_prompt(
+                        self._loaded.tokenizer, [dict(message) for message in asked.messages]
+                    )
                 except InputError as error:
                     yield index, error
                     continue
@@ -85,10 +87,10 @@ class ModelService:
                 requests.append(
                     DecodeRequest(
                         tokens,
-                        prompt.max_tokens,
-                        prompt.temperature,
-                        prompt.top_p,
-                        prompt.seed or 0,
+                        asked.max_tokens,
+                        asked.temperature,
+                        asked.top_p,
+                        asked.seed or 0,
                     )
                 )
             for event in decode(

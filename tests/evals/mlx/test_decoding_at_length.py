@@ -10,7 +10,7 @@ from support.tiny_model import make_tiny_model
 
 from cachedeval.evals.mlx.decoding import DecodeRequest
 from cachedeval.evals.mlx.model import LoadedModel, load_model
-from cachedeval.evals.mlx.neartie import near_tie_bound
+from cachedeval.evals.mlx.near_ties import near_tie_bound
 
 pytestmark = pytest.mark.thorough
 

@@ -9,7 +9,7 @@ from support.decoding import mixed_prompts
 
 from cachedeval.evals.mlx import prefix
 from cachedeval.evals.mlx.model import LoadedModel, load_model
-from cachedeval.evals.mlx.neartie import CanonicalRow
+from cachedeval.evals.mlx.near_ties import CanonicalRow
 from cachedeval.evals.mlx.prefix import PIECE, Cache, SharedPrefix, cuts, prefill
 from cachedeval.evals.mlx.runtime import mx
 

@@ -5,7 +5,7 @@ meets the wrong axis and is broadcast, or the batch is refused. Such faults show
 not at all, so each model is tried before its first batch, with its own weights: a few rows of
 different lengths in batches of several sizes, which rows leave and join as they do when answers are
 decoded, and out of which one goes on alone as at a near tie. Each step's logits must agree with those of the same tokens read alone, to within the
-near-tie bound: what is off by less, the canonical passes resolve (`neartie`).
+near-tie bound: what is off by less, the canonical passes resolve (`near_ties`).
 
 A model is tried without an adapter. The layers of an adapter act on each row and token by itself,
 and what mixes rows up is what the architecture does with masks, positions and caches.
@@ -20,7 +20,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cachedeval.evals.mlx.neartie import CanonicalRow, near_tie_bound
+from cachedeval.evals.mlx.near_ties import CanonicalRow, near_tie_bound
 from cachedeval.evals.mlx.prefix import PIECE, Cache, can_shorten, prefill
 from cachedeval.evals.mlx.runtime import mx
 

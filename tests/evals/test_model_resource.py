@@ -12,7 +12,7 @@ from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.statmemo import ProcessMemo
 from cachedeval.evals import models
 from cachedeval.evals.adapters import adapter_resource, model_of
-from cachedeval.evals.models import LocalModel, model_resource, runtime
+from cachedeval.evals.models import ModelResource, model_resource, runtime
 
 
 def model_folder(folder: Path, weights: bytes = b"weights") -> Path:
@@ -31,7 +31,7 @@ def adapter_folder(folder: Path, weights: bytes = b"lora", **settings: Any) -> P
     return folder
 
 
-def opened(folder: Path) -> LocalModel:
+def opened(folder: Path) -> ModelResource:
     return model_resource(folder, ProcessMemo(), batch_size=None, memory_budget=None)
 
 
@@ -142,7 +142,7 @@ def test_loads_are_counted_over_closing_and_reloading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = types.ModuleType("cachedeval.evals.mlx.runner")
-    module.ModelService = Service  # type: ignore[attr-defined]
+    module.ModelRunner = Service  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cachedeval.evals.mlx.runner", module)
     model = opened(model_folder(tmp_path / "model"))
     pool = ResourcePool()

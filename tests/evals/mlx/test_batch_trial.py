@@ -14,7 +14,7 @@ from cachedeval import AdapterEvaluator
 from cachedeval.evals.mlx.cpu import _openblas
 from cachedeval.evals.mlx.decoding import DecodeRequest, decode
 from cachedeval.evals.mlx.model import LoadedModel, load_model
-from cachedeval.evals.mlx.neartie import near_tie_bound
+from cachedeval.evals.mlx.near_ties import near_tie_bound
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.sampling import Chooser
 
