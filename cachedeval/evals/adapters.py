@@ -53,11 +53,11 @@ def resolve_adapter(name_or_path: str) -> Path:
 
 
 def adapter_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
-    """Return what the adapter is: `{"files": {name: digest}, "settings": {name: value}}`.
+    """Return the identity of an adapter: `{"files": {name: digest}, "settings": {name: value}}`.
 
     Args:
         folder: as `resolve_adapter` returns it.
-        memo: where the file's digest is remembered.
+        memo: stores the file's digest.
 
     Raises:
         InputError: a file is missing or cannot be used.
@@ -75,7 +75,7 @@ def adapter_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any
 
 
 def adapter_settings(folder: Path) -> dict[str, Any]:
-    """Return what mlx_lm reads of the adapter's configuration, equal where its meaning is.
+    """Return the settings that mlx_lm reads of an adapter's configuration, in one normal form.
 
     Defaults are filled in, the order of `keys` does not count, and 20 is 20.0.
 
@@ -88,7 +88,7 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
         return {"fine_tune_type": "full"}
     where = f"adapter {shown(folder)}: {CONFIG}"
     if not isinstance(kind, str):
-        raise InputError(f"{where}: fine_tune_type is {_told(config, 'fine_tune_type')}")
+        raise InputError(f"{where}: fine_tune_type is {_shown(config, 'fine_tune_type')}")
     parameters = config.get("lora_parameters")
     if not isinstance(parameters, dict):
         peft = (
@@ -110,14 +110,14 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
 def _integer(values: dict[str, Any], name: str, where: str) -> int:
     value = values.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{where}: {name} is {_told(values, name)}, not a whole number")
+        raise InputError(f"{where}: {name} is {_shown(values, name)}, not a whole number")
     return value
 
 
 def _number(values: dict[str, Any], name: str, where: str) -> float:
     value = values.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InputError(f"{where}: {name} is {_told(values, name)}, not a number")
+        raise InputError(f"{where}: {name} is {_shown(values, name)}, not a number")
     try:
         return float(value)
     except OverflowError:
@@ -132,7 +132,7 @@ def _keys(value: object, where: str) -> list[str] | None:
     return sorted(set(value))  # mlx_lm asks whether a layer's name is in it, no more
 
 
-def _told(values: dict[str, Any], name: str) -> str:
+def _shown(values: dict[str, Any], name: str) -> str:
     return shown(repr(values[name])[:60]) if name in values else "missing"
 
 
@@ -154,7 +154,7 @@ def model_of(given: str | None, adapter: str | os.PathLike[str] | None, *, fetch
     Raises:
         InputError: it cannot be found, or nothing says which.
     """
-    if given:  # an empty one would be the folder that one stands in
+    if given:  # an empty name would be the current folder
         return resolve_model(given, fetch=fetch)
     named: object = None
     if adapter is not None:

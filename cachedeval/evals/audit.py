@@ -1,4 +1,4 @@
-"""Auditing stored answers: what is computed again must come out the same.
+"""Audits stored answers: computes them again and compares.
 
 This finds what nothing else can: a key that leaves out something that the answer depends on.
 """
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
     created: float
     """When it was stored; seconds since the epoch."""
     differences: list[Difference]
-    """The fields that came out otherwise, around the first place in which they differ."""
+    """The fields that differ, around the first place in which they do."""
     error: str | None
     """Why it could not be computed again; None where it could."""
 
@@ -71,6 +71,17 @@ def audit(
 
     Raises:
         InputError: the sample is not positive, or none of the calls is in the cache.
+
+    Example:
+        >>> from cachedeval import node
+        >>> @node(version="1")
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> with Engine() as engine:
+        ...     _ = engine.run([double(1), double(2)])
+        ...     found = audit(engine, [double(1), double(2), double(3)], sample=5)
+        >>> found.stored, found.same, found.differ
+        (2, 2, [])
     """
     if sample < 1:
         raise InputError(f"audit: the sample is {sample}; it must be 1 or more")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["BASE", "DEFAULT_JUDGE", "AdapterEvaluator", "OptimizedAdapterEvaluator"]
 
 BASE = "base"
-"""Stands for the base model without an adapter, wherever an adapter can be named."""
+"""The base model without an adapter, wherever an adapter can be named."""
 
 DEFAULT_JUDGE = "cerebras:gpt-oss-120b"
 """The judge where none is given, neither as an argument nor in CACHEDEVAL_JUDGE."""
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class AdapterEvaluator:
-    """Scores a model and its adapters on questions, computing only what is not known yet.
+    """Scores a model and its adapters on questions, and computes only what is not in the cache.
 
     Args:
         model: folder of the base model, or its name on the hub. Without it the environment's
@@ -53,14 +53,15 @@ class AdapterEvaluator:
         cache: URL of the cache, or an open backend.
         evaluation_seed: of the sample, and of the sampling above temperature 0.
         criteria: name of a built-in rubric, or path of a TOML file.
-        per_criterion: ask the judge for each criterion apart, so that editing one asks for one.
-        repeats: how many verdicts are drawn a question; the score is their mean.
-        max_tokens: bound of an answer's length, in tokens.
+        per_criterion: ask the judge for each criterion separately, so that after editing one criterion
+            only that one is judged again.
+        repeats: number of verdicts for each question; the score is their mean.
+        max_tokens: the most tokens of an answer.
         temperature: of the answers; 0 is greedy.
         top_p: of the answers, above temperature 0.
         sampling: `nested`, or `shuffle` to repeat old scores.
         batch_size: how many answers are decoded together; by memory if not given.
-        memory_budget: bytes for models and batches; None is no bound.
+        memory_budget: bytes for models and batches; None is no limit.
         on_failure: a failed question is left out of the mean (`exclude`), counts 0 (`zero`), or
             ends the evaluation with its error (`raise`).
         limits: TOML file with the judge's limits and prices.
@@ -69,6 +70,12 @@ class AdapterEvaluator:
 
     Raises:
         InputError: an argument cannot be used; the message says which and why.
+
+    Example:
+        >>> with AdapterEvaluator("path/to/model", "f1") as evaluator:  # doctest: +SKIP
+        ...     report = evaluator.evaluate_adapter("my-adapter", "qa.jsonl")
+        ...     report.score, report.failed, report.items[0].response
+        ...     evaluator.compare("base", "my-adapter", training_data_path="qa.jsonl").verdict
     """
 
     def __init__(
@@ -121,7 +128,7 @@ class AdapterEvaluator:
 
     @property
     def judge_name(self) -> str:
-        """The judge, as reports call it."""
+        """The name of the judge in reports."""
         return self._judge.name
 
     def __enter__(self) -> Self:
@@ -152,7 +159,7 @@ class AdapterEvaluator:
                 there are.
 
         Raises:
-            InputError: what is to be evaluated cannot be found or read.
+            InputError: the model, an adapter or the questions cannot be found or read.
             Failure: the judge cannot be used at all (a wrong key); or, with `on_failure="raise"`,
                 a question failed.
         """
@@ -190,7 +197,7 @@ class AdapterEvaluator:
             on_progress: as in `evaluate_adapter`.
 
         Raises:
-            InputError: what is to be evaluated cannot be found or read.
+            InputError: the model, an adapter or the questions cannot be found or read.
             Failure: as in `evaluate_adapter`.
         """
         mode: CacheMode = self.engine.mode if use_cache else "off"
@@ -207,7 +214,7 @@ class AdapterEvaluator:
         if unusable and len(unusable) == len(targets):
             raise unusable[0]
         if mode in {"use", "refresh"}:
-            # What no parser can read is asked for again next time.
+            # Replies that no parser can read are requested again next time.
             self.engine.forget(self._judge.unreadable(settled))
         run = stats.as_dict()
         return [
@@ -247,7 +254,7 @@ class AdapterEvaluator:
             on_progress: as in `evaluate_adapter`.
 
         Raises:
-            InputError: what is to be evaluated cannot be found or read, or no question has a score
+            InputError: the model, an adapter or the questions cannot be found or read, or no question has a score
                 for both.
             Failure: as in `evaluate_adapter`.
         """
@@ -266,7 +273,7 @@ class AdapterEvaluator:
         training_data_path: str | os.PathLike[str] | None,
         num_questions: int = 20,
     ) -> "Plan":
-        """Say what an evaluation would compute, and about what that costs; loads no model."""
+        """Return what an evaluation would compute, with an estimate of its cost; loads no model."""
         targets = self.targets(adapters, training_data_path, num_questions)
         return self.engine.plan([call for target in targets for call in target.calls()])
 
@@ -276,17 +283,17 @@ class AdapterEvaluator:
         training_data_path: str | os.PathLike[str] | None,
         num_questions: int = 20,
     ) -> "list[Explanation]":
-        """Say why each step of an evaluation that is not in the cache is not."""
+        """Return for each step that is not in the cache why it is not."""
         targets = self.targets(adapters, training_data_path, num_questions)
         calls = [call for target in targets for call in target.calls()]
         return [why for why in self.engine.explain_many(calls) if why.state != "hit"]
 
     def cleanup_models(self) -> None:
-        """Free the models that are loaded, and give their memory back."""
+        """Close the models that are loaded, and release their memory."""
         self.engine.cleanup()
 
     def close(self) -> None:
-        """Free the models and close the cache; closing twice is harmless."""
+        """Close the models and the cache; closing twice is harmless."""
         self.engine.close()
 
     def targets(
@@ -297,17 +304,17 @@ class AdapterEvaluator:
         model_from: str | os.PathLike[str] | None = None,
         mode: "CacheMode" = "use",
     ) -> list[EvalTarget]:
-        """Bind every question of every adapter to its steps; nothing runs or loads.
+        """Return the calls of every question of every adapter; nothing runs or loads.
 
         Args:
             adapters: folders or names; `base` or None is the base model without an adapter.
             data: JSON Lines file with the questions.
             num_questions: how many questions are drawn.
             model_from: the adapter whose settings name the model, where nothing else does.
-            mode: with `off`, digests of files are not remembered.
+            mode: with `off`, digests of files are not stored.
 
         Raises:
-            InputError: what is to be evaluated cannot be found or read.
+            InputError: the model, an adapter or the questions cannot be found or read.
         """
         if data is None:
             raise InputError("training_data_path: give the JSON Lines file with the questions")
@@ -344,9 +351,9 @@ class AdapterEvaluator:
         return self._models.setdefault(found.identified.digest, found)
 
     def _check_access(self, calls: Sequence[Call[Any]], mode: "CacheMode") -> None:
-        """Find out that the judge cannot be asked before the model is loaded, not after.
+        """Check that the judge can be used before the model is loaded, not after.
 
-        A run that is all hits asks nobody, and needs no key.
+        A run of hits calls no judge, and needs no key.
         """
         try:
             self._judge.check_access()
@@ -380,6 +387,6 @@ async def _in_thread(method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     return await asyncio.to_thread(method, *args, **kwargs)
 
 
-def _check(name: str, value: object, good: bool, wanted: str) -> None:  # noqa: FBT001  what is checked
+def _check(name: str, value: object, good: bool, needed: str) -> None:  # noqa: FBT001
     if not good:
-        raise InputError(f"{name} is {value}; it must be {wanted}")
+        raise InputError(f"{name} is {value}; it must be {needed}")

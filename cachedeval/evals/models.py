@@ -120,7 +120,7 @@ def resolve_model(name_or_path: str, *, fetch: bool = False) -> Path:
 
 
 def model_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
-    """Return what the model is: `{"files": {name: digest}}` of the files that are read.
+    """Return the identity of a model: `{"files": {name: digest}}` of the files that are read.
 
     mlx_lm reads the weights in the order in which their folder lists them, and of two weights of
     one name the later one counts. So where there are others than the parts of one model, as a copy
@@ -128,10 +128,10 @@ def model_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
 
     Args:
         folder: as `resolve_model` returns it.
-        memo: where the files' digests are remembered.
+        memo: stores the files' digests.
 
     Raises:
-        InputError: it is no model that mlx_lm can load, as far as its files tell.
+        InputError: it is no model that mlx_lm can load, as far as its files show.
     """
     entries = manifest(folder, model_files(folder), memo=memo, linked_sha256=BlobNames())
     for entry in entries:
@@ -247,10 +247,10 @@ class ModelResource(Resource[Any]):
 
     Args:
         path: its folder.
-        identify: returns what it is, and the runtime that it runs on.
+        identify: returns its identity, and the runtime that it runs on.
         batch_size: prompts decoded together; by memory if None.
         memory_budget: bytes for model and batch, or None.
-        store: where what is found out about its batches is remembered, or None.
+        store: stores whether its batches can be trusted, or None.
     """
 
     def __init__(
@@ -319,9 +319,9 @@ def model_resource(
 
 
 def runtime() -> dict[str, str]:
-    """Return what besides the model decides the text: packages' versions and the kind of device.
+    """Return what else decides the text: versions of packages, and the kind of device.
 
-    Nothing is imported to find out. mlx computes on the GPU on macOS, and elsewhere with one of
+    Nothing is imported for it. mlx computes on the GPU on macOS, and elsewhere with one of
     its packages for CUDA; else on the CPU.
     """
     installed = versions(*_CUDA, *_DECIDING)

@@ -249,8 +249,7 @@ def read_report(path: str | os.PathLike[str]) -> Report:
     several = value.get("reports") if isinstance(value, dict) else None
     if isinstance(several, list) and len(several) != 1:
         raise InputError(
-            f"report {path}: holds {len(several)} reports; write each to a file of its own with "
-            "--out"
+            f"report {path}: holds {len(several)} reports; write each to a separate file with --out"
         )
     found = value.get("report", value) if isinstance(value, dict) else value
     if not isinstance(found, dict) or "items" not in found:

@@ -29,9 +29,9 @@ OnProgress = Callable[[str, int, int], None]
 
 
 class Progress:
-    """Counts outcomes by step and tells each; may be called from any thread."""
+    """Counts outcomes by step and reports each; may be called from any thread."""
 
-    def __init__(self, calls: Iterable[Call[Any]], tell: OnProgress) -> None:
+    def __init__(self, calls: Iterable[Call[Any]], report: OnProgress) -> None:
         self._totals = Counter(
             step_of(call.node.name)
             for level in graph_of(calls)
@@ -39,7 +39,7 @@ class Progress:
             if call.node.name != PARSING
         )
         self._done: Counter[str] = Counter()
-        self._tell = tell
+        self._report = report
         self._lock = threading.Lock()
 
     def __call__(self, outcome: Outcome) -> None:
@@ -52,7 +52,7 @@ class Progress:
             done = self._done[name]
         # Hits come by the thousand, at once; only what takes time is worth showing.
         if outcome.state != "hit" or done == self._totals[name]:
-            self._tell(name, done, self._totals[name])
+            self._report(name, done, self._totals[name])
 
 
 class RunStats:
@@ -95,8 +95,8 @@ class RunStats:
             "seconds": round(time.perf_counter() - self._start, 3),
             "loads": self._count_loads() - self._loads,
             "nodes": {"generation": answers.as_dict(), "judge": judged.as_dict()},
-            "judge_spent": self._told(judged.cost),
-            "judge_saved": self._told(judged.saved),
+            "judge_spent": self._money(judged.cost),
+            "judge_saved": self._money(judged.saved),
             "one_by_one": {
                 "answers": self._alone.total(),
                 "reason": next(iter(self._alone), None),
@@ -107,7 +107,7 @@ class RunStats:
             },
         }
 
-    def _told(self, cost: Mapping[str, float]) -> dict[str, float | None]:
+    def _money(self, cost: Mapping[str, float]) -> dict[str, float | None]:
         """Return tokens, and what they cost at list price; None where the price is not known."""
         tokens = {name: int(cost.get(name, 0)) for name in TOKENS}
         if not self._judge.prices:

@@ -1,4 +1,4 @@
-"""Drawing a sample that stays the same, and grows without changing."""
+"""Draws a sample of questions that is the same each time, and grows without changing."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -34,6 +34,15 @@ def draw(
 
     Raises:
         InputError: the count is not positive, or there is no such sampling.
+
+    Example:
+        >>> questions = [
+        ...     Question(f"{n:016x}", f"{n}?", ({"role": "user", "content": f"{n}?"},), None, {})
+        ...     for n in range(100)
+        ... ]
+        >>> small, large = draw(questions, 20, seed=42), draw(questions, 50, seed=42)
+        >>> small == large[:20]
+        True
     """
     if count is not None and count < 1:
         raise InputError(f"the number of questions is {count}; it must be 1 or more")

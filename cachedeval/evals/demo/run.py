@@ -1,4 +1,4 @@
-"""The demo's job: base and adapters, two judges, then all of it again from the cache."""
+"""The demo: base and adapters, two judges, then all of it again from the cache."""
 
 import time
 from collections.abc import Callable
@@ -64,16 +64,16 @@ def run_demo(
 
     Args:
         model: the demo model's folder.
-        cache: URL of the cache, on disk if the second time is to find what the first left.
+        cache: URL of the cache, on disk so that the second pass finds the results of the first.
         quick: fewer questions.
-        say: told what begins.
+        say: called with a line when a pass begins.
         on_progress: as in `AdapterEvaluator.evaluate_adapter`.
 
     Returns:
-        The first pass and the second, each with an evaluator of its own.
+        The first pass and the second, each with a new evaluator.
     """
     passes = []
-    for title in ("First pass: nothing is known yet", "Second pass: the same again"):
+    for title in ("First pass: nothing is stored yet", "Second pass: the same again"):
         say(title)
         start = time.perf_counter()
         reports = {}

@@ -10,7 +10,7 @@ cores, decoding beside one busy program took 2.6 times as long with two threads 
 two evaluations at once took 11 times as long as with one thread each. So the number of threads
 follows what others use. The results are the same, to the last bit, with every number of threads.
 
-As a program, it measures in a process of its own and prints one line of JSON:
+As a program, it measures in a separate process and prints one line of JSON:
 
     python -m cachedeval.evals.mlx.cpu [--own-blas]
 
@@ -52,7 +52,7 @@ _SYSTEM_LIBRARY = "libopenblas.so.0"
 _FORTRAN = "libgfortran.so.5"
 _SYMBOL = "cblas_sgemm"
 _PATIENCE = 60.0
-"""Seconds that products which are under way are given when the process ends."""
+"""Seconds to wait for running products when the process ends."""
 
 _GLANCE = 0.01
 """Seconds in which other threads compute, or do not."""
@@ -60,7 +60,7 @@ _GLANCE = 0.01
 _PERIOD = 0.5
 """Seconds that are looked back on: enough ticks of the clock, and soon enough."""
 
-_TOLD = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
+_CHOSEN = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
 """Where one of these is set, the user has chosen."""
 
 _STAT = Path("/proc/stat")
@@ -77,7 +77,7 @@ def open_blas() -> str | None:
 
     Returns:
         The path or name of the library that was opened; ``None`` where none was, either because
-        none is to be had or because mlx was imported already (a warning is logged).
+        none is installed or because mlx was imported already (a warning is logged).
     """
     if sys.platform != "linux":
         return None
@@ -167,9 +167,9 @@ def _open(library: str) -> bool:
 def _wait_for_products() -> None:
     """Let the process end only when nothing is multiplied any more.
 
-    mlx computes on threads of its own, and something may still be under way: what was begun ahead,
-    or a step that was interrupted. When the process ends, OpenBLAS tells its threads to stop and
-    waits for them. One that is busy then misses that, and the process would never end.
+    mlx computes on its own threads, and a product may still be running: one that was started ahead,
+    or of a step that was interrupted. When the process ends, OpenBLAS stops its threads and waits
+    for them. A busy thread misses that, and the process would never end.
     """
     ends = time.monotonic() + _PATIENCE
     try:
@@ -179,7 +179,7 @@ def _wait_for_products() -> None:
             if time.process_time() - time.thread_time() - before < _GLANCE / 4:
                 return
     except KeyboardInterrupt:
-        os._exit(130)  # as a shell tells an interrupt; there is no other way out
+        os._exit(130)  # the status of an interrupt; there is no other way out
 
 
 def _open_with_fortran(library: Path) -> bool:
@@ -217,7 +217,7 @@ class Used(NamedTuple):
 
 
 class Cores:
-    """Sets how many threads OpenBLAS uses; does nothing where another BLAS, or none, is in use.
+    """Sets the number of OpenBLAS threads; does nothing where another BLAS, or none, is in use.
 
     Args:
         settle: waits until no product is under way; called before the number changes.
@@ -225,20 +225,20 @@ class Cores:
 
     def __init__(self, settle: Callable[[], object]) -> None:
         self._settle = settle
-        self._library: Any = None if any(os.environ.get(name) for name in _TOLD) else _openblas()
+        self._library: Any = None if any(os.environ.get(name) for name in _CHOSEN) else _openblas()
         self._most = _most_threads() if self._library else 1
         self._before = used_so_far() if self._most > 1 else None
 
     def share(self) -> None:
-        """Look at what others use, now and then, and leave it to them."""
+        """Follow what other programs use, now and then."""
         if self._before is None or time.monotonic() - self._before.at < _PERIOD:
             return
         now = used_so_far()
         if now is not None:
-            wanted = min(self._most, threads_beside(self._before, now, os.cpu_count() or 1))
-            if wanted != self._library.openblas_get_num_threads():
+            threads = min(self._most, threads_beside(self._before, now, os.cpu_count() or 1))
+            if threads != self._library.openblas_get_num_threads():
                 self._settle()
-                self._library.openblas_set_num_threads(wanted)
+                self._library.openblas_set_num_threads(threads)
         self._before = now
 
 
@@ -257,7 +257,7 @@ def threads_beside(before: Used, now: Used, cores: int) -> int:
 
 
 def used_so_far() -> Used | None:
-    """Return what was computed so far; ``None`` where the system does not tell (only Linux does)."""
+    """Return what was computed so far; ``None`` where the system does not report it (only Linux does)."""
     try:
         name, *ticks = _STAT.read_text(encoding="ascii").split("\n", 1)[0].split()
         # user, nice, system, idle, iowait, irq, softirq, steal; guests' are in the first two.
@@ -292,7 +292,7 @@ def probe(*, own_blas: bool) -> dict[str, Any]:
         open_blas()
     import mlx.core as mx
 
-    logging.getLogger("cachedeval").setLevel(logging.ERROR)  # that mlx came first is as wanted
+    logging.getLogger("cachedeval").setLevel(logging.ERROR)  # mlx is imported first on purpose
     on_cpu = mx.default_device() == mx.cpu
     return {
         "device": "cpu" if on_cpu else "gpu",

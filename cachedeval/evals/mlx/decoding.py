@@ -1,12 +1,12 @@
-"""Decoding many prompts together, so that what stands beside a prompt does not change its text.
+"""Decodes many prompts together, so that other prompts in the batch do not change an answer.
 
-Built upon mlx_lm's `BatchGenerator`, by its public methods alone. Each prompt is read alone and
-inserted with its cache (`prefix`), so that a batch decodes and does nothing else. Each row has a
-sampler of its own (`sampling.Chooser`), which also computes by how much its token leads, within the
+Built on mlx_lm's `BatchGenerator`, by its public methods alone. Each prompt is read alone and
+inserted with its cache (`prefix`), so that a batch decodes and does nothing else. Each row has its
+own sampler (`sampling.Chooser`), which also computes by how much its token leads, within the
 same asynchronous pass. `BatchGenerator` hands a token out while it computes the next one. Where the
 lead is under the bound, the canonical pass (`near_ties`) decides then, one step behind; if it decides
-on another token, the row is taken out and put back with the canonical cache, and what it had ahead
-is forgotten.
+on another token, the row is taken out and put back with the canonical cache, and the tokens that it had
+ahead are dropped.
 """
 
 import copy
@@ -226,7 +226,7 @@ class OneByOne:
         return dict.fromkeys(uids, (whole, None))
 
     def close(self) -> None:
-        """Let go of the row."""
+        """Release the row."""
         self._steps = self._cache = None
 
 
@@ -287,7 +287,7 @@ class _Row:
     max_tokens: int
     chooser: Chooser
     canonical: CanonicalRow | None = None
-    said: list[int] = field(default_factory=list)
+    answer: list[int] = field(default_factory=list)
     near_ties: int = 0
     changed: int = 0
 
@@ -395,14 +395,14 @@ class _Run:
     def _insert(self, row: _Row, token: int, cache: Cache) -> None:
         (uid,) = self._generator.insert(
             [[token]],
-            max_tokens=[row.max_tokens - len(row.said)],
+            max_tokens=[row.max_tokens - len(row.answer)],
             caches=[cache],
             samplers=[row.chooser],
         )
         self._rows[uid] = row
 
     def _step(self) -> Iterator[tuple[int, Decoded | Exception]]:
-        """Take the batch's next tokens, let near ties be decided, and yield who is finished."""
+        """Take the batch's next tokens, resolve near ties, and yield the finished answers."""
         _, responses = self._generator.next()
         if responses:
             self._stats.steps += 1
@@ -423,7 +423,7 @@ class _Run:
             if reason is not None:
                 yield row.index, self._decoded(row, reason)
             elif token != response.token and cache is not None:
-                row.chooser.go_on_at(len(row.said))
+                row.chooser.go_on_at(len(row.answer))
                 self._insert(row, token, cache)
 
     def _take_out(self, response: Any) -> None:
@@ -438,13 +438,13 @@ class _Run:
                 decoded = response.prompt_cache
                 if decoded is None:
                     decoded = self._generator.extract_cache([response.uid])[response.uid][0]
-                # It holds the prompt, what was said, and the token that is in question.
-                fed = len(row.prompt) + len(row.said) + 1
+                # It holds the prompt, the answer so far, and the token that is in question.
+                fed = len(row.prompt) + len(row.answer) + 1
                 row.canonical = CanonicalRow.out_of_batch(
                     self._model, row.prompt, decoded, fed, self._shared
                 )
-            logprobs, cache, read = row.canonical.next_logprobs(row.said)
-            token = row.chooser.decide(logprobs, len(row.said))
+            logprobs, cache, read = row.canonical.next_logprobs(row.answer)
+            token = row.chooser.decide(logprobs, len(row.answer))
         self._stats.canonical_passes += 1
         self._stats.canonical_tokens += read
         row.near_ties += 1
@@ -456,17 +456,17 @@ class _Run:
     def _accept(self, row: _Row, token: int) -> Literal["stop", "length"] | None:
         if token in self._stop:
             return "stop"
-        row.said.append(token)
-        return "length" if len(row.said) >= row.max_tokens else None
+        row.answer.append(token)
+        return "length" if len(row.answer) >= row.max_tokens else None
 
     def _decoded(self, row: _Row, reason: Literal["stop", "length"]) -> Decoded:
         detokenizer = self._loaded.tokenizer.detokenizer
         text = ""
-        for token in row.said:
+        for token in row.answer:
             detokenizer.add_token(token)
             text += detokenizer.last_segment
         detokenizer.finalize()
         text += detokenizer.last_segment
         return Decoded(
-            text, row.said, len(row.prompt), reason, row.near_ties, row.changed, self._alone
+            text, row.answer, len(row.prompt), reason, row.near_ties, row.changed, self._alone
         )

@@ -39,7 +39,7 @@ _LEAF = "lora_b"
 
 
 class LoadedModel:
-    """A base model in memory, with its tokenizer, wearing at most one adapter.
+    """A base model in memory, with its tokenizer, with at most one adapter applied.
 
     Not thread-safe: all that runs the model, or swaps its adapter, does so on one thread.
 
@@ -48,7 +48,7 @@ class LoadedModel:
         model: The model, in evaluation mode. A reload replaces it: do not keep it.
         tokenizer: mlx_lm's wrapper of the tokenizer.
         config: The content of ``config.json``.
-        adapter: The adapter that it wears; ``None`` for the base.
+        adapter: The adapter that is applied; `None` for the base.
         loads: How often the weights were read from disk.
         proven: What `batch_trouble` found, by the number of rows.
     """
@@ -78,7 +78,7 @@ class LoadedModel:
         return length if isinstance(length, int) and length > 0 else None
 
     def use_adapter(self, path: Path | None) -> None:
-        """Wear another adapter, or none; the base's weights stay the arrays that they were.
+        """Apply another adapter, or none; the base's weights stay the arrays that they were.
 
         A swap strips every adapter layer, checks that the base is back, and loads anew: a few
         tens of milliseconds. What a swap cannot undo, such as a full fine-tune, is undone by
@@ -92,7 +92,7 @@ class LoadedModel:
         """
         if path is None and self.adapter is None:
             return
-        self._prefixes.clear()  # they hold what the model computed while it wore another adapter
+        self._prefixes.clear()  # they hold what the model computed while another adapter was applied
         self._restore()
         if path is None:
             return
@@ -125,7 +125,7 @@ class LoadedModel:
         return self._prefixes.setdefault(purpose, SharedPrefix(self.model))
 
     def close(self) -> None:
-        """Give the memory back; the object is of no use afterwards."""
+        """Release the memory; the object is of no use afterwards."""
         self._prefixes.clear()
         self._base = {}
         self.model = self.tokenizer = None
@@ -141,7 +141,7 @@ class LoadedModel:
         self._load()
 
     def _load(self) -> None:
-        self.model, self._base = None, {}  # the old weights need not stand beside the new
+        self.model, self._base = None, {}  # the old weights need no memory beside the new
         mx.clear_cache()
         if not (self.path / "config.json").is_file():
             found = "no config.json in it" if self.path.is_dir() else "no such folder"
@@ -200,10 +200,10 @@ def strip_adapters(model: Any) -> bool:
 
 
 def apply_adapter(model: Any, path: Path) -> None:
-    """Put an adapter on a model that wears none.
+    """Apply an adapter to a model that has none.
 
     Args:
-        model: The base, changed in place; where this raises, it may wear part of the adapter.
+        model: The base, changed in place; where this raises, part of the adapter may be applied.
         path: The adapter's folder.
 
     Raises:
@@ -246,18 +246,18 @@ def _tensors(path: Path) -> dict[str, mx.array]:
 
 def _check_complete(model: Any, tensors: Mapping[str, mx.array]) -> None:
     """Check that each weight of each adapter layer was in the file: mlx_lm draws what was not."""
-    wanted = [
+    needed = [
         f"{name}.{key}"
         for name, module in model.named_modules()
         if _LEAF in module
         for key, value in module.items()
         if isinstance(value, mx.array)
     ]
-    missing = [name for name in wanted if name not in tensors]
+    missing = [name for name in needed if name not in tensors]
     if missing:
         more = f" (and {len(missing) - 1} more)" if missing[1:] else ""
         raise InputError(
-            f"tensor {missing[0]}{more} is missing: adapter_config.json asks for {len(wanted)} "
+            f"tensor {missing[0]}{more} is missing: adapter_config.json asks for {len(needed)} "
             f"tensors (num_layers, keys), and adapters.safetensors holds {len(tensors)}"
         )
 
@@ -278,9 +278,9 @@ def is_full(path: Path) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """Tell an error in one line: of a list of misfits the first, and how many more there are."""
+    """Return an error in one line: of a list of misfits the first, and how many more there are."""
     first, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    if first.endswith(":") and more:  # mlx_lm tells all misfits, in a line each
+    if first.endswith(":") and more:  # mlx_lm lists all misfits, a line each
         others = f" (and {len(more) - 1} more)" if more[1:] else ""
         return more[0] + others
     if isinstance(error, ValueError | OSError) and first:

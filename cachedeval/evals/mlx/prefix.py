@@ -124,7 +124,7 @@ class SharedPrefix:
 
         Args:
             prompts: What `fork` will be called with. Where none of them begins like another, or
-                like one before, the prefix stays what it is.
+                like one before, the prefix does not change.
         """
         best: list[int] = []
         most = 0

@@ -25,7 +25,7 @@ from cachedeval.engine.errors import InputError
 __all__ = ["TODAY", "LiteralRenderer", "render_prompt", "render_text"]
 
 TODAY = datetime(2024, 7, 26, tzinfo=UTC)
-"""The day that it is for chat templates: the one that Llama 3's writes where it is told none."""
+"""Today's date for chat templates: the one that Llama 3's writes by default."""
 
 _DATE = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 
@@ -40,7 +40,7 @@ def render_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[in
 
     The tokenizer's chat template writes them, with its mark for the answer. A tokenizer that has
     none gets the contents, with an empty line after each, as plain text. A template that asks for
-    today's date (Llama 3, gpt-oss) is told `TODAY`: an answer must not depend on when it was given.
+    today's date (Llama 3, gpt-oss) gets `TODAY`: an answer must not depend on when it was given.
 
     As in mlx_lm, a control token that is written in a message becomes that token. Texts of others
     that are quoted in a message are rendered by `cachedeval.evals.mlx.prompts` instead.
@@ -184,7 +184,7 @@ class LiteralRenderer:
             return [int(token) for token in self._tokenizer.encode(text, **options)]
 
         tokens = [token for each in pieces for token in encode(each, add_special_tokens=False)]
-        if self._tokenizer.has_chat_template:  # it writes what stands around the text
+        if self._tokenizer.has_chat_template:  # it writes the text around
             return tokens
         bare, framed = encode("x", add_special_tokens=False), encode("x")
         starts = range(len(framed) - len(bare) + 1)

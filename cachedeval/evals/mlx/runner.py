@@ -29,7 +29,7 @@ class ModelRunner:
         path: the model's folder.
         batch_size: how many prompts are decoded together; by memory if None.
         memory_budget: bytes for the weights and the caches of a batch, or None.
-        proofs: remembers whether the model's batches are right; None: it is tried each time.
+        proofs: stores whether the model's batches are right; None tests each time.
 
     Raises:
         InputError: the folder is missing or cannot be loaded.
@@ -137,17 +137,17 @@ class ModelRunner:
         return self._loaded.batch_trouble(rows)
 
     def _prove(self) -> None:
-        """Find out once whether batches can be trusted, unless one by one is asked for."""
+        """Test once whether batches can be trusted, unless answers are decoded one by one anyway."""
         rows = BATCH_SIZE if self._batch_size is None else self._batch_size
         if rows > 1 and rows not in self._loaded.proven and self._proofs is not None:
             self._loaded.proven[rows] = self._proofs.prove(self, rows)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self._loaded.close()
 
     def _wait(self) -> Iterator[None]:
-        """Let others have their turns until the model is free: it wears one adapter at a time."""
+        """Let other steps run until the model is free: it has one adapter at a time."""
         while self._taken:
             yield None
 

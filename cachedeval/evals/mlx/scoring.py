@@ -7,7 +7,7 @@ tokens in the text to be judged are read as text (`prompts`).
 The expected score is the mean of the scores, weighted with the probabilities of their tokens
 (Liu et al. 2023, "G-Eval: NLG Evaluation using GPT-4 with Better Human Alignment", section 2.3), here
 renormalised to these tokens. The scores are the digits 0 to 9, not 0 to 10: where a tokenizer cuts
-numbers into digits, "10" begins with the token of "1", and the two could not be told apart.
+numbers into digits, "10" begins with the token of "1", and the two could not be distinguished.
 
 Each prompt is read alone, in pieces that follow from its own length (`prefix`), and a beginning that
 many prompts share is read once. So a score is a function of model and prompt, to the last bit.
@@ -32,7 +32,7 @@ __all__ = ["ExpectedScore", "digit_tokens", "expected_scores", "verdicts"]
 
 _DIGITS = 10
 _DECIMALS = 6
-"""Decimals kept of a score, far below what it can mean."""
+"""Decimals of a score, far below what it can mean."""
 
 _SYSTEM = """\
 You rate responses to questions on one criterion, with one digit from 0 (worst) to 9 (best).

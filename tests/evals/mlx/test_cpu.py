@@ -148,7 +148,7 @@ def test_a_system_that_does_not_tell(
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if not OPENBLAS:
         pytest.skip("mlx does not multiply with OpenBLAS here")
-    for name in cpu._TOLD:
+    for name in cpu._CHOSEN:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cpu, "_PERIOD", 0.0)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
