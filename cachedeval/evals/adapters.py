@@ -1,6 +1,6 @@
-"""Adapters: finds their folders, and identifies them by what `mlx_lm` reads of a LoRA, DoRA or full fine-tune.
+"""Adapters: finds their folders, and identifies them by what `mlx_lm` reads of them.
 
-That is `adapters.safetensors` and, of `adapter_config.json`, what shapes the layers: the kind of
+Of a LoRA, DoRA or full fine-tune that is `adapters.safetensors` and, of `adapter_config.json`, what shapes the layers: the kind of
 fine-tune, how many layers, and the LoRA parameters `rank`, `scale`, `dropout` and `keys`. Settings
 that only the training reads (`iters`, `learning_rate`, `adapter_path` and so on) do not count, nor
 do numbered checkpoints. Imports nothing of mlx_lm.

@@ -254,8 +254,8 @@ class AdapterEvaluator:
             on_progress: as in `evaluate_adapter`.
 
         Raises:
-            InputError: the model, an adapter or the questions cannot be found or read, or no question has a score
-                for both.
+            InputError: the model, an adapter or the questions cannot be found or read, or no
+                question has a score for both.
             Failure: as in `evaluate_adapter`.
         """
         one, other = self.evaluate_adapters(

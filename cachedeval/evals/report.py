@@ -59,8 +59,8 @@ class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The result of one evaluation.
 
-    The fields are those of the JSON, and `report["score"]` is the same as `report.score`. Two reports
-    are equal if their results are; `run` does not count.
+    The fields are those of the JSON, and `report["score"]` is the same as `report.score`. Two
+    reports are equal if their results are; `run` does not count.
 
     Example:
         >>> item = ItemResult(id="0001", question="Why?", score=80.0, criteria={"clarity": 8.0})
@@ -96,7 +96,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Mean of each criterion."""
     items: list[ItemResult]
     run: dict[str, Any] = {}
-    """What varies from run to run: `seconds`, `loads`, `nodes` with their counts. Not in the JSON."""
+    """What varies from run to run, and is not in the JSON: `seconds`, `loads`, `nodes`."""
 
     def __getitem__(self, key: str) -> Any:
         if key not in _FIELDS:
@@ -138,7 +138,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return {name: self[name] for name in _FIELDS}
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return one flat row a question and judge, as for `pandas.DataFrame(report.to_dicts())`."""
+        """Return one flat row a question and judge: `pandas.DataFrame(report.to_dicts())`."""
         about = {"model": self.model, "adapter": self.adapter}
         rows = []
         for item in self.items:

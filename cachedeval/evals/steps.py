@@ -1,4 +1,4 @@
-"""The steps of an evaluation as users see them: `generation` and `judge`, whatever the nodes are."""
+"""The steps of an evaluation as users see them: `generation` and `judge`, not their nodes."""
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""SmolLM2's GGUF file made into a model folder that ``mlx_lm.load`` reads.
+"""SmolLM2's GGUF file made into a model folder that `mlx_lm.load` reads.
 
 The result is a function of the GGUF's bytes: the arithmetic is exact (see `_dequantize`), and names
 and settings are written in a fixed order.
@@ -96,7 +96,7 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Split ``blk.3.attn_q`` into ``model.layers.3.`` and ``attn_q``."""
+    """Split `blk.3.attn_q` into `model.layers.3.` and `attn_q`."""
     match = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)", name)
     if match is None or match[2] not in _NAMES:
         raise ValueError(f"unknown tensor {name!r} in the GGUF file")
@@ -122,10 +122,10 @@ def _dequantize(tensors: Mapping[str, "mx.array"], name: str) -> "mx.array":
 
 
 def _unpermute(weight: "mx.array", heads: int) -> "mx.array":
-    """Undo llama.cpp's reordering of the rows of ``q_proj`` and ``k_proj``.
+    """Undo llama.cpp's reordering of the rows of `q_proj` and `k_proj`.
 
     GGUF interleaves the two halves of each head for its rotary embedding; mlx wants the halves one
-    after the other (the inverse of ``LlamaModel.permute`` in llama.cpp's ``convert_hf_to_gguf``).
+    after the other (the inverse of `LlamaModel.permute` in llama.cpp's `convert_hf_to_gguf`).
 
     Args:
         weight: Shape (heads * head size, hidden size).
@@ -140,7 +140,7 @@ def _unpermute(weight: "mx.array", heads: int) -> "mx.array":
 
 
 def _config(metadata: Mapping[str, Any], *, tied: bool) -> dict[str, Any]:
-    """Return the settings that ``config.json`` of a Llama holds."""
+    """Return the settings that `config.json` of a Llama holds."""
     tokens = metadata["tokenizer.ggml.tokens"]
     return {
         "architectures": ["LlamaForCausalLM"],

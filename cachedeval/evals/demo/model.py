@@ -41,7 +41,7 @@ def ensure_demo_model(
 
     Args:
         cache_dir: Where to store it; by default the folder that the environment variable
-            ``CACHEDEVAL_HOME`` names, or else the user's cache folder.
+            `CACHEDEVAL_HOME` names, or else the user's cache folder.
         progress: Called with a line for each step that begins.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Fast matrix products on the CPU for mlx on Linux: an OpenBLAS, and as many threads as there are free cores.
+"""Fast matrix products on the CPU for mlx on Linux: an OpenBLAS, with a thread a free core.
 
 The Linux wheel of mlx brings the reference BLAS, which multiplies float32 matrices at a few
 GFLOP/s. A library that was opened with `RTLD_GLOBAL` earlier wins when the dynamic linker looks
@@ -70,13 +70,13 @@ OWN_BLAS = "--own-blas"
 
 @functools.cache
 def open_blas() -> str | None:
-    """Open an OpenBLAS for mlx to use; to be called before ``import mlx.core``.
+    """Open an OpenBLAS for mlx to use; to be called before `import mlx.core`.
 
-    Tries the package ``ngsolve-openblas``, then the system's ``libopenblas.so.0``. Calls after the
+    Tries the package `ngsolve-openblas`, then the system's `libopenblas.so.0`. Calls after the
     first do nothing. On macOS mlx uses Accelerate and Metal, and this does nothing.
 
     Returns:
-        The path or name of the library that was opened; ``None`` where none was, either because
+        The path or name of the library that was opened; `None` where none was, either because
         none is installed or because mlx was imported already (a warning is logged).
     """
     if sys.platform != "linux":
@@ -101,11 +101,11 @@ def open_blas() -> str | None:
 
 
 def blas_in_use() -> str | None:
-    """Return the file that a look-up of ``cblas_sgemm`` among the global symbols leads to.
+    """Return the file that a look-up of `cblas_sgemm` among the global symbols leads to.
 
     Returns:
-        The library's path; ``None`` where no library shares the symbol (then mlx uses its own), or
-        where there is no ``/proc`` to ask (macOS).
+        The library's path; `None` where no library shares the symbol (then mlx uses its own), or
+        where there is no `/proc` to ask (macOS).
     """
     try:
         address = ctypes.cast(getattr(ctypes.CDLL(None), _SYMBOL), ctypes.c_void_p).value or 0
@@ -129,7 +129,7 @@ def measure_blas(size: int = 512, repeats: int = 5) -> float:
         repeats: How often to multiply; the fastest counts.
 
     Returns:
-        GFLOP/s, at ``2 * size**3`` operations a product.
+        GFLOP/s, at `2 * size**3` operations a product.
     """
     open_blas()
     import mlx.core as mx
@@ -185,7 +185,7 @@ def _wait_for_products() -> None:
 def _open_with_fortran(library: Path) -> bool:
     """Open the packaged OpenBLAS where the system has no Fortran runtime.
 
-    The package needs ``libgfortran.so.5`` and does not bring it; mlx's wheel does, under another
+    The package needs `libgfortran.so.5` and does not bring it; mlx's wheel does, under another
     name. The linker looks in the folder that the library is opened from, so a folder of links
     brings the two together. Once both are open the links are no longer needed.
     """
@@ -257,7 +257,7 @@ def threads_beside(before: Used, now: Used, cores: int) -> int:
 
 
 def used_so_far() -> Used | None:
-    """Return what was computed so far; ``None`` where the system does not report it (only Linux does)."""
+    """Return the time used so far; `None` where the system does not report it (only Linux does)."""
     try:
         name, *ticks = _STAT.read_text(encoding="ascii").split("\n", 1)[0].split()
         # user, nice, system, idle, iowait, irq, softirq, steal; guests' are in the first two.

@@ -85,7 +85,7 @@ class Decoded:
         text: The tokens' text, without the one that ended the answer.
         tokens: The answer's token ids, without the one that ended it.
         prompt_tokens: How many tokens the prompt has.
-        finish_reason: ``stop`` at an end-of-sequence token, ``length`` at the bound or at the end
+        finish_reason: `stop` at an end-of-sequence token, `length` at the bound or at the end
             of the model's context.
         near_ties: How many steps were decided by a canonical pass.
         changed: In how many of these the batch had another token.
@@ -128,8 +128,8 @@ class Room:
     """Tells whether one more row fits beside others.
 
     Args:
-        batch_size: So many and no more, whatever the memory; ``None``: up to `BATCH_SIZE`.
-        memory_budget: Bytes for a batch's caches; ``None``: a quarter of the machine's memory.
+        batch_size: So many and no more, whatever the memory; `None`: up to `BATCH_SIZE`.
+        memory_budget: Bytes for a batch's caches; `None`: a quarter of the machine's memory.
     """
 
     def __init__(self, batch_size: int | None, memory_budget: int | None) -> None:
@@ -231,7 +231,7 @@ class OneByOne:
 
 
 DecodeEvent = tuple[int, Decoded | Exception] | None
-"""A request's index and what became of it; ``None`` after a step that finished none."""
+"""A request's index and what became of it; `None` after a step that finished none."""
 
 
 def decode(
@@ -255,17 +255,17 @@ def decode(
     Args:
         loaded: The model, wearing the adapter that is to answer.
         requests: The prompts, in any order: short ones are begun first.
-        batch_size: How many are decoded together; ``None``: up to `BATCH_SIZE`, as memory allows.
-        memory_budget: Bytes for the caches of a batch, copies included; ``None``: a quarter of the
-            machine's memory. Not asked where ``batch_size`` is given.
-        bound: The near-tie bound, in logits; ``None`` for the model's; 0 resolves no ties.
+        batch_size: How many are decoded together; `None`: up to `BATCH_SIZE`, as memory allows.
+        memory_budget: Bytes for the caches of a batch, copies included; `None`: a quarter of the
+            machine's memory. Not asked where `batch_size` is given.
+        bound: The near-tie bound, in logits; `None` for the model's; 0 resolves no ties.
         stats: Counts what is done.
         perturb: Noise on the log-probabilities of the batch, not on those of the canonical passes.
 
     Yields:
-        ``(index, Decoded)`` or, for a request that cannot be answered, ``(index, error)``: an
+        `(index, Decoded)` or, for a request that cannot be answered, `(index, error)`: an
         `InputError`, or a `NonFiniteLogitsError` where the model computes no numbers. Each index
-        once; ``None`` after every step in between, for the caller to do something else.
+        once; `None` after every step in between, for the caller to do something else.
     """
     run = _Run(
         loaded,

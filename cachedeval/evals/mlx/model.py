@@ -47,7 +47,7 @@ class LoadedModel:
         path: The folder that it was read from.
         model: The model, in evaluation mode. A reload replaces it: do not keep it.
         tokenizer: mlx_lm's wrapper of the tokenizer.
-        config: The content of ``config.json``.
+        config: The content of `config.json`.
         adapter: The adapter that is applied; `None` for the base.
         loads: How often the weights were read from disk.
         proven: What `batch_trouble` found, by the number of rows.
@@ -72,7 +72,7 @@ class LoadedModel:
 
     @property
     def context(self) -> int | None:
-        """How many tokens the model can read and write together; ``None`` if not stated."""
+        """How many tokens the model can read and write together; `None` if not stated."""
         config = self.config.get("text_config", self.config)
         length = config.get("max_position_embeddings")
         return length if isinstance(length, int) and length > 0 else None
@@ -85,7 +85,7 @@ class LoadedModel:
         reading the base again (`loads` counts).
 
         Args:
-            path: The adapter's folder; ``None`` for the base.
+            path: The adapter's folder; `None` for the base.
 
         Raises:
             InputError: The adapter cannot be read, or does not fit; the model is the base again.
@@ -160,7 +160,7 @@ class LoadedModel:
 
 
 def load_model(path: Path) -> LoadedModel:
-    """Read a model's folder with ``mlx_lm.load``; no network is used.
+    """Read a model's folder with `mlx_lm.load`; no network is used.
 
     Args:
         path: A folder; names of repositories are resolved before.
@@ -266,7 +266,7 @@ def is_full(path: Path) -> bool:
     """Tell whether an adapter replaces whole matrices, which taking layers off cannot undo.
 
     Raises:
-        InputError: ``adapter_config.json`` is missing or no JSON object.
+        InputError: `adapter_config.json` is missing or no JSON object.
     """
     try:
         config: Any = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
@@ -299,7 +299,7 @@ def describe_not_finite(tensors: Mapping[str, mx.array]) -> str | None:
         tensors: by name; what is not of a floating type counts as finite.
 
     Returns:
-        One line, such as ``q_proj.lora_a holds NaN (2 of 256 numbers)``.
+        One line, such as `q_proj.lora_a holds NaN (2 of 256 numbers)`.
     """
     floats = {k: v for k, v in tensors.items() if mx.issubdtype(v.dtype, mx.floating)}
     sums = {name: mx.isfinite(tensor.sum()) for name, tensor in floats.items()}

@@ -77,7 +77,7 @@ class CanonicalRow:
             model: The model.
             prompt: The row's prompt.
             decoded: The row's own cache out of the batch. Its part for the prompt was computed
-                alone (`prefill`) and copied since, so it is canonical; the rest is cut off. ``None``,
+                alone (`prefill`) and copied since, so it is canonical; the rest is cut off. `None`,
                 or a cache that cannot be cut: the prompt is read again.
             fed: How many tokens that cache holds.
             shared: A prefix to continue from if the prompt is read again.

@@ -47,7 +47,7 @@ def render_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[in
 
     Args:
         tokenizer: mlx_lm's wrapper (`LoadedModel.tokenizer`).
-        messages: ``role`` and ``content`` each.
+        messages: `role` and `content` each.
 
     Returns:
         The token ids.
@@ -65,7 +65,7 @@ def render_text(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
 
     Args:
         tokenizer: mlx_lm's wrapper (`LoadedModel.tokenizer`).
-        messages: ``role`` and ``content`` each.
+        messages: `role` and `content` each.
 
     Raises:
         InputError: A message is no valid text, or the template refuses the messages.
@@ -140,7 +140,7 @@ class LiteralRenderer:
         """Return the tokens of a chat, ready to be answered.
 
         Args:
-            messages: ``role`` and ``content`` each.
+            messages: `role` and `content` each.
 
         Returns:
             The token ids: those of `render_prompt`, but for control tokens in the contents.

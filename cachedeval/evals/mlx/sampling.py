@@ -30,7 +30,7 @@ class Chooser:
     """Chooses the tokens of one prompt, step by step; a sampler for `BatchGenerator`.
 
     Above temperature 0 it draws by the Gumbel-max trick: the token with the highest
-    ``log p + temperature * noise`` is a draw from ``p ** (1 / temperature)`` (Gumbel 1954; Maddison
+    `log p + temperature * noise` is a draw from `p ** (1 / temperature)` (Gumbel 1954; Maddison
     et al. 2014, "A* sampling"). The noise follows from seed, prompt and step alone. So a draw is,
     like a greedy choice, the best of some scores, and nearly tied where the second is close.
 
@@ -41,7 +41,7 @@ class Chooser:
             before the temperature, as mlx_lm does; 1 for all.
         seed: Any integer.
         bound: How far the logits of a batch may be from those of the prompt alone; decides which
-            tokens are surely in the set of ``top_p``.
+            tokens are surely in the set of `top_p`.
         perturb: Applied to the log-probabilities of each step that `__call__` chooses for.
     """
 

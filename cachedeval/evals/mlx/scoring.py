@@ -101,8 +101,8 @@ def expected_scores(
         score_tokens: The token of each score; the first is worth 0, the next 1 and so on.
 
     Yields:
-        ``(index, ExpectedScore)``, or ``(index, InputError)`` for a prompt that is empty or does
-        not fit into the model's context, or ``(index, NonFiniteLogitsError)`` where the model
+        `(index, ExpectedScore)`, or `(index, InputError)` for a prompt that is empty or does
+        not fit into the model's context, or `(index, NonFiniteLogitsError)` where the model
         computes no numbers, or gives no score a probability.
     """
     shared = loaded.shared_prefix("scoring")
