@@ -34,14 +34,14 @@ from typing import Any
 from benchmarks.judge import JUDGE, JudgeProcess
 from benchmarks.measure import CLI, REPOSITORY, command
 from benchmarks.workplace import questions, write_questions
-from cachedeval.evals.dataset import read_questions
+from cachedeval.evals.data import read_questions
 from cachedeval.evals.demo import ensure_demo_model
-from cachedeval.evals.mlx.blas import blas_in_use
-from cachedeval.evals.mlx.decoding import decode
-from cachedeval.evals.mlx.loading import LoadedModel, load_model
-from cachedeval.evals.mlx.neartie import near_tie_bound
+from cachedeval.evals.mlx.cpu import blas_in_use
+from cachedeval.evals.mlx.decoding import Decoded, DecodeRequest, DecodeStats, decode
+from cachedeval.evals.mlx.model import LoadedModel, load_model
+from cachedeval.evals.mlx.near_ties import near_tie_bound
 from cachedeval.evals.mlx.prefix import SharedPrefix, feed, prefill
-from cachedeval.evals.mlx.requests import Decoded, DecodeRequest, DecodeStats, render_prompt
+from cachedeval.evals.mlx.prompts import render_prompt
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.sampling import Perturb
 from cachedeval.evals.sample import draw

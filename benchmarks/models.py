@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cachedeval.evals.mlx.blas import open_blas
+from cachedeval.evals.mlx.cpu import open_blas
 
 open_blas()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import CLI, REPOSITORY, command
-from cachedeval.evals.dataset import Question, read_questions
+from cachedeval.evals.data import Question, read_questions
 from cachedeval.evals.sample import draw
 
 __all__ = ["HEAVY", "QUICK", "SMALL", "Profile", "Workplace", "questions", "write_questions"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cachedeval.engine.resource import Handle, Resource
     from cachedeval.engine.result import Outcome
     from cachedeval.evals.evaluator import AdapterEvaluator, OptimizedAdapterEvaluator
+    from cachedeval.evals.report import Report, compare
 
 __version__ = "0.1.0"
 
@@ -40,8 +41,10 @@ __all__ = [
     "Node",
     "OptimizedAdapterEvaluator",
     "Outcome",
+    "Report",
     "Resource",
     "__version__",
+    "compare",
     "node",
     "open_backend",
 ]
@@ -60,7 +63,9 @@ _HOMES = {
     "Node": "cachedeval.engine.node",
     "OptimizedAdapterEvaluator": "cachedeval.evals.evaluator",
     "Outcome": "cachedeval.engine.result",
+    "Report": "cachedeval.evals.report",
     "Resource": "cachedeval.engine.resource",
+    "compare": "cachedeval.evals.report",
     "node": "cachedeval.engine.node",
     "open_backend": "cachedeval.engine.backend",
 }

@@ -12,7 +12,7 @@ import types
 from pathlib import Path
 
 from cachedeval.evals.demo import ensure_demo_model
-from cachedeval.evals.mlx.blas import open_blas
+from cachedeval.evals.mlx.cpu import open_blas
 
 HERE = Path(__file__).parent
 MODEL = "SmolLM2-135M-Instruct"

@@ -37,7 +37,7 @@ def _evaluation(model_path: str, adapter_path: str, max_tokens: str, sets: str) 
         seconds[name] = now - begun
         begun = time.perf_counter()
 
-    from cachedeval.evals.mlx.blas import open_blas
+    from cachedeval.evals.mlx.cpu import open_blas
 
     open_blas()
     from mlx_lm import load  # after the BLAS, and timed

@@ -74,7 +74,7 @@ def main() -> None:
 
 def _step(model_path: str, adapter_path: str, max_tokens: str) -> None:
     """Answer the question on standard input."""
-    from cachedeval.evals.mlx.blas import open_blas  # noqa: PLC0415  the step's alone
+    from cachedeval.evals.mlx.cpu import open_blas  # noqa: PLC0415  the step's alone
 
     open_blas()
     from mlx_lm import generate, load  # noqa: PLC0415  after the BLAS

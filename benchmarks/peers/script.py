@@ -75,7 +75,7 @@ def _save(file: Path, value: Any) -> None:
 
 
 def _generate(model_path: str, adapter: str, questions: list[str], max_tokens: str) -> list[str]:
-    from cachedeval.evals.mlx.blas import open_blas  # noqa: PLC0415  only for new answers
+    from cachedeval.evals.mlx.cpu import open_blas  # noqa: PLC0415  only for new answers
 
     open_blas()
     from mlx_lm import load  # noqa: PLC0415

@@ -19,13 +19,11 @@ from cachedeval.cli.run import show_run
 from cachedeval.engine.errors import InputError
 
 if TYPE_CHECKING:
-    from cachedeval.evals.comparison import Comparison
-    from cachedeval.evals.statistics import Paired
+    from cachedeval.evals.report import Comparison
 
 __all__ = ["declare", "execute"]
 
 _SOME_FAILED = 3
-_SIGNIFICANT = 0.05
 
 
 def declare(parser: Parser) -> None:
@@ -52,7 +50,7 @@ def execute(options: Namespace) -> int:
     adapters, which are then evaluated in one run with the options of `cachedeval run`. `base` is
     the base model without an adapter.
     """
-    from cachedeval.evals.comparison import compare_reports, read_report
+    from cachedeval.evals.report import compare, read_report
 
     a, b = options.a, options.b
     saved = [_is_report(given) for given in (a, b)]
@@ -63,21 +61,18 @@ def execute(options: Namespace) -> int:
         )
     status, run = 0, None
     if all(saved):
-        reports: list[Any] = [read_report(a), read_report(b)]
+        reports = [read_report(a), read_report(b)]
     else:
         if options.data is None:
             raise InputError(
                 f"compare: {a} and {b} are adapters, which need questions; give --data"
             )
         with evaluator_of(options) as evaluator, progress_of(sys.stderr) as progress:
-            reports = list(
-                evaluator.evaluate_adapters(
-                    [a, b], options.data, options.num_questions, on_progress=progress
-                )
+            reports = evaluator.evaluate_adapters(
+                [a, b], options.data, options.num_questions, on_progress=progress
             )
         status = _SOME_FAILED if any(report.failed for report in reports) else 0
-        run = reports[0].run
-    found = compare_reports(*reports)
+    found = compare(*reports)
     if options.json:
         show_json(_as_json(a, b, found))
     else:
@@ -115,7 +110,7 @@ def _show_comparison(a: str, b: str, found: "Comparison", top: int) -> str:
     lines = [
         f"A  {found.mean_a:5.1f}  {a}",
         f"B  {found.mean_b:5.1f}  {b}",
-        f"B is {_verdict(test)}: {test.difference:+.1f}, {interval}, {plural(test.n, 'pair')}",
+        f"B is {found.verdict}: {test.difference:+.1f}, {interval}, {plural(test.n, 'pair')}",
         f"B is better on {test.better}, worse on {test.worse}, the same on {test.same}",
     ]
     left_out = [
@@ -137,9 +132,3 @@ def _show_comparison(a: str, b: str, found: "Comparison", top: int) -> str:
         for each in changed
     ]
     return "\n".join(lines)
-
-
-def _verdict(test: "Paired") -> str:
-    if (test.low > 0 or test.high < 0) and test.p_value < _SIGNIFICANT:
-        return "better" if test.difference > 0 else "worse"
-    return "the same" if test.same == test.n else "not clearly different"

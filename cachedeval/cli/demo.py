@@ -52,7 +52,7 @@ def execute(options: Namespace) -> int:
 
 
 def _scores(done: "Pass") -> str:
-    from cachedeval.evals.demo.examples import ADAPTERS
+    from cachedeval.evals.demo.run import ADAPTERS
 
     rows = [
         [name, *(_score(found[index].score) for found in done.reports.values())]

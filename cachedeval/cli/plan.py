@@ -13,7 +13,7 @@ from cachedeval.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cachedeval.evals.estimate import Estimate
+    from cachedeval.evals.run_stats import Estimate
 
 __all__ = ["declare", "execute"]
 
@@ -30,7 +30,7 @@ def execute(options: Namespace) -> None:
 
     Takes the options of `cachedeval run`. Loads no model and opens no connection.
     """
-    from cachedeval.evals.estimate import estimate
+    from cachedeval.evals.run_stats import estimate
 
     with evaluator_of(options) as evaluator:
         plan = evaluator.plan(options.adapters or [None], options.data, options.num_questions)

@@ -66,15 +66,15 @@ def execute(options: Namespace) -> int:
 def _show_report(report: "Report") -> str:
     """Return a report for people: the score, its parts, and what failed."""
     score = "no score" if report.score is None else f"{report.score:.1f}"
-    error = "" if report["stderr"] is None else f" ± {report['stderr']:.1f}"
-    name = short(report["adapter"] or _BASE, 200)
+    error = "" if report.stderr is None else f" ± {report.stderr:.1f}"
+    name = short(report.adapter or _BASE, 200)
     lines = [f"{name}: {score}{error}  ({report.scored} scored, {report.failed} failed)"]
-    if len(report["criteria"]) > 1:
-        parts = (f"{criterion} {mean:.2f}" for criterion, mean in report["criteria"].items())
+    if len(report.criteria) > 1:
+        parts = (f"{criterion} {mean:.2f}" for criterion, mean in report.criteria.items())
         lines.append("  " + ", ".join(parts))
-    failed = [item for item in report["items"] if item["error"]]
+    failed = [item for item in report.items if item.error]
     lines += [
-        f"  failed: {short(item['question'])} — {short(item['error'], 160)}" for item in failed[:3]
+        f"  failed: {short(item.question)} — {short(item.error or '', 160)}" for item in failed[:3]
     ]
     if len(failed) > 3:  # noqa: PLR2004
         lines.append(f"  … and {len(failed) - 3} more; --json shows all of them")
@@ -122,7 +122,7 @@ def _write(folder: Path, reports: "list[Report]") -> None:
     """Write each report under its adapter's name; further ones of the same name get a number."""
     used: dict[str, int] = {}
     for report in reports:
-        name = report["adapter"] or _BASE
+        name = report.adapter or _BASE
         count = used[name] = used.get(name, 0) + 1
         path = folder / (f"{name}.json" if count == 1 else f"{name}-{count}.json")
         try:

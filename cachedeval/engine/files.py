@@ -1,27 +1,36 @@
 """Identifies files by their content, and reads as few files as possible.
 
-`cachedeval.engine.hashing` reads files and computes digests, `cachedeval.engine.digest_cache`
-decides when a cached digest is valid, and `cachedeval.engine.hub` finds the files of the Hugging
-Face cache whose digest is known without reading them.
-
-A large file in the Hugging Face cache is identified by the SHA-256 in its name, any other file by
-its xxh3. So a model copied out of that cache counts as another model: its results are computed once
-more, which costs time but is never wrong.
+`cachedeval.engine.hashing` reads files and computes digests, and `cachedeval.engine.digest_cache`
+decides when a cached digest is valid. A store that names files by their SHA-256 and links to them
+needs no reading: the caller passes a function that knows its layout.
 """
 
 import os
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cachedeval.engine import digest_cache, hashing, hub
+from cachedeval.engine import digest_cache, hashing
 from cachedeval.engine.hashing import digest_bytes
 
-__all__ = ["FileEntry", "digest_file", "digest_files", "manifest", "manifest_digest"]
+__all__ = [
+    "FileEntry",
+    "LinkedSha256",
+    "digest_file",
+    "digest_files",
+    "manifest",
+    "manifest_digest",
+]
 
 AnyPath = str | os.PathLike[str]
+
+LinkedSha256 = Callable[[Path], str | None]
+"""Returns the SHA-256 (64 hexadecimal digits) by which a symbolic link names its target, or None.
+
+The digest is trusted as long as the target has not changed since the link was made. After that the
+file is read, and still identified by its SHA-256."""
 
 
 class FileEntry(NamedTuple):
@@ -41,18 +50,24 @@ class FileEntry(NamedTuple):
 class _Seen(NamedTuple):
     path: Path
     kind: str
-    """`content`, or `sha256` where the Hugging Face cache names the file by its SHA-256."""
+    """`content`, or `sha256` where a link names the file by its SHA-256."""
     status: os.stat_result
     digest: str | None
     """The digest, where it is known without reading the file."""
 
 
-def digest_file(path: AnyPath, *, memo: digest_cache.Memo | None = None) -> str:
+def digest_file(
+    path: AnyPath,
+    *,
+    memo: digest_cache.Memo | None = None,
+    linked_sha256: LinkedSha256 | None = None,
+) -> str:
     """Return the digest of a file's content; follows links.
 
     Args:
         path: the path of a regular file.
         memo: the digest cache; without one the file is read.
+        linked_sha256: knows a store whose links name their targets by SHA-256.
 
     Raises:
         InputError: it is not a readable regular file, or it does not stop changing.
@@ -65,16 +80,25 @@ def digest_file(path: AnyPath, *, memo: digest_cache.Memo | None = None) -> str:
         ...     digest_file(path) == digest_bytes(b"weights")
         True
     """
-    return digest_files([path], memo=memo)[0]
+    return digest_files([path], memo=memo, linked_sha256=linked_sha256)[0]
 
 
-def digest_files(paths: Sequence[AnyPath], *, memo: digest_cache.Memo | None = None) -> list[str]:
+def digest_files(
+    paths: Sequence[AnyPath],
+    *,
+    memo: digest_cache.Memo | None = None,
+    linked_sha256: LinkedSha256 | None = None,
+) -> list[str]:
     """Return the digest of each file, as `digest_file` does, with one look-up for all."""
-    return [digest for _, digest in _identify([Path(path) for path in paths], memo)]
+    return [digest for _, digest in _identify([Path(path) for path in paths], memo, linked_sha256)]
 
 
 def manifest(
-    root: AnyPath, relative_paths: Iterable[str], *, memo: digest_cache.Memo | None = None
+    root: AnyPath,
+    relative_paths: Iterable[str],
+    *,
+    memo: digest_cache.Memo | None = None,
+    linked_sha256: LinkedSha256 | None = None,
 ) -> list[FileEntry]:
     """Return an entry for each file, sorted by path.
 
@@ -87,7 +111,7 @@ def manifest(
         InputError: as for `digest_file`.
     """
     names = sorted(set(relative_paths))
-    found = _identify([Path(root, name) for name in names], memo)
+    found = _identify([Path(root, name) for name in names], memo, linked_sha256)
     return [
         FileEntry(Path(name).as_posix(), size, digest)
         for name, (size, digest) in zip(names, found, strict=True)
@@ -104,10 +128,11 @@ def manifest_digest(entries: Iterable[FileEntry]) -> str:
     return digest_bytes(parts)
 
 
-def _identify(paths: list[Path], memo: digest_cache.Memo | None) -> list[tuple[int, str]]:
+def _identify(
+    paths: list[Path], memo: digest_cache.Memo | None, linked_sha256: LinkedSha256 | None
+) -> list[tuple[int, str]]:
     """Return the size and digest of each file."""
-    real: dict[Path, Path] = {}
-    seen = [_look(path, real) for path in paths]
+    seen = [_look(path, linked_sha256) for path in paths]
     known = _recall([each for each in seen if each.digest is None], memo) if memo else {}
     read: dict[bytes, bytes] = {}
     found = []
@@ -122,16 +147,20 @@ def _identify(paths: list[Path], memo: digest_cache.Memo | None) -> list[tuple[i
     return found
 
 
-def _look(path: Path, real: dict[Path, Path]) -> _Seen:
+def _look(path: Path, linked_sha256: LinkedSha256 | None) -> _Seen:
     status = hashing.stat_file(path)
+    if linked_sha256 is None:
+        return _Seen(path, "content", status, None)
     try:
         link = path.lstat()
-        sha256 = hub.blob_sha256(path, real) if stat.S_ISLNK(link.st_mode) else None
+        sha256 = linked_sha256(path) if stat.S_ISLNK(link.st_mode) else None
     except OSError:  # another process just replaced the link: the file is read
         sha256 = None
     if sha256 is None:
         return _Seen(path, "content", status, None)
-    untouched = hub.is_untouched(link, status)
+    # The link is made after its target, so a target that changed after the link is read.
+    changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+    untouched = status.st_size > 0 and changed_ns <= link.st_ctime_ns
     return _Seen(path, "sha256", status, f"sha256:{sha256}" if untouched else None)
 
 

@@ -1,11 +1,12 @@
-"""Identifies a LoRA, DoRA or full fine-tune by what `mlx_lm` reads of its folder.
+"""Adapters: finds their folders, and identifies them by what `mlx_lm` reads of them.
 
-That is `adapters.safetensors` and, of `adapter_config.json`, what shapes the layers: the kind of
-fine-tune, how many layers, and the LoRA parameters `rank`, `scale`, `dropout` and `keys`. What
-only the training read (`iters`, `learning_rate`, `adapter_path` and so on) does not count, nor do
-numbered checkpoints. Imports nothing of mlx_lm.
+Of a LoRA, DoRA or full fine-tune that is `adapters.safetensors` and, of `adapter_config.json`, what shapes the layers: the kind of
+fine-tune, how many layers, and the LoRA parameters `rank`, `scale`, `dropout` and `keys`. Settings
+that only the training reads (`iters`, `learning_rate`, `adapter_path` and so on) do not count, nor
+do numbered checkpoints. Imports nothing of mlx_lm.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,20 @@ from cachedeval.engine.digest_cache import Memo
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.files import manifest
 from cachedeval.engine.hashing import shown
-from cachedeval.evals.models import read_json_object
+from cachedeval.evals.generation import AdapterResource
+from cachedeval.evals.hub import BlobNames
+from cachedeval.evals.models import read_json_object, resolve_model
 
-__all__ = ["adapter_identity", "adapter_settings", "resolve_adapter"]
+__all__ = [
+    "adapter_identity",
+    "adapter_resource",
+    "adapter_settings",
+    "model_of",
+    "resolve_adapter",
+]
 
 WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
-
 _SHELF = Path("adapters")
 
 
@@ -45,11 +53,11 @@ def resolve_adapter(name_or_path: str) -> Path:
 
 
 def adapter_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
-    """Return what the adapter is: `{"files": {name: digest}, "settings": {name: value}}`.
+    """Return the identity of an adapter: `{"files": {name: digest}, "settings": {name: value}}`.
 
     Args:
         folder: as `resolve_adapter` returns it.
-        memo: where the file's digest is remembered.
+        memo: stores the file's digest.
 
     Raises:
         InputError: a file is missing or cannot be used.
@@ -60,14 +68,14 @@ def adapter_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any
     settings = adapter_settings(folder)
     if not (folder / WEIGHTS).exists():
         raise InputError(f"adapter {shown(folder)}: no {WEIGHTS} there{_hint(folder)}")
-    (weights,) = manifest(folder, [WEIGHTS], memo=memo)
+    (weights,) = manifest(folder, [WEIGHTS], memo=memo, linked_sha256=BlobNames())
     if weights.size == 0:
         raise InputError(f"adapter {shown(folder)}: {WEIGHTS} is empty; train it again")
     return {"files": {weights.path: weights.digest}, "settings": settings}
 
 
 def adapter_settings(folder: Path) -> dict[str, Any]:
-    """Return what mlx_lm reads of the adapter's configuration, equal where its meaning is.
+    """Return the settings that mlx_lm reads of an adapter's configuration, in one normal form.
 
     Defaults are filled in, the order of `keys` does not count, and 20 is 20.0.
 
@@ -80,7 +88,7 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
         return {"fine_tune_type": "full"}
     where = f"adapter {shown(folder)}: {CONFIG}"
     if not isinstance(kind, str):
-        raise InputError(f"{where}: fine_tune_type is {_told(config, 'fine_tune_type')}")
+        raise InputError(f"{where}: fine_tune_type is {_shown(config, 'fine_tune_type')}")
     parameters = config.get("lora_parameters")
     if not isinstance(parameters, dict):
         peft = (
@@ -102,14 +110,14 @@ def adapter_settings(folder: Path) -> dict[str, Any]:
 def _integer(values: dict[str, Any], name: str, where: str) -> int:
     value = values.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{where}: {name} is {_told(values, name)}, not a whole number")
+        raise InputError(f"{where}: {name} is {_shown(values, name)}, not a whole number")
     return value
 
 
 def _number(values: dict[str, Any], name: str, where: str) -> float:
     value = values.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InputError(f"{where}: {name} is {_told(values, name)}, not a number")
+        raise InputError(f"{where}: {name} is {_shown(values, name)}, not a number")
     try:
         return float(value)
     except OverflowError:
@@ -124,7 +132,7 @@ def _keys(value: object, where: str) -> list[str] | None:
     return sorted(set(value))  # mlx_lm asks whether a layer's name is in it, no more
 
 
-def _told(values: dict[str, Any], name: str) -> str:
+def _shown(values: dict[str, Any], name: str) -> str:
     return shown(repr(values[name])[:60]) if name in values else "missing"
 
 
@@ -138,3 +146,37 @@ def _hint(folder: Path) -> str:
     if any(folder.glob("adapter_model.*")):
         return ": it is in PEFT's format, which mlx_lm does not read"
     return "; was it trained to the end?"
+
+
+def model_of(given: str | None, adapter: str | os.PathLike[str] | None, *, fetch: bool) -> Path:
+    """Return the folder of the base model: the given one, else the one the adapter names.
+
+    Raises:
+        InputError: it cannot be found, or nothing says which.
+    """
+    if given:  # an empty name would be the current folder
+        return resolve_model(given, fetch=fetch)
+    named: object = None
+    if adapter is not None:
+        folder = resolve_adapter(os.fspath(adapter))
+        named = read_json_object(folder / "adapter_config.json").get("model")
+    if not isinstance(named, str) or not named:
+        raise InputError(
+            "model: give one (--model, or the environment's CACHEDEVAL_MODEL); "
+            + (f"adapter {adapter} does not say" if adapter is not None else "no adapter says")
+            + " what it was trained on"
+        )
+    try:
+        return resolve_model(named, fetch=fetch)
+    except InputError as error:
+        raise InputError(f"adapter {adapter} was trained on {named!r}: {error}") from None
+
+
+def adapter_resource(name: str | os.PathLike[str], memo: Memo) -> AdapterResource:
+    """Return the resource of an adapter, by its content; it opens to its folder.
+
+    Raises:
+        InputError: it cannot be found, or it is none.
+    """
+    path = resolve_adapter(os.fspath(name))
+    return AdapterResource(path, lambda folder: adapter_identity(folder, memo=memo))

@@ -1,4 +1,4 @@
-"""Auditing stored answers: what is computed again must come out the same.
+"""Audits stored answers: computes them again and compares.
 
 This finds what nothing else can: a key that leaves out something that the answer depends on.
 """
@@ -18,7 +18,7 @@ from cachedeval.engine.node import Call
 from cachedeval.engine.resolve import resolve
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.evaluator import AdapterEvaluator
-from cachedeval.evals.watch import OnProgress, Progress
+from cachedeval.evals.run_stats import OnProgress, Progress
 
 __all__ = ["Audit", "Finding", "audit", "audit_answers"]
 
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
     created: float
     """When it was stored; seconds since the epoch."""
     differences: list[Difference]
-    """The fields that came out otherwise, around the first place in which they differ."""
+    """The fields that differ, around the first place in which they do."""
     error: str | None
     """Why it could not be computed again; None where it could."""
 
@@ -71,6 +71,17 @@ def audit(
 
     Raises:
         InputError: the sample is not positive, or none of the calls is in the cache.
+
+    Example:
+        >>> from cachedeval import node
+        >>> @node(version="1")
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> with Engine() as engine:
+        ...     _ = engine.run([double(1), double(2)])
+        ...     found = audit(engine, [double(1), double(2), double(3)], sample=5)
+        >>> found.stored, found.same, found.differ
+        (2, 2, [])
     """
     if sample < 1:
         raise InputError(f"audit: the sample is {sample}; it must be 1 or more")
@@ -116,8 +127,8 @@ def audit_answers(
     Raises:
         InputError: what was evaluated cannot be found or read, or nothing of it is stored.
     """
-    subjects = evaluator.subjects(adapters, training_data_path, num_questions)
-    calls = [bound.answer for subject in subjects for bound in subject.bound]
+    targets = evaluator.targets(adapters, training_data_path, num_questions)
+    calls = [sample.answer for target in targets for sample in target.samples]
     return audit(evaluator.engine, calls, sample, seed=seed, on_progress=on_progress)
 
 

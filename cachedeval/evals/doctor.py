@@ -1,4 +1,4 @@
-"""What this machine has to run evaluations with, checked one by one."""
+"""Checks that this machine can run evaluations."""
 
 import json
 import os
@@ -20,9 +20,8 @@ from cachedeval.engine.errors import CachedevalError, InputError
 from cachedeval.engine.maintenance import disk_folder
 from cachedeval.evals.evaluator import DEFAULT_JUDGE
 from cachedeval.evals.judging.spec import api_key_of, parse_judge
-from cachedeval.evals.models import model_files, read_json_object, resolve_model
+from cachedeval.evals.models import model_files, model_resource, read_json_object, resolve_model
 from cachedeval.evals.proofs import BATCH_SIZE, Proofs
-from cachedeval.evals.subject import model_resource
 
 __all__ = ["Check", "examine"]
 
@@ -37,19 +36,19 @@ _LITTLE_SPACE, _NO_SPACE = 2**30, 50 * 2**20
 
 
 class Check(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     state: State
     found: str
     advice: str = ""
-    """What to do about it; empty where nothing is to be done."""
+    """The remedy; empty where none is needed."""
 
 
 def examine(
     *, model: str | None = None, judge: str | None = None, cache: str = "disk:./eval_cache"
 ) -> Iterator[Check]:
-    """Yield each check as soon as it is made. No model is loaded, and nothing is connected to.
+    """Yield each check as soon as it is made; no model is loaded, and no connection opened.
 
     Args:
         model: folder or hub name of a model to look at; the environment's CACHEDEVAL_MODEL if
@@ -62,12 +61,12 @@ def examine(
     yield Check("versions", "ok", f"{about} on {platform.platform(terse=True)}")
     yield from _packages()
     device = ""
-    for check, device in _mlx():  # noqa: B007  the last one tells the device
+    for check, device in _mlx():  # noqa: B007  the last check names the device
         yield check
-    wanted = model or os.environ.get("CACHEDEVAL_MODEL")
-    if wanted:
-        yield from _model(wanted, device)
-        yield from _decoding(wanted, cache)
+    chosen = model or os.environ.get("CACHEDEVAL_MODEL")
+    if chosen:
+        yield from _model(chosen, device)
+        yield from _decoding(chosen, cache)
     yield _judge(judge or os.environ.get("CACHEDEVAL_JUDGE"))
     yield from _cache(cache)
 
@@ -118,18 +117,18 @@ def _blas(found: dict[str, Any], own: dict[str, Any] | None) -> Check:
     if own is None:
         return Check("blas", "ok", f"{path.name}, {speed}")
     ratio = found["gflops"] / own["gflops"]
-    told = f"{path.name}, {speed}, {ratio:.1f} times mlx's own ({own['gflops']:.0f})"
+    summary = f"{path.name}, {speed}, {ratio:.1f} times mlx's own ({own['gflops']:.0f})"
     if ratio < _SLOW_BLAS:
         advice = f"it takes the place of a faster one: is {path} made for this processor?"
-        return Check("blas", "warn", told, advice)
-    return Check("blas", "ok", told)
+        return Check("blas", "warn", summary, advice)
+    return Check("blas", "ok", summary)
 
 
 def _probe(*arguments: str) -> tuple[dict[str, Any] | None, str]:
     """Return what the probe found, or None and what is wrong."""
     try:
         done = subprocess.run(  # noqa: S603  our own program
-            [sys.executable, "-m", "cachedeval.evals.mlx.probe", *arguments],
+            [sys.executable, "-m", "cachedeval.evals.mlx.cpu", *arguments],
             capture_output=True,
             text=True,
             timeout=_PROBE_SECONDS,
@@ -173,7 +172,7 @@ def _model(name: str, device: str) -> Iterator[Check]:
 
 
 def _decoding(name: str, url: str) -> Iterator[Check]:
-    """Say whether the model's answers are decoded together, as far as the cache knows."""
+    """Check whether the model's answers are decoded together, as far as the cache knows."""
     folder = disk_folder(url)
     if folder is not None and not folder.exists():
         return
@@ -200,7 +199,7 @@ def _decoding(name: str, url: str) -> Iterator[Check]:
 
 
 def _judge(name: str | None) -> Check:
-    wanted: State = "warn" if name is None else "fail"
+    on_trouble: State = "warn" if name is None else "fail"
     try:
         spec = parse_judge(name or DEFAULT_JUDGE)
         if spec.provider == "mlx":
@@ -211,7 +210,7 @@ def _judge(name: str | None) -> Check:
     except InputError as error:
         default = "" if name else " (the default judge)"
         what, _, advice = str(error).partition("; ")
-        return Check("judge", wanted, what + default, advice)
+        return Check("judge", on_trouble, what + default, advice)
     return Check("judge", "ok", f"{spec}: {'key set' if key else 'no key, and none needed'}")
 
 
@@ -242,7 +241,7 @@ def _cache(url: str) -> Iterator[Check]:
 
 
 def _try_writing(url: str) -> str:
-    """Write a value, read it back and delete it; say how that went."""
+    """Write a value, read it back and delete it; return the finding."""
     backend = open_backend(url)
     try:
         key, value = os.urandom(16), os.urandom(64)

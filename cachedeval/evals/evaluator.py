@@ -2,9 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.digest_cache import Memo, ProcessMemo, StoreMemo
@@ -12,14 +12,15 @@ from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import InputError, MissingError
 from cachedeval.engine.node import Call
 from cachedeval.engine.result import Outcome
-from cachedeval.evals.dataset import read_questions
-from cachedeval.evals.items import Subject, read_item
+from cachedeval.evals.adapters import adapter_resource, model_of
+from cachedeval.evals.data import read_questions
 from cachedeval.evals.judging.judges import open_judge
-from cachedeval.evals.report import Report, build_report
+from cachedeval.evals.models import ModelResource, model_resource
+from cachedeval.evals.report import Comparison, Report, build_report, compare
+from cachedeval.evals.run_stats import OnProgress, Progress, RunStats
 from cachedeval.evals.sample import Sampling, draw
 from cachedeval.evals.steps import step_of
-from cachedeval.evals.subject import LocalModel, adapter_resource, model_of, model_resource
-from cachedeval.evals.watch import OnProgress, Progress, Watch
+from cachedeval.evals.targets import EvalTarget, item_result
 
 if TYPE_CHECKING:
     from cachedeval.engine.explain import Explanation
@@ -30,16 +31,18 @@ if TYPE_CHECKING:
 __all__ = ["BASE", "DEFAULT_JUDGE", "AdapterEvaluator", "OptimizedAdapterEvaluator"]
 
 BASE = "base"
-"""Stands for the base model without an adapter, wherever an adapter can be named."""
+"""The base model without an adapter, wherever an adapter can be named."""
 
 DEFAULT_JUDGE = "cerebras:gpt-oss-120b"
 """The judge where none is given, neither as an argument nor in CACHEDEVAL_JUDGE."""
 
 OnFailure = Literal["exclude", "zero", "raise"]
 
+T = TypeVar("T")
+
 
 class AdapterEvaluator:
-    """Scores a model and its adapters on questions, computing only what is not known yet.
+    """Scores a model and its adapters on questions, and computes only what is not in the cache.
 
     Args:
         model: folder of the base model, or its name on the hub. Without it the environment's
@@ -49,14 +52,15 @@ class AdapterEvaluator:
         cache: URL of the cache, or an open backend.
         evaluation_seed: of the sample, and of the sampling above temperature 0.
         criteria: name of a built-in rubric, or path of a TOML file.
-        per_criterion: ask the judge for each criterion apart, so that editing one asks for one.
-        repeats: how many verdicts are drawn a question; the score is their mean.
-        max_tokens: bound of an answer's length, in tokens.
+        per_criterion: ask the judge for each criterion separately, so that after editing one criterion
+            only that one is judged again.
+        repeats: number of verdicts for each question; the score is their mean.
+        max_tokens: the most tokens of an answer.
         temperature: of the answers; 0 is greedy.
         top_p: of the answers, above temperature 0.
         sampling: `nested`, or `shuffle` to repeat old scores.
         batch_size: how many answers are decoded together; by memory if not given.
-        memory_budget: bytes for models and batches; None is no bound.
+        memory_budget: bytes for models and batches; None is no limit.
         on_failure: a failed question is left out of the mean (`exclude`), counts 0 (`zero`), or
             ends the evaluation with its error (`raise`).
         limits: TOML file with the judge's limits and prices.
@@ -65,6 +69,12 @@ class AdapterEvaluator:
 
     Raises:
         InputError: an argument cannot be used; the message says which and why.
+
+    Example:
+        >>> with AdapterEvaluator("path/to/model", "f1") as evaluator:  # doctest: +SKIP
+        ...     report = evaluator.evaluate_adapter("my-adapter", "qa.jsonl")
+        ...     report.score, report.failed, report.items[0].response
+        ...     evaluator.compare("base", "my-adapter", training_data_path="qa.jsonl").verdict
     """
 
     def __init__(
@@ -102,7 +112,7 @@ class AdapterEvaluator:
         self._batch_size = batch_size
         self._memory_budget = memory_budget
         self._fetch = fetch
-        self._models: dict[str, LocalModel] = {}
+        self._models: dict[str, ModelResource] = {}
         judge_name = judge or os.environ.get("CACHEDEVAL_JUDGE") or DEFAULT_JUDGE
         # Everything is checked before the cache is opened: bad input leaves no folder behind.
         self._judge: Judge = open_judge(
@@ -117,7 +127,7 @@ class AdapterEvaluator:
 
     @property
     def judge_name(self) -> str:
-        """The judge, as reports call it."""
+        """The name of the judge in reports."""
         return self._judge.name
 
     def __enter__(self) -> Self:
@@ -148,7 +158,7 @@ class AdapterEvaluator:
                 there are.
 
         Raises:
-            InputError: what is to be evaluated cannot be found or read.
+            InputError: the model, an adapter or the questions cannot be found or read.
             ServiceError: the judge cannot be used at all (a wrong key); or, with `on_failure="raise"`,
                 a question failed.
         """
@@ -163,9 +173,7 @@ class AdapterEvaluator:
 
     async def aevaluate_adapter(self, *args: Any, **kwargs: Any) -> Report:
         """Do the same as `evaluate_adapter`, awaited."""
-        import asyncio  # noqa: PLC0415  slow to import
-
-        return await asyncio.to_thread(self.evaluate_adapter, *args, **kwargs)
+        return await _in_thread(self.evaluate_adapter, *args, **kwargs)
 
     def evaluate_adapters(
         self,
@@ -188,41 +196,75 @@ class AdapterEvaluator:
             on_progress: as in `evaluate_adapter`.
 
         Raises:
-            InputError: what is to be evaluated cannot be found or read.
+            InputError: the model, an adapter or the questions cannot be found or read.
             ServiceError: as in `evaluate_adapter`.
         """
         mode: CacheMode = self.engine.mode if use_cache else "off"
-        watch = Watch(self._models.values(), self._judge)
-        subjects = self.subjects(adapters, training_data_path, num_questions, model_from, mode)
-        calls = [call for subject in subjects for call in subject.calls()]
+        stats = RunStats(self._models.values(), self._judge)
+        targets = self.targets(adapters, training_data_path, num_questions, model_from, mode)
+        calls = [call for target in targets for call in target.calls()]
         self._check_access(calls, mode)
         if on_progress is not None:
-            watch.also = Progress(calls, on_progress)
-        settled = self.engine.settle(calls, mode=mode, on_outcome=watch)
+            stats.on_outcome = Progress(calls, on_progress)
+        settled = self.engine.settle(calls, mode=mode, on_outcome=stats)
         outcomes = dict(zip(calls, settled, strict=True))
         self._raise_what_ends_it(settled)
-        unusable = [error for subject in subjects if (error := subject.unusable(outcomes))]
-        if unusable and len(unusable) == len(subjects):
+        unusable = [error for target in targets if (error := target.unusable(outcomes))]
+        if unusable and len(unusable) == len(targets):
             raise unusable[0]
         if mode in {"use", "refresh"}:
-            # What no parser can read is asked for again next time.
+            # Replies that no parser can read are requested again next time.
             self.engine.forget(self._judge.unreadable(settled))
-        run = watch.run()
+        run = stats.as_dict()
         return [
-            Report(
-                build_report(
-                    [read_item(bound, outcomes, self._judge) for bound in subject.bound],
-                    failures_count_zero=self.on_failure == "zero",
-                    model=subject.model_name,
-                    adapter=subject.adapter_name,
-                    judge=self._judge.name,
-                    rubric=self._judge.rubric_name,
-                    seed=self.seed,
-                ),
-                run,
+            build_report(
+                [item_result(sample, outcomes, self._judge) for sample in target.samples],
+                failures_count_zero=self.on_failure == "zero",
+                run=run,
+                model=target.model_name,
+                adapter=target.adapter_name,
+                judge=self._judge.name,
+                rubric=self._judge.rubric_name,
+                seed=self.seed,
             )
-            for subject in subjects
+            for target in targets
         ]
+
+    async def aevaluate_adapters(self, *args: Any, **kwargs: Any) -> list[Report]:
+        """Do the same as `evaluate_adapters`, awaited."""
+        return await _in_thread(self.evaluate_adapters, *args, **kwargs)
+
+    def compare(
+        self,
+        a: str | os.PathLike[str] | None,
+        b: str | os.PathLike[str] | None,
+        *,
+        training_data_path: str | os.PathLike[str] | None,
+        num_questions: int = 20,
+        on_progress: OnProgress | None = None,
+    ) -> Comparison:
+        """Evaluate two adapters in one run, and compare them question by question.
+
+        Args:
+            a: folder or name of an adapter; `base` or None is the base model without one.
+            b: likewise.
+            training_data_path: JSON Lines file with the questions.
+            num_questions: how many questions are drawn.
+            on_progress: as in `evaluate_adapter`.
+
+        Raises:
+            InputError: the model, an adapter or the questions cannot be found or read, or no
+                question has a score for both.
+            ServiceError: as in `evaluate_adapter`.
+        """
+        one, other = self.evaluate_adapters(
+            [a, b], training_data_path, num_questions, on_progress=on_progress
+        )
+        return compare(one, other)
+
+    async def acompare(self, *args: Any, **kwargs: Any) -> Comparison:
+        """Do the same as `compare`, awaited."""
+        return await _in_thread(self.compare, *args, **kwargs)
 
     def plan(
         self,
@@ -230,9 +272,9 @@ class AdapterEvaluator:
         training_data_path: str | os.PathLike[str] | None,
         num_questions: int = 20,
     ) -> "Plan":
-        """Say what an evaluation would compute, and about what that costs; loads no model."""
-        subjects = self.subjects(adapters, training_data_path, num_questions)
-        return self.engine.plan([call for subject in subjects for call in subject.calls()])
+        """Return what an evaluation would compute, with an estimate of its cost; loads no model."""
+        targets = self.targets(adapters, training_data_path, num_questions)
+        return self.engine.plan([call for target in targets for call in target.calls()])
 
     def explain(
         self,
@@ -240,38 +282,38 @@ class AdapterEvaluator:
         training_data_path: str | os.PathLike[str] | None,
         num_questions: int = 20,
     ) -> "list[Explanation]":
-        """Say why each step of an evaluation that is not in the cache is not."""
-        subjects = self.subjects(adapters, training_data_path, num_questions)
-        calls = [call for subject in subjects for call in subject.calls()]
+        """Return for each step that is not in the cache why it is not."""
+        targets = self.targets(adapters, training_data_path, num_questions)
+        calls = [call for target in targets for call in target.calls()]
         return [why for why in self.engine.explain_many(calls) if why.state != "hit"]
 
     def cleanup_models(self) -> None:
-        """Free the models that are loaded, and give their memory back."""
+        """Close the models that are loaded, and release their memory."""
         self.engine.cleanup()
 
     def close(self) -> None:
-        """Free the models and close the cache; closing twice is harmless."""
+        """Close the models and the cache; closing twice is harmless."""
         self.engine.close()
 
-    def subjects(
+    def targets(
         self,
         adapters: Sequence[str | os.PathLike[str] | None],
         data: str | os.PathLike[str] | None,
         num_questions: int = 20,
         model_from: str | os.PathLike[str] | None = None,
         mode: "CacheMode" = "use",
-    ) -> list[Subject]:
-        """Bind every question of every adapter to its steps; nothing runs or loads.
+    ) -> list[EvalTarget]:
+        """Return the calls of every question of every adapter; nothing runs or loads.
 
         Args:
             adapters: folders or names; `base` or None is the base model without an adapter.
             data: JSON Lines file with the questions.
             num_questions: how many questions are drawn.
             model_from: the adapter whose settings name the model, where nothing else does.
-            mode: with `off`, digests of files are not remembered.
+            mode: with `off`, digests of files are not stored.
 
         Raises:
-            InputError: what is to be evaluated cannot be found or read.
+            InputError: the model, an adapter or the questions cannot be found or read.
         """
         if data is None:
             raise InputError("training_data_path: give the JSON Lines file with the questions")
@@ -281,9 +323,9 @@ class AdapterEvaluator:
         first = next((name for name in (*adapters, model_from) if name not in (None, BASE)), None)
         path = model_of(self._model, first, fetch=self._fetch)
         model = self._local_model(path, memo)
-        bench = self._judge.prepare(memo)
+        judge_binder = self._judge.prepare(memo)
         return [
-            Subject.bind(
+            EvalTarget.bind(
                 questions,
                 model=model,
                 model_name=path.name if self._model is None else Path(self._model).name,
@@ -291,12 +333,12 @@ class AdapterEvaluator:
                 adapter_name=None if name is None else Path(name).name,
                 answer=self._answer,
                 seed=self.seed,
-                bench=bench,
+                judge_binder=judge_binder,
             )
             for name in adapters
         ]
 
-    def _local_model(self, path: Path, memo: Memo) -> LocalModel:
+    def _local_model(self, path: Path, memo: Memo) -> ModelResource:
         """Return the resource of a model folder, the same one for the same content."""
         found = model_resource(
             path,
@@ -308,9 +350,9 @@ class AdapterEvaluator:
         return self._models.setdefault(found.identified.digest, found)
 
     def _check_access(self, calls: Sequence[Call[Any]], mode: "CacheMode") -> None:
-        """Find out that the judge cannot be asked before the model is loaded, not after.
+        """Check that the judge can be used before the model is loaded, not after.
 
-        A run that is all hits asks nobody, and needs no key.
+        A run of hits calls no judge, and needs no key.
         """
         try:
             self._judge.check_access()
@@ -338,6 +380,12 @@ OptimizedAdapterEvaluator = AdapterEvaluator
 """`AdapterEvaluator` under its old name."""
 
 
-def _check(name: str, value: object, good: bool, wanted: str) -> None:  # noqa: FBT001  what is checked
+async def _in_thread(method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    import asyncio  # takes longer to import than a run of hits has time
+
+    return await asyncio.to_thread(method, *args, **kwargs)
+
+
+def _check(name: str, value: object, good: bool, needed: str) -> None:  # noqa: FBT001
     if not good:
-        raise InputError(f"{name} is {value}; it must be {wanted}")
+        raise InputError(f"{name} is {value}; it must be {needed}")

@@ -19,7 +19,6 @@ __all__ = [
     "Generation",
     "GenerationInputs",
     "Generator",
-    "Prompt",
     "generation",
 ]
 
@@ -28,39 +27,36 @@ EXECUTOR = "mlx"
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """What a model answered. Nothing else is in it, so that equal answers are equal outputs."""
+    """The answer of a model. It holds nothing else, so that equal answers are equal outputs."""
 
     text: str
     finish_reason: str
     """`stop` at an end-of-sequence token, `length` at the bound."""
 
 
-class Prompt(msgspec.Struct, frozen=True):
-    """What a model is asked, and how its answer is drawn."""
-
-    messages: list[dict[str, str]]
-    max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int | None
-    """None at temperature 0, where it plays no part."""
-
-
 Answered = tuple[int, Computed[Generation] | Exception]
-"""The place of a call or prompt among those that were given, and its answer."""
+"""The index of a call in its batch, and its answer."""
 
 
 class AdapterError(InputError):
-    """An adapter cannot be used with its model; what others answer is not touched by that."""
+    """An adapter cannot be used with its model; other adapters are not affected."""
 
 
 class Generator(Protocol):
-    """A loaded model that answers prompts."""
+    """A loaded model that answers questions."""
 
     def generate(
-        self, adapter: Path | None, prompts: Sequence[Prompt]
+        self, adapter: Path | None, batch: "Sequence[GenerationInputs]"
     ) -> Iterator[Answered | None]:
-        """Yield each prompt's index and answer as soon as it is there; None between steps."""
+        """Yield the index and the answer of each of the inputs as soon as it exists.
+
+        Args:
+            adapter: the folder of the adapter that answers; None is the base model.
+            batch: what is asked; their `model` and `adapter` play no part.
+
+        Yields:
+            Index and answer, or None between steps.
+        """
         ...
 
 
@@ -78,7 +74,7 @@ class AdapterResource(Resource[Path]):
         self._identify = identify
 
     def check(self) -> None:
-        """Make sure, once it is loaded, that the folder still held what the keys say.
+        """Check, after it is loaded, that the folder still holds what the keys are made of.
 
         Raises:
             InputError: it was changed in the meantime.
@@ -110,16 +106,6 @@ class GenerationInputs(msgspec.Struct, frozen=True):
     top_p: float = 1.0
     seed: int | None = None
 
-    def prompt(self) -> Prompt:
-        """Return what the model is asked."""
-        return Prompt(
-            [dict(message) for message in self.messages],
-            self.max_tokens,
-            self.temperature,
-            self.top_p,
-            self.seed,
-        )
-
 
 @node(version="3", name="generation", batch=True, executor=EXECUTOR)
 def generation(batch: Sequence[GenerationInputs]) -> Iterator[Answered | None]:
@@ -136,12 +122,12 @@ def generation(batch: Sequence[GenerationInputs]) -> Iterator[Answered | None]:
 def _sweep(
     batch: Sequence[GenerationInputs], groups: Sequence[list[int]]
 ) -> Iterator[Answered | None]:
-    """Answer with one model, which is held from the first adapter to the last."""
+    """Answer with one model, which stays open from the first adapter to the last."""
     with ExitStack() as held:
         try:
             generator = held.enter_context(batch[groups[0][0]].model)
         except InputError as error:
-            # As bad as any other input, and told as soon as it is known.
+            # Nothing can be answered, so the run ends as soon as this is known.
             error.fatal = True
             raise
         for indexes in groups:
@@ -161,11 +147,11 @@ def _answer(
 ) -> Iterator[Answered | None]:
     first = batch[indexes[0]]
     adapter = None if first.adapter is None else first.adapter.resource
-    # Each adapter's own folder, not that of an equal one that was opened before: the other may
+    # The folder of this adapter, not that of an equal one that was opened before: the other may
     # have been retrained since.
     folder = None if adapter is None else adapter.open()
     check = adapter.check if isinstance(adapter, AdapterResource) else None
-    for result in generator.generate(folder, [batch[index].prompt() for index in indexes]):
+    for result in generator.generate(folder, [batch[index] for index in indexes]):
         if result is None:
             yield None
             continue

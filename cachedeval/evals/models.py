@@ -17,7 +17,8 @@ The folder's place and name and the files' times do not count.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,23 @@ from cachedeval.engine.digest_cache import Memo
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.files import manifest
 from cachedeval.engine.hashing import read_bytes, shown
-from cachedeval.evals.download import cached_snapshot, fetch_snapshot, hub_folder
+from cachedeval.engine.installed import versions
+from cachedeval.engine.resource import Resource
+from cachedeval.engine.store import Store
+from cachedeval.evals.hub import BlobNames, cached_snapshot, fetch_snapshot, hub_folder
+from cachedeval.evals.proofs import Proofs
 
-__all__ = ["model_files", "model_identity", "read_json_object", "resolve_model"]
+__all__ = [
+    "ModelResource",
+    "model_files",
+    "model_identity",
+    "model_resource",
+    "read_json_object",
+    "resolve_model",
+    "runtime",
+]
 
 _WEIGHTS = "model*.safetensors"
-
 _READ = (
     _WEIGHTS,
     "config.json",
@@ -68,6 +80,11 @@ _PART = re.compile(r"model-\d+-of-(\d+)\.safetensors", re.ASCII)
 
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
+_CUDA = ("mlx-cuda", "mlx-cuda-12", "mlx-cuda-13")
+
+_DECIDING = ("mlx", "mlx-lm", "tokenizers", "transformers")
+"""Packages that make tokens of a prompt, and a text of them."""
+
 
 def resolve_model(name_or_path: str, *, fetch: bool = False) -> Path:
     """Return the folder of a model.
@@ -103,7 +120,7 @@ def resolve_model(name_or_path: str, *, fetch: bool = False) -> Path:
 
 
 def model_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
-    """Return what the model is: `{"files": {name: digest}}` of the files that are read.
+    """Return the identity of a model: `{"files": {name: digest}}` of the files that are read.
 
     mlx_lm reads the weights in the order in which their folder lists them, and of two weights of
     one name the later one counts. So where there are others than the parts of one model, as a copy
@@ -111,12 +128,12 @@ def model_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
 
     Args:
         folder: as `resolve_model` returns it.
-        memo: where the files' digests are remembered.
+        memo: stores the files' digests.
 
     Raises:
-        InputError: it is no model that mlx_lm can load, as far as its files tell.
+        InputError: it is no model that mlx_lm can load, as far as its files show.
     """
-    entries = manifest(folder, model_files(folder), memo=memo)
+    entries = manifest(folder, model_files(folder), memo=memo, linked_sha256=BlobNames())
     for entry in entries:
         if entry.size == 0 and fnmatchcase(entry.path, _WEIGHTS):
             raise InputError(f"model {shown(folder)}: {entry.path} is empty; download it again")
@@ -223,3 +240,93 @@ def _hint(present: list[str]) -> str:
     if _any_fits(present, "*.bin", "*.safetensors"):
         return ": convert the model with mlx_lm.convert"
     return "; is this the folder of an MLX model?"
+
+
+class ModelResource(Resource[Any]):
+    """A model on this machine, by its content; counts how often it was read from disk.
+
+    Args:
+        path: its folder.
+        identify: returns its identity, and the runtime that it runs on.
+        batch_size: prompts decoded together; by memory if None.
+        memory_budget: bytes for model and batch, or None.
+        store: stores whether its batches can be trusted, or None.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identify: Callable[[], dict[str, Any]],
+        *,
+        batch_size: int | None = None,
+        memory_budget: int | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self._retired_loads = 0
+        self._service: Any = None
+        identity = identify()
+
+        def load() -> Any:
+            # Imports mlx, which a run of hits does without.
+            from cachedeval.evals.mlx.runner import ModelRunner
+
+            self._service = ModelRunner(
+                path,
+                batch_size=batch_size,
+                memory_budget=memory_budget,
+                proofs=Proofs(store, self),
+            )
+            if identify() != identity:
+                unload(self._service)
+                raise InputError(f"model {path} was changed while it was being loaded: run again")
+            return self._service
+
+        def unload(service: Any) -> None:
+            self._retired_loads += service.loads
+            self._service = None
+            service.close()
+
+        super().__init__(
+            "model", identity, load, close=unload, size=lambda service: int(service.nbytes)
+        )
+
+    @property
+    def loads(self) -> int:
+        """How often its weights were read from disk so far, reloads after an adapter included."""
+        return self._retired_loads + (self._service.loads if self._service is not None else 0)
+
+
+def model_resource(
+    path: Path,
+    memo: Memo,
+    *,
+    batch_size: int | None = None,
+    memory_budget: int | None = None,
+    store: Store | None = None,
+) -> ModelResource:
+    """Return the resource of a model folder; its files are read, unless the memo knows them.
+
+    Raises:
+        InputError: it is no model's folder.
+    """
+    return ModelResource(
+        path,
+        lambda: {**model_identity(path, memo=memo), "runtime": runtime()},
+        batch_size=batch_size,
+        memory_budget=memory_budget,
+        store=store,
+    )
+
+
+def runtime() -> dict[str, str]:
+    """Return what else decides the text: versions of packages, and the kind of device.
+
+    Nothing is imported for it. mlx computes on the GPU on macOS, and elsewhere with one of
+    its packages for CUDA; else on the CPU.
+    """
+    installed = versions(*_CUDA, *_DECIDING)
+    on_gpu = sys.platform == "darwin" or not installed.keys().isdisjoint(_CUDA)
+    return {
+        "device": "gpu" if on_gpu else "cpu",
+        **{package: installed.get(package, "none") for package in _DECIDING},
+    }

@@ -1,10 +1,12 @@
-"""What was found out about a model's batches, remembered in the cache.
+"""Stores in the cache whether a model's batches can be trusted.
 
-Whether a model decodes prompts together as it decodes each alone is tried out before its batches
-are trusted (`cachedeval.evals.mlx.proof`). What came out follows from the model's content, the
+Whether a model decodes prompts together as it decodes each alone is tested before its batches
+are trusted (`cachedeval.evals.mlx.batch_trial`). The result follows from the model's content, the
 versions of mlx and mlx_lm, and the number of rows: it is a step like others, and its result is
-stored like theirs. But it is computed inside of another step, on the thread of the model, when a
-batch is about to be decoded: so a run of hits, or one prompt after the other, does without.
+stored like theirs. But it is computed inside another step, on the thread of the model, just before a
+batch is decoded: a run of hits, or one prompt alone, needs no test. A nested `engine.run` is no way
+to do that: the step would wait for the one thread that it runs on itself. So the record is looked
+up and written here.
 """
 
 import time
@@ -26,14 +28,14 @@ BATCH_SIZE = 32
 
 
 class BatchProof(msgspec.Struct, frozen=True):
-    """What came of trying a model's batches."""
+    """The result of testing a model's batches."""
 
     trouble: str
     """How a batch differed from each prompt alone; empty if it did not."""
 
 
 class Prover(Protocol):
-    """A loaded model that can be tried."""
+    """A loaded model that can be tested."""
 
     def prove(self, rows: int) -> str:
         """Return how batches of up to so many rows differ from prompts alone; empty if not."""
@@ -51,7 +53,7 @@ class Proofs:
     """The proofs of one model.
 
     Args:
-        store: where they are stored; None remembers nothing.
+        store: where they are stored; None stores nothing.
         model: the model, by its content.
     """
 
@@ -60,7 +62,7 @@ class Proofs:
         self._model = model
 
     def recall(self, rows: int) -> str | None:
-        """Return what came of an earlier trial, or None if none is known."""
+        """Return the result of an earlier test, or None if there is none."""
         if self._store is None:
             return None
         call = self._call(rows)
@@ -71,7 +73,7 @@ class Proofs:
         return trouble
 
     def remember(self, rows: int, trouble: str, seconds: float) -> None:
-        """Store what came of a trial.
+        """Store the result of a test.
 
         Args:
             rows: the most rows that were tried.
@@ -80,14 +82,15 @@ class Proofs:
         """
         if self._store is None:
             return
-        from cachedeval.engine.steps import to_record  # noqa: PLC0415  not for a run of hits
+        # Imports what runs steps, which a run of hits does without.
+        from cachedeval.engine.steps import to_record
 
         recipe = recipe_of(self._call(rows), _no_upstream)
         record = to_record(batch_proof, recipe, BatchProof(trouble), seconds)
         self._store.put_many({key_of(recipe): record})
 
     def prove(self, prover: Prover, rows: int) -> str:
-        """Return what is known of a model's batches, found out by a trial where nothing is."""
+        """Return the stored result of a model's test, or run the test and store it."""
         known = self.recall(rows)
         if known is not None:
             return known

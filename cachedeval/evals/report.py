@@ -1,136 +1,346 @@
-"""Reports: what an evaluation found, the same bytes every time, and beside it what varies."""
+"""Reports: what an evaluation found, the same bytes every time, and how two of them differ."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from cachedeval.evals.statistics import spread
+from cachedeval.engine.errors import InputError
+from cachedeval.evals.statistics import Paired, paired, spread
 
-__all__ = ["Item", "Report", "build_report"]
+__all__ = [
+    "Change",
+    "Comparison",
+    "ItemResult",
+    "Report",
+    "build_report",
+    "compare",
+    "read_report",
+]
 
 _DIGITS = 6
-"""Means are rounded to so many decimals, far below what they can mean."""
+"""Decimals that means are rounded to, far below what they can mean."""
+
+_SIGNIFICANT = 0.05
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """One question's result."""
+class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one question."""
 
     id: str
     question: str
-    reference: str | None
-    response: str | None
+    reference: str | None = None
+    response: str | None = None
+    reasoning: str | None = None
+    """What the model thought before it answered, where that is apart from the response."""
+    truncated: bool = False
+    """Whether the response ended at the bound of its length."""
     score: float | None
-    """0 to 100, or None where it failed."""
+    """0 to 100; None where the question failed."""
+    scores: dict[str, float | None] = {}
+    """The score of each judge, by its name; `score` is that of the first."""
     criteria: dict[str, float]
     """The judge's score of each criterion, in the criterion's own range."""
-    rationale: str
-    error: str | None
-    """Kind and message of what failed."""
+    rationale: str = ""
     spread: float | None = None
-    """Standard deviation of the score over repeated verdicts; None where there is one."""
-    kind: str | None = None
-    """The kind of failure alone, as the report counts it."""
+    """Standard deviation of the score over repeated verdicts; None where there is one verdict."""
+    error: str | None = None
+    """Kind and message of the failure: `timed_out: no reply in 60 s`."""
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of the failure, as a report counts it; None where the question has a score."""
+        return None if self.error is None else self.error.partition(":")[0]
 
 
-class Report(Mapping[str, Any]):
-    """The result of one evaluation: a mapping with the fields of the JSON's `report` part.
+class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The result of one evaluation.
 
-    Attributes:
-        run: what varies from run to run: `seconds`, `loads`, `nodes` with their counts.
+    The fields are those of the JSON, and `report["score"]` is the same as `report.score`. Two
+    reports are equal if their results are; `run` does not count.
+
+    Example:
+        >>> item = ItemResult(id="0001", question="Why?", score=80.0, criteria={"clarity": 8.0})
+        >>> report = Report(judge="f1", items=[item], score=80.0, questions=1, scored=1)
+        >>> report
+        <Report base: 80.0, 1 scored, 0 failed>
+        >>> report.items[0].criteria
+        {'clarity': 8.0}
+        >>> [row["score"] for row in report.to_dicts()]
+        [80.0]
     """
 
-    def __init__(self, report: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-        self._report = dict(report)
-        self.run = dict(run)
+    score: float | None = None
+    """Mean score, 0 to 100; None where no question has a score."""
+    stderr: float | None = None
+    """Standard error of the mean."""
+    questions: int = 0
+    scored: int = 0
+    failed: int = 0
+    failures: dict[str, int] = {}
+    """How many questions failed, by kind."""
+    truncated: int = 0
+    """How many responses ended at the bound of their length."""
+    model: str | None = None
+    adapter: str | None = None
+    """None is the base model without an adapter."""
+    judge: str
+    judges: list[str] = []
+    """All judges; the first is `judge`."""
+    rubric: str | None = None
+    seed: int | None = None
+    criteria: dict[str, float] = {}
+    """Mean of each criterion."""
+    items: list[ItemResult]
+    run: dict[str, Any] = {}
+    """What varies from run to run, and is not in the JSON: `seconds`, `loads`, `nodes`."""
 
     def __getitem__(self, key: str) -> Any:
-        return self._report[key]
+        if key not in _FIELDS:
+            raise KeyError(key)
+        return msgspec.to_builtins(getattr(self, key))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._report)
+        return iter(_FIELDS)
 
     def __len__(self) -> int:
-        return len(self._report)
+        return len(_FIELDS)
+
+    def __contains__(self, key: object) -> bool:
+        return key in _FIELDS
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Report | Mapping):
+            return NotImplemented
+        return self.to_dict() == (other.to_dict() if isinstance(other, Report) else dict(other))
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         score = "no score" if self.score is None else f"{self.score:.1f}"
-        return f"<Report {score}, {self['scored']} scored, {self['failed']} failed>"
+        error = "" if self.stderr is None else f" ± {self.stderr:.1f}"
+        name = self.adapter or "base"
+        return f"<Report {name}: {score}{error}, {self.scored} scored, {self.failed} failed>"
 
-    @property
-    def score(self) -> float | None:
-        """Mean score of those scored, 0 to 100; None where none was."""
-        score: float | None = self._report["score"]
-        return score
+    def keys(self) -> tuple[str, ...]:
+        """Return the names of the JSON's fields."""
+        return _FIELDS
 
-    @property
-    def scored(self) -> int:
-        """How many questions were scored."""
-        return int(self._report["scored"])
-
-    @property
-    def failed(self) -> int:
-        """How many questions failed."""
-        return int(self._report["failed"])
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a field as plain data, or the default if there is no such field."""
+        return self[key] if key in _FIELDS else default
 
     def to_dict(self) -> dict[str, Any]:
         """Return the deterministic part as plain data."""
-        return dict(self._report)
+        return {name: self[name] for name in _FIELDS}
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return one flat row a question and judge: `pandas.DataFrame(report.to_dicts())`."""
+        about = {"model": self.model, "adapter": self.adapter}
+        rows = []
+        for item in self.items:
+            row = msgspec.structs.asdict(item)
+            scores = row.pop("scores") or {self.judge: item.score}
+            rows += [{**about, "judge": judge, **row, "score": scores[judge]} for judge in scores]
+        return rows
 
     def to_json(self) -> str:
-        """Return the deterministic part as JSON: the same bytes for the same inputs."""
-        return json.dumps(self._report, indent=2, allow_nan=False)
+        """Return the deterministic part as JSON: the same bytes for the same inputs.
+
+        Raises:
+            ValueError: a number is NaN or infinite.
+        """
+        # In ASCII: a question may hold half of a surrogate pair, which UTF-8 cannot.
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+
+_FIELDS = tuple(name for name in Report.__struct_fields__ if name != "run")
+
+
+class Change(NamedTuple):
+    """The scores of one question."""
+
+    id: str
+    question: str
+    a: float
+    b: float
+
+
+class Comparison(NamedTuple):
+    """How two reports differ on the questions that have a score in both."""
+
+    mean_a: float
+    mean_b: float
+    paired: Paired
+    changes: list[Change]
+    """Every pair, the largest difference first."""
+    only_a: int
+    """Questions that are in one of the two alone."""
+    only_b: int
+    failed: int
+    """Questions in both that lack a score in at least one."""
+
+    @property
+    def verdict(self) -> str:
+        """How B is compared with A: `better`, `worse`, `the same`, `not clearly different`."""
+        test = self.paired
+        if (test.low > 0 or test.high < 0) and test.p_value < _SIGNIFICANT:
+            return "better" if test.difference > 0 else "worse"
+        return "the same" if test.same == test.n else "not clearly different"
 
 
 def build_report(
-    items: Sequence[Item], *, failures_count_zero: bool, **about: Any
-) -> dict[str, Any]:
-    """Return the deterministic part of a report.
+    items: Sequence[ItemResult],
+    *,
+    failures_count_zero: bool,
+    run: Mapping[str, Any] | None = None,
+    **about: Any,
+) -> Report:
+    """Return the report of an evaluation.
 
     Args:
         items: the questions' results, in the sample's order.
-        failures_count_zero: whether a failed question enters the mean as 0, as the original did;
+        failures_count_zero: whether a failed question enters the mean as 0, as in the original;
             otherwise the mean is over the scored ones.
-        about: what was evaluated: model, adapter, judge, seed.
+        run: what varies from run to run.
+        about: what was evaluated: model, adapter, judge, rubric, seed.
     """
     scores = [item.score for item in items if item.score is not None]
     failed = len(items) - len(scores)
     counted = scores + [0.0] * failed if failures_count_zero else scores
     kinds = sorted(item.kind for item in items if item.kind is not None)
     overall = spread(counted) if counted else None
-    return {
-        "score": None if overall is None else round(overall.mean, _DIGITS),
-        "stderr": None
-        if overall is None or overall.stderr is None
-        else round(overall.stderr, _DIGITS),
-        "questions": len(items),
-        "scored": len(scores),
-        "failed": failed,
-        "failures": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+    stderr = None if overall is None else overall.stderr
+    return Report(
+        score=None if overall is None else round(overall.mean, _DIGITS),
+        stderr=None if stderr is None else round(stderr, _DIGITS),
+        questions=len(items),
+        scored=len(scores),
+        failed=failed,
+        failures={kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+        truncated=sum(item.truncated for item in items),
+        judges=[about["judge"]],
+        criteria=_criteria_means(items),
+        items=list(items),
+        run=dict(run or {}),
         **about,
-        "criteria": _criteria_means(items),
-        "items": [
-            {
-                "id": item.id,
-                "question": item.question,
-                "reference": item.reference,
-                "response": item.response,
-                "score": item.score,
-                "criteria": item.criteria,
-                "rationale": item.rationale,
-                "spread": item.spread,
-                "error": item.error,
-            }
-            for item in items
-        ],
-    }
+    )
 
 
-def _criteria_means(items: Sequence[Item]) -> dict[str, float]:
+def read_report(path: str | os.PathLike[str]) -> Report:
+    """Return the report in a file that `cachedeval run` wrote, with `--out` or with `--json`.
+
+    A report of an earlier version lacks fields; they have their defaults.
+
+    Raises:
+        InputError: the file cannot be read, or does not hold exactly one report.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"report {path}: cannot be read: {error.strerror}") from None
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"report {path}: is not JSON: {error}") from None
+    several = value.get("reports") if isinstance(value, dict) else None
+    if isinstance(several, list) and len(several) != 1:
+        raise InputError(
+            f"report {path}: holds {len(several)} reports; write each to a separate file with --out"
+        )
+    found = value.get("report", value) if isinstance(value, dict) else value
+    if not isinstance(found, dict) or "items" not in found:
+        raise InputError(f"report {path}: holds no report of `cachedeval run`")
+    return _report(found, f"report {path}")
+
+
+def compare(a: Report | Mapping[str, Any], b: Report | Mapping[str, Any]) -> Comparison:
+    """Compare two reports by the questions that have a score in both.
+
+    Args:
+        a: a report, or the plain data of one.
+        b: likewise.
+
+    Raises:
+        InputError: they cannot be compared: another judge or other criteria scored them, or they
+            have no question in common.
+
+    Example:
+        >>> def report(*scores: float) -> Report:
+        ...     items = [
+        ...         ItemResult(id=str(n), question="Why?", score=score, criteria={})
+        ...         for n, score in enumerate(scores)
+        ...     ]
+        ...     return build_report(items, failures_count_zero=False, judge="f1")
+        >>> found = compare(report(50.0, 60.0), report(70.0, 80.0))
+        >>> found.paired.difference, found.paired.better
+        (20.0, 2)
+    """
+    one, other = _report(a, "compare: the first report"), _report(b, "compare: the second report")
+    for what in ("judge", "rubric"):
+        was, now = getattr(one, what), getattr(other, what)
+        if was != now:
+            raise InputError(
+                f"compare: the {what} of the first report is {was}, of the second {now}; scores "
+                f"by different {what}s cannot be compared"
+            )
+    theirs = {item.id: item for item in other.items}
+    both = [(item, theirs[item.id]) for item in one.items if item.id in theirs]
+    if not both:
+        raise InputError(
+            "compare: the two reports have no question in common; evaluate both with the same "
+            "data, --seed and --sampling"
+        )
+    changes = []
+    for left, right in both:
+        if left.score is None or right.score is None:
+            continue
+        if left.criteria.keys() != right.criteria.keys():
+            raise InputError(
+                f"compare: question {left.id} was scored by other criteria in each report: "
+                f"{_listed(left)} and {_listed(right)}"
+            )
+        changes.append(Change(left.id, left.question, left.score, right.score))
+    if not changes:
+        raise InputError(
+            f"compare: of the {len(both)} questions in common, none has a score in both reports"
+        )
+    scores_a, scores_b = [each.a for each in changes], [each.b for each in changes]
+    return Comparison(
+        mean_a=spread(scores_a).mean,
+        mean_b=spread(scores_b).mean,
+        paired=paired(scores_a, scores_b),
+        changes=sorted(changes, key=lambda each: (-abs(each.b - each.a), each.id)),
+        only_a=len(one.items) - len(both),
+        only_b=len(other.items) - len(both),
+        failed=len(both) - len(changes),
+    )
+
+
+def _report(value: Report | Mapping[str, Any], where: str) -> Report:
+    if isinstance(value, Report):
+        return value
+    try:
+        return msgspec.convert(dict(value), Report)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{where} does not have the form of a report: {error}") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _criteria_means(items: Sequence[ItemResult]) -> dict[str, float]:
     names = dict.fromkeys(name for item in items for name in item.criteria)
     means = {}
     for name in names:
         values = [item.criteria[name] for item in items if name in item.criteria]
         means[name] = round(spread(values).mean, _DIGITS)
     return means
+
+
+def _listed(item: ItemResult) -> str:
+    return ", ".join(item.criteria) or "none"

@@ -1,4 +1,4 @@
-"""Drawing a sample that stays the same, and grows without changing."""
+"""Draws a sample of questions that is the same each time, and grows without changing."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,7 +7,7 @@ import xxhash
 
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 
 __all__ = ["Sampling", "draw"]
 
@@ -34,12 +34,21 @@ def draw(
 
     Raises:
         InputError: the count is not positive, or there is no such sampling.
+
+    Example:
+        >>> questions = [
+        ...     Question(f"{n:016x}", f"{n}?", ({"role": "user", "content": f"{n}?"},), None, {})
+        ...     for n in range(100)
+        ... ]
+        >>> small, large = draw(questions, 20, seed=42), draw(questions, 50, seed=42)
+        >>> small == large[:20]
+        True
     """
     if count is not None and count < 1:
         raise InputError(f"the number of questions is {count}; it must be 1 or more")
     if sampling == "shuffle":
         taken = len(questions) if count is None else min(count, len(questions))
-        import random  # noqa: PLC0415  slow to import, and the nested draw does without
+        import random  # slow to import, and the nested draw does without
 
         return random.Random(seed).sample(list(questions), taken)  # noqa: S311  no secret
     if sampling != "nested":

@@ -1,20 +1,27 @@
-"""What users call the steps of an evaluation: `generation` and `judge`, whatever the nodes are."""
+"""The steps of an evaluation as users see them: `generation` and `judge`, not their nodes."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from cachedeval.engine.errors import EncodingError
+from cachedeval.engine.maintenance import inputs_of, summary, value_of
+from cachedeval.evals.generation import generation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cachedeval.engine.explain import Explanation, Reason
+    from cachedeval.engine.record import Record
 
-__all__ = ["PARSING", "reasons_of", "step_of"]
+__all__ = ["PARSING", "reasons_of", "step_of", "summarise"]
 
 PARSING = "judge_parse"
 """The node that reads a judge's reply. It takes no time, and users need not know of it."""
 
 _JUDGE = "judge"
 _STEPS = {PARSING: _JUDGE, "reference": _JUDGE, "local_judge": _JUDGE}
+
+_QUESTION = 30
 
 
 def step_of(node: str) -> str:
@@ -30,9 +37,9 @@ def step_of(node: str) -> str:
 def reasons_of(explanations: "Iterable[Explanation]") -> "list[Reason]":
     """Group explanations by reason, as `cachedeval.engine.explain` does, named by step.
 
-    A node that only waits for another node of its own step is left out.
+    A node that only waits for another node of the same step is left out.
     """
-    from cachedeval.engine import explain  # noqa: PLC0415  a run needs `step_of` alone
+    from cachedeval.engine import explain  # only `explain` needs it; a run needs `step_of` alone
 
     return [
         _named(reason)
@@ -52,3 +59,37 @@ def _named(reason: "Reason") -> "Reason":
         waits_for=dict(waits_for),
         because=[_named(cause) for cause in reason.because],
     )
+
+
+def summarise(node: str, record: "Record") -> str:
+    """Return question and answer, a verdict's scores, or what else a record holds.
+
+    Args:
+        node: the step's name, as `cachedeval.engine.maintenance` lists it.
+        record: its result.
+    """
+    try:
+        value = value_of(record)
+    except EncodingError:  # the engine's own records, and what cannot be read
+        return summary(node, record)
+    match value:
+        case {"text": str(text)} if node == generation.name:
+            return f"{_begun(_asked(inputs_of(record)))} → {text}"
+        case {"scores": dict(scores)}:
+            shown = ", ".join(f"{name} {score}" for name, score in scores.items())
+            asked = inputs_of(record).get("question")
+            return f"{_begun(asked)} → {shown}" if isinstance(asked, str) else shown
+    return summary(node, record)
+
+
+def _asked(inputs: dict[str, Any]) -> str:
+    for message in reversed(inputs.get("messages") or ()):
+        if isinstance(message, dict) and message.get("role") == "user":
+            return str(message.get("content"))
+    return ""
+
+
+def _begun(question: str) -> str:
+    """Return how a question begins, so that the answer is seen too."""
+    line = " ".join(question.split())
+    return line if len(line) <= _QUESTION else f"{line[: _QUESTION - 1]}…"

@@ -70,6 +70,7 @@ def test_stats_count_records_hits_and_what_they_saved(place: Workplace, filled: 
         "judge": (QUESTIONS, QUESTIONS),
         "judge_parse": (QUESTIONS, QUESTIONS),
         "identities": (4, 0),
+        "batch_proof": (1, 0),
     }
     assert nodes["generation"]["saved"]["seconds"] > 0
     assert nodes["judge"]["saved"]["prompt_tokens"] > 0

@@ -313,7 +313,7 @@ def test_bad_input_is_one_line_and_status_2(
     ("line", "says"),
     [
         ("not json", ":2: not JSON"),
-        ("[1]", ":2: a JSON object is wanted"),
+        ("[1]", ":2: it must be a JSON object"),
         ('{"quest": "x"}', ":2: no question in it"),
         ('{"question": "  "}', ":2: the question is empty"),
         ('{"question": ["x"]}', ":2: `question`"),

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.hub_cache import add_snapshot
 
 from cachedeval.engine import digest_cache, files, hashing
 from cachedeval.engine.errors import InputError
@@ -211,82 +210,25 @@ def test_a_missing_file_is_found_out_before_any_is_read(tmp_path: Path, reads: l
     assert reads == []
 
 
-LARGE = os.urandom(1 << 17)
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_a_large_file_of_the_hub_s_cache_is_known_unread(
-    tmp_path: Path, reads: list[str], *, shared: bool
-) -> None:
-    contents = {"model.safetensors": LARGE, "config.json": b"{}", "sub/big.bin": LARGE + b"!"}
-    snapshot = add_snapshot(tmp_path / "hub", "org/name", contents, shared=shared)
-    found = {entry.path: entry for entry in files.manifest(snapshot, contents)}
-    assert found["model.safetensors"].digest == f"sha256:{hashlib.sha256(LARGE).hexdigest()}"
-    assert found["model.safetensors"].size == len(LARGE)
-    assert found["sub/big.bin"].digest == f"sha256:{hashlib.sha256(LARGE + b'!').hexdigest()}"
-    assert found["config.json"].digest == digest_bytes(b"{}")
-    assert reads == ["config.json"]
-    (tmp_path / "link").symlink_to(snapshot)
-    assert files.manifest(tmp_path / "link", contents) == list(found.values())
-
-
 @pytest.mark.usefixtures("old")
-@pytest.mark.parametrize("shared", [False, True])
-def test_a_blob_trained_in_place_is_another_file(
-    tmp_path: Path, memo: CountingMemo, reads: list[str], *, shared: bool
+def test_a_link_that_names_its_target_s_sha256_spares_the_read(
+    tmp_path: Path, reads: list[str], memo: CountingMemo
 ) -> None:
-    contents = {"model.safetensors": LARGE}
-    path = add_snapshot(tmp_path, "org/name", contents, shared=shared) / "model.safetensors"
-    before = path.stat()
-    time.sleep(0.02)
-    changed = b"changed" + LARGE[7:]
-    path.write_bytes(changed)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    for _ in range(2):
-        digest = files.digest_file(path, memo=memo)
-        assert digest == f"sha256:{hashlib.sha256(changed).hexdigest()}"
-    assert reads == ["model.safetensors"]
+    """As long as the target has not changed since the link was made."""
+    named = "ab" * 32
+    target = tmp_path / "target"
+    target.write_bytes(b"one")
+    link = tmp_path / "link"
+    link.symlink_to(target)
 
+    def digest(path: Path) -> str:
+        return files.digest_file(path, memo=memo, linked_sha256=lambda _: named)
 
-def test_a_cache_that_was_copied_or_touched_keeps_its_digests(
-    tmp_path: Path, reads: list[str]
-) -> None:
-    contents = {"model.safetensors": LARGE}
-    snapshot = add_snapshot(tmp_path / "one", "org/name", contents)
-    before = files.manifest(snapshot, contents)
+    assert digest(link) == f"sha256:{named}"
     assert reads == []
-    copy = shutil.copytree(tmp_path / "one", tmp_path / "two", symlinks=True)
-    assert files.manifest(copy / snapshot.relative_to(tmp_path / "one"), contents) == before
+    assert files.digest_file(link, linked_sha256=lambda _: None) == digest_bytes(b"one")
+    assert digest(target) == digest_bytes(b"one")  # no link: nothing names it
     time.sleep(0.02)
-    (snapshot / "model.safetensors").touch()
-    assert files.manifest(snapshot, contents) == before
-
-
-@pytest.mark.parametrize("wrong", ["repository", "folder", "chain", "empty", "elsewhere"])
-def test_a_link_that_is_not_the_hub_s_is_read(tmp_path: Path, wrong: str) -> None:
-    name = hashlib.sha256(b"not what lies there").hexdigest()
-    repository = tmp_path / ("datasets--x" if wrong == "repository" else "models--org--name")
-    snapshot = repository / ("folders" if wrong == "folder" else "snapshots") / "abc"
-    snapshot.mkdir(parents=True)
-    blob = repository / "blobs" / name
-    if wrong == "elsewhere":
-        blob = tmp_path / "blobs" / name
-    blob.parent.mkdir()
-    data = b"" if wrong == "empty" else LARGE
-    if wrong == "chain":
-        (tmp_path / "data").write_bytes(data)
-        blob.symlink_to(tmp_path / "data")
-    else:
-        blob.write_bytes(data)
-    (snapshot / "file").symlink_to(os.path.relpath(blob, snapshot))
-    digest = files.digest_file(snapshot / "file")
-    expected = f"sha256:{hashlib.sha256(b'').hexdigest()}" if wrong == "empty" else None
-    assert digest == (expected or digest_bytes(LARGE))
-
-
-def test_a_large_file_outside_the_hub_s_cache_is_known_by_its_own_digest(tmp_path: Path) -> None:
-    """Documented: a copy out of the cache counts as another file."""
-    contents = {"model.safetensors": LARGE}
-    snapshot = add_snapshot(tmp_path / "hub", "org/name", contents)
-    shutil.copyfile(snapshot / "model.safetensors", tmp_path / "model.safetensors")
-    assert files.digest_file(tmp_path / "model.safetensors") == digest_bytes(LARGE)
+    target.write_bytes(b"two")
+    assert digest(link) == f"sha256:{hashlib.sha256(b'two').hexdigest()}"
+    assert reads == ["link", "target", "link"]

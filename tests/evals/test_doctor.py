@@ -15,7 +15,7 @@ from support.tiny_model import make_tiny_model
 from cachedeval import AdapterEvaluator, open_backend
 from cachedeval.evals import doctor
 from cachedeval.evals.doctor import Check, examine
-from cachedeval.evals.mlx.probe import OWN_BLAS
+from cachedeval.evals.mlx.cpu import OWN_BLAS
 
 CPU = {"device": "cpu", "name": "a CPU", "blas": "/lib/libopenblas.so.0", "gflops": 40.0}
 OWN = {**CPU, "blas": None, "gflops": 2.0}
@@ -90,7 +90,7 @@ def test_mlx_that_dies_is_a_failure_and_not_ours(monkeypatch: pytest.MonkeyPatch
 
 def test_the_real_probe_tells_device_and_speed() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "cachedeval.evals.mlx.probe"],
+        [sys.executable, "-m", "cachedeval.evals.mlx.cpu"],
         capture_output=True,
         text=True,
         timeout=100,

@@ -15,7 +15,7 @@ from support.judge_server import JudgeServer
 from support.tiny_model import make_tiny_adapter, make_tiny_model
 from support.workplace import Workplace
 
-from cachedeval import AdapterEvaluator, InputError, OptimizedAdapterEvaluator
+from cachedeval import AdapterEvaluator, InputError, OptimizedAdapterEvaluator, compare
 from cachedeval.engine.node import Node
 from cachedeval.evals.judging import rubric_judges
 from cachedeval.evals.judging.nodes import judge_parse
@@ -65,6 +65,22 @@ def test_the_original_call_works_as_it_was_written(
     assert report.run["loads"] == 1
     assert again.run["loads"] == 0
     assert (tmp_path / "eval_cache").is_dir()
+
+
+def test_two_adapters_are_compared_in_one_run(place: Workplace, data: Path, tmp_path: Path) -> None:
+    with evaluator(place, tmp_path, f"mlx:{place.model}") as ours:
+        found = ours.compare("base", place.changing, training_data_path=data, num_questions=6)
+        base, tuned = ours.evaluate_adapters(["base", place.changing], data, 6)
+        awaited = asyncio.run(
+            ours.acompare("base", place.changing, training_data_path=data, num_questions=6)
+        )
+    assert compare(base, tuned) == found == awaited
+    assert found.paired.n == 6
+    assert (round(found.mean_a, 6), round(found.mean_b, 6)) == (base.score, tuned.score)
+    assert base.run["loads"] == 0
+    assert [item.scores for item in base.items] == [{"mlx:model": i.score} for i in base.items]
+    assert base.truncated == sum(item.truncated for item in base.items)
+    assert base.truncated > 0  # eight tokens are few
 
 
 @pytest.mark.parametrize("judge", ["exact", "f1"])
@@ -362,10 +378,10 @@ def test_an_adapter_retrained_between_its_key_and_its_loading_is_refused(
     mine = tmp_path / "mine"
     shutil.copytree(place.changing, mine)
     with evaluator(place, tmp_path) as one:
-        (subject,) = one.subjects([mine], data, 3)
+        (target,) = one.targets([mine], data, 3)
         retrained = (place.other / "adapters.safetensors").read_bytes()
         (mine / "adapters.safetensors").write_bytes(retrained)
-        refused = one.engine.settle([bound.answer for bound in subject.bound])
+        refused = one.engine.settle([sample.answer for sample in target.samples])
         assert all("mine was changed" in str(outcome.error) for outcome in refused)
         again = one.evaluate_adapter(mine, data, 3)
         assert again.run["nodes"]["generation"]["computed"] == 3

@@ -10,7 +10,13 @@ from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Call, Computed
 from cachedeval.engine.resource import Resource
-from cachedeval.evals.generation import AdapterError, Answered, Generation, Prompt, generation
+from cachedeval.evals.generation import (
+    AdapterError,
+    Answered,
+    Generation,
+    GenerationInputs,
+    generation,
+)
 
 
 class Model:
@@ -18,12 +24,12 @@ class Model:
 
     def __init__(self, *, unfit: str = "", broken: str = "") -> None:
         self.groups: list[tuple[str, list[str]]] = []
-        self.prompts: list[Prompt] = []
+        self.prompts: list[GenerationInputs] = []
         self.unfit = unfit
         self.broken = broken
 
     def generate(
-        self, adapter: Path | None, prompts: Sequence[Prompt]
+        self, adapter: Path | None, prompts: Sequence[GenerationInputs]
     ) -> Iterator[Answered | None]:
         name = "" if adapter is None else adapter.name
         if name and name == self.unfit:
@@ -113,7 +119,7 @@ def test_an_adapter_that_does_not_fit_fails_alone() -> None:
 
 def test_an_adapter_that_breaks_off_keeps_what_it_answered() -> None:
     class Torn(Model):
-        def generate(self, adapter: Path | None, prompts: Sequence[Prompt]) -> Any:
+        def generate(self, adapter: Path | None, prompts: Sequence[GenerationInputs]) -> Any:
             for result in super().generate(adapter, prompts):
                 yield result
                 if result is not None and adapter == Path("y"):
@@ -149,7 +155,10 @@ def test_the_model_is_asked_what_the_call_says() -> None:
     model = Model()
     with Engine() as engine:
         engine.run(call(resource(model), "a", max_tokens=5, temperature=0.5, top_p=0.9, seed=3))
-    assert model.prompts == [Prompt([{"role": "user", "content": "a"}], 5, 0.5, 0.9, 3)]
+    (asked,) = model.prompts
+    assert asked.messages == [{"role": "user", "content": "a"}]
+    drawn = (asked.max_tokens, asked.temperature, asked.top_p, asked.seed)
+    assert drawn == (5, 0.5, 0.9, 3)
 
 
 @pytest.mark.parametrize(

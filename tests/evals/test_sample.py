@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 from cachedeval.evals.sample import draw
 
 IDS = st.lists(st.integers(0, 10**6).map("{:016x}".format), unique=True, min_size=1, max_size=30)

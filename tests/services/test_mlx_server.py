@@ -23,7 +23,7 @@ JUDGES = ("openai:default_model", "cerebras:default_model")
 
 SERVE = """
 import sys
-from cachedeval.evals.mlx.blas import open_blas
+from cachedeval.evals.mlx.cpu import open_blas
 open_blas()
 from mlx_lm.server import main
 main()

@@ -6,7 +6,7 @@ from typing import Any
 from cachedeval.engine.digest_cache import ProcessMemo
 from cachedeval.engine.node import Call, recipe_of
 from cachedeval.engine.resource import Resource
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation, generation
 from cachedeval.evals.judging.judge import Bench, Judge
 from cachedeval.evals.judging.judges import open_judge

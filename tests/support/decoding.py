@@ -5,9 +5,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from cachedeval.evals.mlx.decoding import decode
-from cachedeval.evals.mlx.loading import LoadedModel
-from cachedeval.evals.mlx.requests import Decoded, DecodeRequest, render_prompt
+from cachedeval.evals.mlx.decoding import Decoded, DecodeRequest, decode
+from cachedeval.evals.mlx.model import LoadedModel
+from cachedeval.evals.mlx.prompts import render_prompt
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.sampling import Perturb
 

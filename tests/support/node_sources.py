@@ -21,7 +21,7 @@ __all__ = ["NODES", "declared", "sources"]
 
 _PACKAGE = Path(generation.__file__).parents[1]
 
-_SPEED_ALONE = {"__init__", "blas", "probe", "runtime"}
+_SPEED_ALONE = {"__init__", "cpu", "runtime"}
 """Modules of `evals/mlx` that decide how fast it is, not what comes out."""
 
 
@@ -34,7 +34,7 @@ def _mlx(*of_others: str) -> tuple[str, ...]:
 NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
     "generation": (
         generation.generation,
-        ("evals/generation.py", *_mlx("literal", "scoring", "verdicts")),
+        ("evals/generation.py", *_mlx("scoring")),
     ),
     "judge": (
         judging.judge_call,
@@ -47,10 +47,10 @@ NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
     ),
     "judge_parse": (judging.judge_parse, ("evals/judging/prompt.py", "evals/judging/verdict.py")),
     "reference": (judging.reference_score, ("evals/providers/reference.py",)),
-    "local_judge": (judging.local_judge, _mlx("alone", "decoding", "neartie", "proof", "sampling")),
+    "local_judge": (judging.local_judge, _mlx("decoding", "near_ties", "batch_trial", "sampling")),
     "batch_proof": (
         proofs.batch_proof,
-        tuple(f"evals/mlx/{name}.py" for name in ("neartie", "prefix", "proof")),
+        tuple(f"evals/mlx/{name}.py" for name in ("near_ties", "prefix", "batch_trial")),
     ),
 }
 """Each step, and the modules that decide what it returns, within the package."""

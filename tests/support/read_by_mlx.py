@@ -82,7 +82,7 @@ def _was_read(path: Path) -> bool:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from cachedeval.evals.mlx.blas import open_blas
+    from cachedeval.evals.mlx.cpu import open_blas
 
     open_blas()
     print(json.dumps([_load(load) for load in json.loads(sys.argv[1])]))  # noqa: T201

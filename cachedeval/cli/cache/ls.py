@@ -30,7 +30,7 @@ def declare(parser: Parser) -> None:
 def execute(options: Namespace) -> None:
     """List the records, by step, the newest first."""
     from cachedeval.engine.maintenance import contents_of, lines_of
-    from cachedeval.evals.listing import summarise
+    from cachedeval.evals.steps import summarise
 
     cache, node, limit = options.cache, options.node, options.limit
     with open_store(cache) as store:

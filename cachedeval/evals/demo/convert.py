@@ -1,4 +1,4 @@
-"""SmolLM2's GGUF file made into a model folder that ``mlx_lm.load`` reads.
+"""SmolLM2's GGUF file made into a model folder that `mlx_lm.load` reads.
 
 The result is a function of the GGUF's bytes: the arithmetic is exact (see `_dequantize`), and names
 and settings are written in a fixed order.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cachedeval.evals.mlx.blas import open_blas
+from cachedeval.evals.mlx.cpu import open_blas
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -51,13 +51,13 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         ValueError: The file is no Llama with SmolLM's tokenizer.
     """
     open_blas()
-    import mlx.core as mx  # noqa: PLC0415 - loaded at need: it takes long
-    import numpy as np  # noqa: PLC0415
-    from safetensors.numpy import save_file  # noqa: PLC0415
+    import mlx.core as mx
+    import numpy as np
+    from safetensors.numpy import save_file
 
     # The CPU, so that a GPU's rounding and its memory play no part.
     with mx.stream(mx.cpu):
-        # mlx's stubs do not tell what a GGUF with its metadata is: tensors and values, by name.
+        # mlx's stubs do not say what a GGUF with its metadata is: tensors and values, by name.
         loaded = cast(
             "tuple[dict[str, mx.array], dict[str, Any]]", mx.load(str(gguf), return_metadata=True)
         )
@@ -96,7 +96,7 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Split ``blk.3.attn_q`` into ``model.layers.3.`` and ``attn_q``."""
+    """Split `blk.3.attn_q` into `model.layers.3.` and `attn_q`."""
     match = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)", name)
     if match is None or match[2] not in _NAMES:
         raise ValueError(f"unknown tensor {name!r} in the GGUF file")
@@ -109,7 +109,7 @@ def _dequantize(tensors: Mapping[str, "mx.array"], name: str) -> "mx.array":
     A product of an at most 8-bit integer and a float16 scale is exact in float32, so it makes no
     difference whether the machine fuses it with the addition: the bytes are the same on each.
     """
-    import mlx.core as mx  # noqa: PLC0415
+    import mlx.core as mx
 
     weight = tensors[name]
     stem = name.removesuffix("weight")
@@ -122,10 +122,10 @@ def _dequantize(tensors: Mapping[str, "mx.array"], name: str) -> "mx.array":
 
 
 def _unpermute(weight: "mx.array", heads: int) -> "mx.array":
-    """Undo llama.cpp's reordering of the rows of ``q_proj`` and ``k_proj``.
+    """Undo llama.cpp's reordering of the rows of `q_proj` and `k_proj`.
 
     GGUF interleaves the two halves of each head for its rotary embedding; mlx wants the halves one
-    after the other (the inverse of ``LlamaModel.permute`` in llama.cpp's ``convert_hf_to_gguf``).
+    after the other (the inverse of `LlamaModel.permute` in llama.cpp's `convert_hf_to_gguf`).
 
     Args:
         weight: Shape (heads * head size, hidden size).
@@ -140,7 +140,7 @@ def _unpermute(weight: "mx.array", heads: int) -> "mx.array":
 
 
 def _config(metadata: Mapping[str, Any], *, tied: bool) -> dict[str, Any]:
-    """Return the settings that ``config.json`` of a Llama holds."""
+    """Return the settings that `config.json` of a Llama holds."""
     tokens = metadata["tokenizer.ggml.tokens"]
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -166,7 +166,7 @@ def _config(metadata: Mapping[str, Any], *, tied: bool) -> dict[str, Any]:
 
 def _write_tokenizer(metadata: Mapping[str, Any], folder: Path) -> None:
     """Write the tokenizer: byte-level BPE over individual digits, special tokens, chat template."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     kinds: list[int] = metadata["tokenizer.ggml.token_type"]

@@ -1,20 +1,30 @@
-"""The demo's job: base and adapters, two judges, then all of it again from the cache."""
+"""The demo: base and adapters, two judges, then all of it again from the cache."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cachedeval.evals.demo.examples import ADAPTERS, adapter_folder, questions_file
 from cachedeval.evals.evaluator import AdapterEvaluator
 from cachedeval.evals.report import Report
-from cachedeval.evals.watch import OnProgress
+from cachedeval.evals.run_stats import OnProgress
 
-__all__ = ["Pass", "run_demo"]
+__all__ = ["ADAPTERS", "Pass", "adapter_folder", "questions_file", "run_demo"]
 
 _MAX_TOKENS = 24
+
 _QUESTIONS, _QUICK_QUESTIONS = 20, 6
+
 _RUBRIC = "correctness"
+
+# The best first.
+ADAPTERS = ("triage", "triage-undertrained")
+
+# The wheel has them beside this module (pyproject.toml, force-include); an editable install leaves
+# them where the repository keeps them.
+_PACKAGED = Path(__file__).parent / "examples"
+
+_REPOSITORY = Path(__file__).parents[3] / "examples"
 
 
 class Pass(NamedTuple):
@@ -22,7 +32,7 @@ class Pass(NamedTuple):
 
     Attributes:
         seconds: how long it took.
-        reports: by judge, one report a subject: the base model first, then the adapters.
+        reports: by judge, one report a target: the base model first, then the adapters.
     """
 
     seconds: float
@@ -50,20 +60,20 @@ def run_demo(
     say: Callable[[str], None],
     on_progress: OnProgress | None = None,
 ) -> tuple[Pass, Pass]:
-    """Evaluate the demo's subjects twice.
+    """Evaluate the demo's base model and adapters twice.
 
     Args:
         model: the demo model's folder.
-        cache: URL of the cache, on disk if the second time is to find what the first left.
+        cache: URL of the cache, on disk so that the second pass finds the results of the first.
         quick: fewer questions.
-        say: told what begins.
+        say: called with a line when a pass begins.
         on_progress: as in `AdapterEvaluator.evaluate_adapter`.
 
     Returns:
-        The first pass and the second, each with an evaluator of its own.
+        The first pass and the second, each with a new evaluator.
     """
     passes = []
-    for title in ("First pass: nothing is known yet", "Second pass: the same again"):
+    for title in ("First pass: nothing is stored yet", "Second pass: the same again"):
         say(title)
         start = time.perf_counter()
         reports = {}
@@ -78,7 +88,21 @@ def run_demo(
                     _QUICK_QUESTIONS if quick else _QUESTIONS,
                     on_progress=on_progress,
                 )
-            reports[found[0]["judge"]] = found
+            reports[found[0].judge] = found
         passes.append(Pass(time.perf_counter() - start, reports))
     first, second = passes
     return first, second
+
+
+def questions_file() -> Path:
+    """Return the JSONL file of the demo's questions and reference answers."""
+    return _folder() / "demo.jsonl"
+
+
+def adapter_folder(name: str) -> Path:
+    """Return the folder of one of `ADAPTERS`, LoRA adapters of the demo model."""
+    return _folder() / "adapters" / name
+
+
+def _folder() -> Path:
+    return _PACKAGED if _PACKAGED.is_dir() else _REPOSITORY

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from cachedeval.engine.digest_cache import Memo
 from cachedeval.engine.node import Call, Node
 from cachedeval.engine.result import Outcome
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.pricing import Prices
 from cachedeval.evals.judging.verdict import Verdict

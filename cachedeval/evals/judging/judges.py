@@ -7,7 +7,7 @@ from cachedeval.engine.digest_cache import Memo
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Call, Node
 from cachedeval.engine.result import Outcome
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.judge import DECIMALS, Bench, Judge, Scored
 from cachedeval.evals.judging.nodes import Metric, reference_score

@@ -10,15 +10,14 @@ from cachedeval.engine.digest_cache import Memo
 from cachedeval.engine.node import Call, Node
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.result import Outcome
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.judge import DECIMALS, Bench, Scored
 from cachedeval.evals.judging.nodes import judge_call, judge_parse, local_judge
 from cachedeval.evals.judging.pricing import Prices, load_prices
 from cachedeval.evals.judging.rubric import Rubric, rubric_of_levels
-from cachedeval.evals.judging.spec import JudgeSpec
-from cachedeval.evals.judging.spec import api_key_of as key_of
+from cachedeval.evals.judging.spec import JudgeSpec, api_key_of
 from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.models import resolve_model
 from cachedeval.evals.statistics import spread
@@ -139,7 +138,7 @@ class RemoteJudge(_ByRubric):
 
     def check_access(self) -> None:
         """Raise an `InputError` where the key is missing."""
-        key_of(self._spec, os.environ)
+        api_key_of(self._spec, os.environ)
 
     def unreadable(self, outcomes: Iterable[Outcome]) -> list[Call[Any]]:
         """Return the calls whose stored results no parser can read."""

@@ -1,35 +1,237 @@
-"""Decoding many prompts together, so that what stands beside a prompt does not change its text.
+"""Decodes many prompts together, so that other prompts in the batch do not change an answer.
 
-Built upon mlx_lm's `BatchGenerator`, by its public methods alone. Each prompt is read alone and
-inserted with its cache (`prefix`), so that a batch decodes and does nothing else. Each row has a
-sampler of its own (`sampling.Chooser`), which also computes by how much its token leads, within the
+Built on mlx_lm's `BatchGenerator`, by its public methods alone. Each prompt is read alone and
+inserted with its cache (`prefix`), so that a batch decodes and does nothing else. Each row has its
+own sampler (`sampling.Chooser`), which also computes by how much its token leads, within the
 same asynchronous pass. `BatchGenerator` hands a token out while it computes the next one. Where the
-lead is under the bound, the canonical pass (`neartie`) decides then, one step behind; if it decides
-on another token, the row is taken out and put back with the canonical cache, and what it had ahead
-is forgotten.
+lead is under the bound, the canonical pass (`near_ties`) decides then, one step behind; if it decides
+on another token, the row is taken out and put back with the canonical cache, and the tokens that it had
+ahead are dropped.
 """
 
+import copy
+import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.mlx.alone import OneByOne
-from cachedeval.evals.mlx.finite import NonFiniteLogitsError
-from cachedeval.evals.mlx.loading import LoadedModel
-from cachedeval.evals.mlx.neartie import CanonicalRow, near_tie_bound
-from cachedeval.evals.mlx.prefix import Cache, prefill
-from cachedeval.evals.mlx.requests import Decoded, DecodeRequest, DecodeStats
-from cachedeval.evals.mlx.room import BATCH_SIZE, Room
+from cachedeval.evals.mlx.model import LoadedModel
+from cachedeval.evals.mlx.near_ties import CanonicalRow, near_tie_bound
+from cachedeval.evals.mlx.prefix import Cache, can_shorten, prefill
 from cachedeval.evals.mlx.runtime import mx
-from cachedeval.evals.mlx.sampling import Chooser, Perturb
+from cachedeval.evals.mlx.sampling import Chooser, NonFiniteLogitsError, Perturb
+from cachedeval.evals.proofs import BATCH_SIZE
 
+from mlx_lm.generate import GenerationBatch, generate_step  # isort: skip - after the runtime (BLAS)
 from mlx_lm.generate import BatchGenerator, generation_stream  # isort: skip - after the runtime
 
-__all__ = ["BATCH_SIZE", "DecodeEvent", "decode"]
+__all__ = [
+    "BATCH_SIZE",
+    "DecodeEvent",
+    "DecodeRequest",
+    "DecodeStats",
+    "Decoded",
+    "OneByOne",
+    "Room",
+    "decode",
+]
+
+_BLOCK = 256  # tokens by which mlx_lm's caches grow
+_COPIES = 2  # of a batch's caches are in memory while a row joins or leaves it
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRequest:
+    """One prompt, and how its answer is drawn.
+
+    Attributes:
+        tokens: The prompt's token ids, at least one.
+        max_tokens: The bound on the answer's tokens, at least 1.
+        temperature: 0 takes the most probable token at each step.
+        top_p: The probability of the set that is drawn from, above temperature 0.
+        seed: Any integer; plays no part at temperature 0.
+    """
+
+    tokens: Sequence[int]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def check(self, context: int | None) -> None:
+        """Raise an `InputError` if this cannot be decoded by a model of so long a context."""
+        if not self.tokens:
+            raise InputError("the prompt is empty: it has no token")
+        if context is not None and len(self.tokens) >= context:
+            raise InputError(
+                f"the prompt has {len(self.tokens)} tokens, and the model reads and writes at most "
+                f"{context} together: shorten the question"
+            )
+        if self.max_tokens < 1:
+            raise InputError(f"max_tokens is {self.max_tokens}; it must be at least 1")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InputError(f"temperature is {self.temperature}; it must be 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One answer.
+
+    Attributes:
+        text: The tokens' text, without the one that ended the answer.
+        tokens: The answer's token ids, without the one that ended it.
+        prompt_tokens: How many tokens the prompt has.
+        finish_reason: `stop` at an end-of-sequence token, `length` at the bound or at the end
+            of the model's context.
+        near_ties: How many steps were decided by a canonical pass.
+        changed: In how many of these the batch had another token.
+        alone: Why it was decoded alone although others waited; empty if it was not.
+    """
+
+    text: str
+    tokens: list[int]
+    prompt_tokens: int
+    finish_reason: Literal["stop", "length"]
+    near_ties: int
+    changed: int
+    alone: str = ""
+
+
+@dataclass(slots=True)
+class DecodeStats:
+    """What decoding cost, in forward passes and in tokens that went through them.
+
+    Attributes:
+        steps: Passes of the batch, one token a row.
+        step_tokens: Rows in these, summed.
+        prefill_tokens: Tokens of prompts that were read.
+        shared_tokens: Tokens of prompts that were not read again, thanks to the shared prefix.
+        canonical_passes: Canonical passes, one for each near tie.
+        canonical_tokens: Tokens in these.
+        changed: Tokens that a canonical pass changed.
+    """
+
+    steps: int = 0
+    step_tokens: int = 0
+    prefill_tokens: int = 0
+    shared_tokens: int = 0
+    canonical_passes: int = 0
+    canonical_tokens: int = 0
+    changed: int = 0
+
+
+class Room:
+    """Tells whether one more row fits beside others.
+
+    Args:
+        batch_size: So many and no more, whatever the memory; `None`: up to `BATCH_SIZE`.
+        memory_budget: Bytes for a batch's caches; `None`: a quarter of the machine's memory.
+    """
+
+    def __init__(self, batch_size: int | None, memory_budget: int | None) -> None:
+        self.most = batch_size or BATCH_SIZE
+        self._budget: int | None = None
+        if batch_size is None:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            self._budget = memory // 4 if memory_budget is None else memory_budget
+        self._block_nbytes = 0
+
+    def learn(self, cache: Cache, tokens: int) -> None:
+        """Learn from a cache that holds so many tokens what others will take."""
+        layers: list[Any] = [layer for layer in cache if not layer.empty()]
+        nbytes = sum(layer.nbytes for layer in layers) // max(1, _blocks(tokens))
+        self._block_nbytes = max(self._block_nbytes, nbytes)
+
+    def fits(self, rows: int, tokens: int) -> bool:
+        """Tell whether there is room for one more row.
+
+        Args:
+            rows: How many there are; the first always fits.
+            tokens: Of the longest row, the answer included; a batch pads all others to it.
+        """
+        if rows == 0:
+            return True
+        if rows >= self.most:
+            return False
+        needed = (rows + 1) * _blocks(tokens) * self._block_nbytes * _COPIES
+        return self._budget is None or needed <= self._budget
+
+
+def _blocks(tokens: int) -> int:
+    return -(-tokens // _BLOCK)
+
+
+class OneByOne:
+    """The part of `BatchGenerator` that decoding needs, over `generate_step` and one row.
+
+    Args:
+        model: The model.
+        stop: The tokens that end an answer.
+    """
+
+    def __init__(self, model: Any, stop: set[int]) -> None:
+        self._model = model
+        self._stop = stop
+        self._uid = -1
+        self._left = 0
+        self._cache: Cache | None = None
+        self._steps: Iterator[tuple[Any, mx.array]] | None = None
+
+    def insert(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: Sequence[int],
+        caches: Sequence[Cache],
+        samplers: Sequence[Chooser],
+    ) -> list[int]:
+        """Begin the one row that there can be."""
+        self._uid += 1
+        self._left = max_tokens[0]
+        self._cache = caches[0]
+        self._steps = generate_step(
+            mx.array(list(prompts[0])),
+            self._model,
+            max_tokens=max_tokens[0],
+            sampler=samplers[0],
+            prompt_cache=caches[0],
+        )
+        return [self._uid]
+
+    def next(self) -> tuple[list[Any], list[Any]]:
+        """Return nothing, and the row's next token as `BatchGenerator` returns a batch's."""
+        if self._steps is None:
+            return [], []
+        token, logprobs = next(self._steps)
+        self._left -= 1
+        reason = "stop" if token in self._stop else "length" if self._left == 0 else None
+        if reason is not None:
+            self._steps = None
+        return [], [GenerationBatch.Response(self._uid, token, logprobs, reason, None, None)]
+
+    def remove(self, uids: Sequence[int]) -> None:  # noqa: ARG002 - as BatchGenerator's
+        """End the row."""
+        self._steps = None
+
+    def extract_cache(self, uids: Sequence[int]) -> dict[int, tuple[Cache | None, None]]:
+        """Return a copy of the row's cache, which holds the token that `next` returned last.
+
+        A cache that cannot be cut is of no use to the caller, so there is none then.
+        """
+        cache = self._cache
+        whole = copy.deepcopy(cache) if cache is not None and can_shorten(cache) else None
+        return dict.fromkeys(uids, (whole, None))
+
+    def close(self) -> None:
+        """Release the row."""
+        self._steps = self._cache = None
+
 
 DecodeEvent = tuple[int, Decoded | Exception] | None
-"""A request's index and what became of it; ``None`` after a step that finished none."""
+"""A request's index and what became of it; `None` after a step that finished none."""
 
 
 def decode(
@@ -53,17 +255,17 @@ def decode(
     Args:
         loaded: The model, wearing the adapter that is to answer.
         requests: The prompts, in any order: short ones are begun first.
-        batch_size: How many are decoded together; ``None``: up to `BATCH_SIZE`, as memory allows.
-        memory_budget: Bytes for the caches of a batch, copies included; ``None``: a quarter of the
-            machine's memory. Not asked where ``batch_size`` is given.
-        bound: The near-tie bound, in logits; ``None`` for the model's; 0 resolves no ties.
+        batch_size: How many are decoded together; `None`: up to `BATCH_SIZE`, as memory allows.
+        memory_budget: Bytes for the caches of a batch, copies included; `None`: a quarter of the
+            machine's memory. Not asked where `batch_size` is given.
+        bound: The near-tie bound, in logits; `None` for the model's; 0 resolves no ties.
         stats: Counts what is done.
         perturb: Noise on the log-probabilities of the batch, not on those of the canonical passes.
 
     Yields:
-        ``(index, Decoded)`` or, for a request that cannot be answered, ``(index, error)``: an
+        `(index, Decoded)` or, for a request that cannot be answered, `(index, error)`: an
         `InputError`, or a `NonFiniteLogitsError` where the model computes no numbers. Each index
-        once; ``None`` after every step in between, for the caller to do something else.
+        once; `None` after every step in between, for the caller to do something else.
     """
     run = _Run(
         loaded,
@@ -85,7 +287,7 @@ class _Row:
     max_tokens: int
     chooser: Chooser
     canonical: CanonicalRow | None = None
-    said: list[int] = field(default_factory=list)
+    answer: list[int] = field(default_factory=list)
     near_ties: int = 0
     changed: int = 0
 
@@ -193,14 +395,14 @@ class _Run:
     def _insert(self, row: _Row, token: int, cache: Cache) -> None:
         (uid,) = self._generator.insert(
             [[token]],
-            max_tokens=[row.max_tokens - len(row.said)],
+            max_tokens=[row.max_tokens - len(row.answer)],
             caches=[cache],
             samplers=[row.chooser],
         )
         self._rows[uid] = row
 
     def _step(self) -> Iterator[tuple[int, Decoded | Exception]]:
-        """Take the batch's next tokens, let near ties be decided, and yield who is finished."""
+        """Take the batch's next tokens, resolve near ties, and yield the finished answers."""
         _, responses = self._generator.next()
         if responses:
             self._stats.steps += 1
@@ -221,7 +423,7 @@ class _Run:
             if reason is not None:
                 yield row.index, self._decoded(row, reason)
             elif token != response.token and cache is not None:
-                row.chooser.go_on_at(len(row.said))
+                row.chooser.go_on_at(len(row.answer))
                 self._insert(row, token, cache)
 
     def _take_out(self, response: Any) -> None:
@@ -236,13 +438,13 @@ class _Run:
                 decoded = response.prompt_cache
                 if decoded is None:
                     decoded = self._generator.extract_cache([response.uid])[response.uid][0]
-                # It holds the prompt, what was said, and the token that is in question.
-                fed = len(row.prompt) + len(row.said) + 1
+                # It holds the prompt, the answer so far, and the token that is in question.
+                fed = len(row.prompt) + len(row.answer) + 1
                 row.canonical = CanonicalRow.out_of_batch(
                     self._model, row.prompt, decoded, fed, self._shared
                 )
-            logprobs, cache, read = row.canonical.next_logprobs(row.said)
-            token = row.chooser.decide(logprobs, len(row.said))
+            logprobs, cache, read = row.canonical.next_logprobs(row.answer)
+            token = row.chooser.decide(logprobs, len(row.answer))
         self._stats.canonical_passes += 1
         self._stats.canonical_tokens += read
         row.near_ties += 1
@@ -254,17 +456,17 @@ class _Run:
     def _accept(self, row: _Row, token: int) -> Literal["stop", "length"] | None:
         if token in self._stop:
             return "stop"
-        row.said.append(token)
-        return "length" if len(row.said) >= row.max_tokens else None
+        row.answer.append(token)
+        return "length" if len(row.answer) >= row.max_tokens else None
 
     def _decoded(self, row: _Row, reason: Literal["stop", "length"]) -> Decoded:
         detokenizer = self._loaded.tokenizer.detokenizer
         text = ""
-        for token in row.said:
+        for token in row.answer:
             detokenizer.add_token(token)
             text += detokenizer.last_segment
         detokenizer.finalize()
         text += detokenizer.last_segment
         return Decoded(
-            text, row.said, len(row.prompt), reason, row.near_ties, row.changed, self._alone
+            text, row.answer, len(row.prompt), reason, row.near_ties, row.changed, self._alone
         )

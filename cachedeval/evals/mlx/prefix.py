@@ -18,11 +18,13 @@ import xxhash
 from cachedeval.evals.mlx.runtime import mx
 
 from mlx_lm.models.cache import KVCache, make_prompt_cache  # isort: skip - after the runtime (BLAS)
+from mlx_lm.models.cache import CacheList  # isort: skip
 
 __all__ = [
     "PIECE",
     "Cache",
     "SharedPrefix",
+    "can_batch",
     "can_shorten",
     "cuts",
     "feed",
@@ -122,7 +124,7 @@ class SharedPrefix:
 
         Args:
             prompts: What `fork` will be called with. Where none of them begins like another, or
-                like one before, the prefix stays what it is.
+                like one before, the prefix does not change.
         """
         best: list[int] = []
         most = 0
@@ -179,3 +181,11 @@ def can_shorten(cache: Cache) -> bool:
     (`ConcatenateKVCache` of mlx_lm 0.32), or cannot once they have turned over.
     """
     return all(type(layer) is KVCache for layer in cache)
+
+
+def can_batch(cache: Iterable[Any]) -> bool:
+    """Tell whether prompts with such caches can be decoded together."""
+    return all(
+        can_batch(layer.caches) if isinstance(layer, CacheList) else hasattr(layer, "merge")
+        for layer in cache
+    )

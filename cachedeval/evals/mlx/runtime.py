@@ -2,7 +2,7 @@
 
 import os
 
-from cachedeval.evals.mlx.blas import open_blas
+from cachedeval.evals.mlx.cpu import open_blas
 
 # A fast BLAS on Linux; and float32 that is float32: where a GPU has TF32, mlx multiplies float32
 # matrices with 11 bits, but only if they are large, so that a batch would differ from one prompt.

@@ -7,20 +7,30 @@ from typing import Any
 
 import xxhash
 
-from cachedeval.evals.mlx.finite import NonFiniteLogitsError
+from cachedeval.engine.errors import CachedevalError
 from cachedeval.evals.mlx.runtime import mx
 
-__all__ = ["Chooser", "Perturb"]
+__all__ = ["Chooser", "NonFiniteLogitsError", "Perturb"]
 
 Perturb = Callable[[mx.array], mx.array]
 """Shape (1, vocabulary) to the same: noise, for tests and benchmarks."""
+
+
+class NonFiniteLogitsError(CachedevalError):
+    """The model computed NaN or infinity where it should say how probable each token is."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"the logits {where} are NaN or infinite: no answer can be read from them. The weights "
+            "of the model or the adapter are damaged, or too large for the type that it computes in"
+        )
 
 
 class Chooser:
     """Chooses the tokens of one prompt, step by step; a sampler for `BatchGenerator`.
 
     Above temperature 0 it draws by the Gumbel-max trick: the token with the highest
-    ``log p + temperature * noise`` is a draw from ``p ** (1 / temperature)`` (Gumbel 1954; Maddison
+    `log p + temperature * noise` is a draw from `p ** (1 / temperature)` (Gumbel 1954; Maddison
     et al. 2014, "A* sampling"). The noise follows from seed, prompt and step alone. So a draw is,
     like a greedy choice, the best of some scores, and nearly tied where the second is close.
 
@@ -31,7 +41,7 @@ class Chooser:
             before the temperature, as mlx_lm does; 1 for all.
         seed: Any integer.
         bound: How far the logits of a batch may be from those of the prompt alone; decides which
-            tokens are surely in the set of ``top_p``.
+            tokens are surely in the set of `top_p`.
         perturb: Applied to the log-probabilities of each step that `__call__` chooses for.
     """
 

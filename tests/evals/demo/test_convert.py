@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cachedeval.evals.mlx.blas import open_blas
+from cachedeval.evals.mlx.cpu import open_blas
 
 open_blas()
 

@@ -7,7 +7,7 @@ from support.bound import answer_to, asked, bench_of, judge_of, recipe
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Call
 from cachedeval.engine.result import Outcome
-from cachedeval.evals.dataset import Question
+from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.judge import Judge

@@ -7,12 +7,12 @@ import pytest
 from cachedeval import Computed, Engine, node
 from cachedeval.engine.maintenance import contents_of, lines_of
 from cachedeval.engine.resource import Handle, Resource
-from cachedeval.evals.estimate import estimate
 from cachedeval.evals.generation import Generation, GenerationInputs
 from cachedeval.evals.judging.money import SavedMoney, usd
 from cachedeval.evals.judging.pricing import Price
 from cachedeval.evals.judging.verdict import Verdict
-from cachedeval.evals.listing import summarise
+from cachedeval.evals.run_stats import estimate
+from cachedeval.evals.steps import summarise
 
 PRICES = {
     "cerebras:a": Price(input=1.0, output=2.0),

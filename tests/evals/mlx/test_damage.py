@@ -11,11 +11,10 @@ from support.tiny_model import FineTuneType, make_tiny_adapter
 
 from cachedeval import AdapterEvaluator
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.mlx.decoding import decode
-from cachedeval.evals.mlx.finite import NonFiniteLogitsError, describe_not_finite
-from cachedeval.evals.mlx.loading import load_model
-from cachedeval.evals.mlx.requests import Decoded, DecodeRequest
+from cachedeval.evals.mlx.decoding import Decoded, DecodeRequest, decode
+from cachedeval.evals.mlx.model import describe_not_finite, load_model
 from cachedeval.evals.mlx.runtime import mx
+from cachedeval.evals.mlx.sampling import NonFiniteLogitsError
 from cachedeval.evals.mlx.scoring import digit_tokens, expected_scores
 
 Make = Callable[..., Path]

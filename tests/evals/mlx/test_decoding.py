@@ -8,10 +8,9 @@ import pytest
 from support.decoding import decode_all, mixed_prompts, noise
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.mlx.decoding import decode
-from cachedeval.evals.mlx.loading import LoadedModel, load_model
-from cachedeval.evals.mlx.neartie import BOUNDS, near_tie_bound
-from cachedeval.evals.mlx.requests import Decoded, DecodeRequest, DecodeStats
+from cachedeval.evals.mlx.decoding import Decoded, DecodeRequest, DecodeStats, decode
+from cachedeval.evals.mlx.model import LoadedModel, load_model
+from cachedeval.evals.mlx.near_ties import BOUNDS, near_tie_bound
 from cachedeval.evals.mlx.runtime import mx
 
 import mlx_lm  # isort: skip - after the runtime, which opens the BLAS

@@ -8,9 +8,9 @@ import pytest
 from support.decoding import decode_all, mixed_prompts, noise
 from support.tiny_model import make_tiny_model
 
-from cachedeval.evals.mlx.loading import LoadedModel, load_model
-from cachedeval.evals.mlx.neartie import near_tie_bound
-from cachedeval.evals.mlx.requests import DecodeRequest
+from cachedeval.evals.mlx.decoding import DecodeRequest
+from cachedeval.evals.mlx.model import LoadedModel, load_model
+from cachedeval.evals.mlx.near_ties import near_tie_bound
 
 pytestmark = pytest.mark.thorough
 

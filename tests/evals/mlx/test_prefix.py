@@ -8,8 +8,8 @@ import pytest
 from support.decoding import mixed_prompts
 
 from cachedeval.evals.mlx import prefix
-from cachedeval.evals.mlx.loading import LoadedModel, load_model
-from cachedeval.evals.mlx.neartie import CanonicalRow
+from cachedeval.evals.mlx.model import LoadedModel, load_model
+from cachedeval.evals.mlx.near_ties import CanonicalRow
 from cachedeval.evals.mlx.prefix import PIECE, Cache, SharedPrefix, cuts, prefill
 from cachedeval.evals.mlx.runtime import mx
 

@@ -8,7 +8,7 @@ import pytest
 from support.decoding import mixed_prompts
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.mlx.loading import load_model
+from cachedeval.evals.mlx.model import load_model
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.scoring import ExpectedScore, digit_tokens, expected_scores
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.dataset import Question, read_questions
+from cachedeval.evals.data import Question, read_questions
 
 
 def write(folder: Path, content: bytes | str | Sequence[Any]) -> Path:
@@ -168,14 +168,14 @@ def test_an_id_is_the_same_for_ever(tmp_path: Path) -> None:
         (b'{"question": "\xff"}', "not UTF-8; save the file as UTF-8"),
         (b'{"question": "\xed\xa0\x80"}', "not UTF-8"),
         ('{"question": "a"}'.encode("utf-16"), "not UTF-8"),
-        (b"[]", "a JSON object is wanted, not a list"),
-        (b'"a"', "a JSON object is wanted, not a string"),
-        (b"null", "a JSON object is wanted, not null"),
-        (b"true", "a JSON object is wanted, not a boolean"),
-        (b"1.5", "a JSON object is wanted, not a number"),
+        (b"[]", "it must be a JSON object, not a list"),
+        (b'"a"', "it must be a JSON object, not a string"),
+        (b"null", "it must be a JSON object, not null"),
+        (b"true", "it must be a JSON object, not a boolean"),
+        (b"1.5", "it must be a JSON object, not a number"),
         (
             b"{}",
-            "no question in it: `messages`, `prompt`, `question` or `instruction` is wanted (it has: nothing)",
+            "no question in it: it needs `messages`, `prompt`, `question` or `instruction` (it has: nothing)",
         ),
         (b'{"q": 1, "a": 2}', "(it has: q, a)"),
         (b'{"a\\nb": 1, "\\ud800": 2}', "(it has: a\\nb, \\ud800)"),
@@ -186,17 +186,17 @@ def test_an_id_is_the_same_for_ever(tmp_path: Path) -> None:
         (b'{"text": "a"}', "a line of plain `text` asks nothing"),
         (b'{"question": ""}', "the question is empty"),
         (b'{"question": " \\n"}', "the question is empty"),
-        (b'{"question": null}', "`question` is to be a string, not null"),
-        (b'{"question": true}', "`question` is to be a string, not a boolean"),
-        (b'{"prompt": ["a"]}', "`prompt` is to be a string, not a list"),
-        (b'{"question": "a", "answer": {}}', "`answer` is to be a string, not an object"),
-        (b'{"instruction": "a", "input": []}', "`input` is to be a string, not a list"),
-        (b'{"messages": []}', "`messages` is to be a list of messages with `role` and `content`"),
-        (b'{"messages": "a"}', "`messages` is to be a list of messages"),
-        (b'{"messages": ["a"]}', "`messages`[0] is to have a `role`, one of system, user"),
-        (b'{"messages": [{"role": "human", "content": "a"}]}', "`messages`[0] is to have a `role`"),
-        (b'{"messages": [{"role": [], "content": "a"}]}', "`messages`[0] is to have a `role`"),
-        (b'{"messages": [{"role": "user"}]}', "`content` is to be a string, not null"),
+        (b'{"question": null}', "`question` must be a string, not null"),
+        (b'{"question": true}', "`question` must be a string, not a boolean"),
+        (b'{"prompt": ["a"]}', "`prompt` must be a string, not a list"),
+        (b'{"question": "a", "answer": {}}', "`answer` must be a string, not an object"),
+        (b'{"instruction": "a", "input": []}', "`input` must be a string, not a list"),
+        (b'{"messages": []}', "`messages` must be a list of messages with `role` and `content`"),
+        (b'{"messages": "a"}', "`messages` must be a list of messages"),
+        (b'{"messages": ["a"]}', "`messages`[0] must have a `role`, one of system, user"),
+        (b'{"messages": [{"role": "human", "content": "a"}]}', "`messages`[0] must have a `role`"),
+        (b'{"messages": [{"role": [], "content": "a"}]}', "`messages`[0] must have a `role`"),
+        (b'{"messages": [{"role": "user"}]}', "`content` must be a string, not null"),
         (b'{"messages": [{"role": "assistant", "content": "a"}]}', "the question is empty"),
     ],
 )

@@ -3,9 +3,10 @@
 Some architectures of mlx_lm do not decode rows of a batch as they decode each prompt alone: a mask
 meets the wrong axis and is broadcast, or the batch is refused. Such faults show in one token or
 not at all, so each model is tried before its first batch, with its own weights: a few rows of
-different lengths in batches of several sizes, which rows leave and join as they do when answers are
-decoded, and out of which one goes on alone as at a near tie. Each step's logits must agree with those of the same tokens read alone, to within the
-near-tie bound: what is off by less, the canonical passes resolve (`neartie`).
+different lengths in batches of several sizes. Rows leave and join as they do when answers are
+decoded, and one continues alone as at a near tie. Each step's logits must agree with those of the
+same tokens read alone, to within the near-tie bound: smaller differences are resolved by canonical
+passes (`near_ties`).
 
 A model is tried without an adapter. The layers of an adapter act on each row and token by itself,
 and what mixes rows up is what the architecture does with masks, positions and caches.
@@ -20,7 +21,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cachedeval.evals.mlx.neartie import CanonicalRow, near_tie_bound
+from cachedeval.evals.mlx.near_ties import CanonicalRow, near_tie_bound
 from cachedeval.evals.mlx.prefix import PIECE, Cache, can_shorten, prefill
 from cachedeval.evals.mlx.runtime import mx
 
@@ -68,8 +69,8 @@ def batch_trouble(model: Any, tokenizer: Any, rows: int) -> str:
 def _trouble(model: Any, tokenizer: Any, rows: int) -> str:
     bound = near_tie_bound(model)
     samples = [_Sample(model, tokens, length) for tokens, length in _prompts(model, tokenizer)]
-    wanted = {3, *_heads(samples[0].cache), rows}
-    sizes = sorted((size for size in wanted if 2 <= size <= rows), reverse=True)  # noqa: PLR2004
+    counts = {3, *_heads(samples[0].cache), rows}
+    sizes = sorted((size for size in counts if 2 <= size <= rows), reverse=True)  # noqa: PLR2004
     for batch in _decode(model, samples, sizes):
         for off in (row.difference(bound) for row in batch):
             if not off < bound:  # NaN is not
@@ -197,9 +198,9 @@ def _prompts(model: Any, tokenizer: Any) -> Iterator[tuple[list[int], int]]:
     if 0 < window <= _WINDOW:
         lengths[1] = window + 2
     for start, (length, steps) in enumerate(zip(lengths, _STEPS, strict=False)):
-        wanted = length + steps
+        needed = length + steps
         turned = text[start:] + text[:start]
-        yield (turned * (wanted // len(turned) + 1))[:wanted], length
+        yield (turned * (needed // len(turned) + 1))[:needed], length
 
 
 def _heads(cache: Cache) -> set[int]:

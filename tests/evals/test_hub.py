@@ -1,17 +1,22 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.hub_cache import REVISION, add_snapshot
 from support.hub_server import COMMIT, HubServer, hub_server
 
-from cachedeval.engine import hashing
-from cachedeval.engine.files import digest_file
-from cachedeval.evals.download import FETCH_PATTERNS, cached_snapshot, hub_folder
+from cachedeval.engine import digest_cache, hashing
+from cachedeval.engine.files import digest_file, manifest
+from cachedeval.engine.hashing import digest_bytes
+from cachedeval.evals.hub import FETCH_PATTERNS, BlobNames, cached_snapshot, hub_folder
 
 pytestmark = pytest.mark.slow
 
@@ -190,5 +195,116 @@ def test_what_was_really_downloaded_is_known_unread(
         resolve(server, tmp_path, "org/tiny", fetch=True)
     monkeypatch.delattr(hashing, "sha256_digest")
     folder = tmp_path / "models--org--tiny" / "snapshots" / COMMIT
-    digest = digest_file(folder / "model.safetensors")
+    digest = digest_file(folder / "model.safetensors", linked_sha256=BlobNames())
     assert digest == f"sha256:{hashlib.sha256(FILES['model.safetensors']).hexdigest()}"
+
+
+LARGE = os.urandom(1 << 17)
+
+
+@pytest.fixture
+def memo() -> digest_cache.ProcessMemo:
+    return digest_cache.ProcessMemo()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read, in order."""
+    names: list[str] = []
+    read = hashing._read_steady
+
+    def noted(path: Path, how: Callable[[int, int], Any]) -> tuple[Any, os.stat_result]:
+        names.append(path.name)
+        return read(path, how)
+
+    monkeypatch.setattr(hashing, "_read_steady", noted)
+    return names
+
+
+@pytest.fixture
+def old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make files old as soon as they are written, so that a test need not wait."""
+    monkeypatch.setattr(digest_cache, "GRAIN_NS", 0)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_large_file_of_the_hub_s_cache_is_known_unread(
+    tmp_path: Path, reads: list[str], *, shared: bool
+) -> None:
+    contents = {"model.safetensors": LARGE, "config.json": b"{}", "sub/big.bin": LARGE + b"!"}
+    snapshot = add_snapshot(tmp_path / "hub", "org/name", contents, shared=shared)
+    found = {entry.path: entry for entry in manifest(snapshot, contents, linked_sha256=BlobNames())}
+    assert found["model.safetensors"].digest == f"sha256:{hashlib.sha256(LARGE).hexdigest()}"
+    assert found["model.safetensors"].size == len(LARGE)
+    assert found["sub/big.bin"].digest == f"sha256:{hashlib.sha256(LARGE + b'!').hexdigest()}"
+    assert found["config.json"].digest == digest_bytes(b"{}")
+    assert reads == ["config.json"]
+    (tmp_path / "link").symlink_to(snapshot)
+    assert manifest(tmp_path / "link", contents, linked_sha256=BlobNames()) == list(found.values())
+
+
+@pytest.mark.usefixtures("old")
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_blob_trained_in_place_is_another_file(
+    tmp_path: Path, memo: digest_cache.ProcessMemo, reads: list[str], *, shared: bool
+) -> None:
+    contents = {"model.safetensors": LARGE}
+    path = add_snapshot(tmp_path, "org/name", contents, shared=shared) / "model.safetensors"
+    before = path.stat()
+    time.sleep(0.02)
+    changed = b"changed" + LARGE[7:]
+    path.write_bytes(changed)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        digest = digest_file(path, memo=memo, linked_sha256=BlobNames())
+        assert digest == f"sha256:{hashlib.sha256(changed).hexdigest()}"
+    assert reads == ["model.safetensors"]
+
+
+def test_a_cache_that_was_copied_or_touched_keeps_its_digests(
+    tmp_path: Path, reads: list[str]
+) -> None:
+    contents = {"model.safetensors": LARGE}
+    snapshot = add_snapshot(tmp_path / "one", "org/name", contents)
+    before = manifest(snapshot, contents, linked_sha256=BlobNames())
+    assert reads == []
+    copy = shutil.copytree(tmp_path / "one", tmp_path / "two", symlinks=True)
+    assert (
+        manifest(copy / snapshot.relative_to(tmp_path / "one"), contents, linked_sha256=BlobNames())
+        == before
+    )
+    time.sleep(0.02)
+    (snapshot / "model.safetensors").touch()
+    assert manifest(snapshot, contents, linked_sha256=BlobNames()) == before
+
+
+@pytest.mark.parametrize("wrong", ["repository", "folder", "chain", "empty", "elsewhere"])
+def test_a_link_that_is_not_the_hub_s_is_read(tmp_path: Path, wrong: str) -> None:
+    name = hashlib.sha256(b"not what lies there").hexdigest()
+    repository = tmp_path / ("datasets--x" if wrong == "repository" else "models--org--name")
+    snapshot = repository / ("folders" if wrong == "folder" else "snapshots") / "abc"
+    snapshot.mkdir(parents=True)
+    blob = repository / "blobs" / name
+    if wrong == "elsewhere":
+        blob = tmp_path / "blobs" / name
+    blob.parent.mkdir()
+    data = b"" if wrong == "empty" else LARGE
+    if wrong == "chain":
+        (tmp_path / "data").write_bytes(data)
+        blob.symlink_to(tmp_path / "data")
+    else:
+        blob.write_bytes(data)
+    (snapshot / "file").symlink_to(os.path.relpath(blob, snapshot))
+    digest = digest_file(snapshot / "file", linked_sha256=BlobNames())
+    expected = f"sha256:{hashlib.sha256(b'').hexdigest()}" if wrong == "empty" else None
+    assert digest == (expected or digest_bytes(LARGE))
+
+
+def test_a_large_file_outside_the_hub_s_cache_is_known_by_its_own_digest(tmp_path: Path) -> None:
+    """Documented: a copy out of the cache counts as another file."""
+    contents = {"model.safetensors": LARGE}
+    snapshot = add_snapshot(tmp_path / "hub", "org/name", contents)
+    shutil.copyfile(snapshot / "model.safetensors", tmp_path / "model.safetensors")
+    assert digest_file(tmp_path / "model.safetensors", linked_sha256=BlobNames()) == digest_bytes(
+        LARGE
+    )

@@ -1,30 +1,118 @@
-"""Rendering messages that quote untrusted text, so that no control token can be written in them.
+"""Renders chats into tokens, also chats that quote untrusted text.
 
-A tokenizer takes each control token that a text spells out (``<|im_end|>``, ``[/INST]``) for the
-token itself. An answer under judgement could so end its own message and speak as someone else. The
-tokenizers' own switch against this (``split_special_tokens``) covers only some classes of
-tokenizer, not the added tokens that are not declared special (``<think>``), and would turn the chat
+A tokenizer takes each control token that a text spells out (`<|im_end|>`, `[/INST]`) for the
+token itself. A judged answer could so end its own message and speak as someone else. The
+tokenizers' own switch against this (`split_special_tokens`) covers only some classes of
+tokenizer, not the added tokens that are not declared special (`<think>`), and would turn the chat
 template's own control tokens into text as well.
 
-So each occurrence in a message is marked behind its first character, the template is applied, and
-the text is encoded piece by piece between the marks: no piece holds the whole of a control token
-but where the template wrote it. Messages without an occurrence have the tokens that they always
-have.
+So `LiteralRenderer` marks each occurrence in a message behind its first character, applies the
+template, and encodes the text piece by piece between the marks: no piece holds the whole of a
+control token unless the template wrote it. Messages without an occurrence have the tokens that they
+always have.
 """
 
 import hashlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.mlx.requests import render_prompt, render_text
 
-__all__ = ["LiteralRenderer"]
+__all__ = ["TODAY", "LiteralRenderer", "render_prompt", "render_text"]
+
+TODAY = datetime(2024, 7, 26, tzinfo=UTC)
+"""Today's date for chat templates: the one that Llama 3's writes by default."""
+
+_DATE = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+
+_UNREAD_DATE = re.compile(r"strftime_now(?!\s+is\b)")
 
 _BLANK = " \t\r\n\u2581"
 """Some tokenizers add tokens for runs of these, which control nothing."""
+
+
+def render_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[int]:
+    """Return the tokens of a chat, ready to be answered.
+
+    The tokenizer's chat template writes them, with its mark for the answer. A tokenizer that has
+    none gets the contents, with an empty line after each, as plain text. A template that asks for
+    today's date (Llama 3, gpt-oss) gets `TODAY`: an answer must not depend on when it was given.
+
+    As in mlx_lm, a control token that is written in a message becomes that token. Texts of others
+    that are quoted in a message are rendered by `cachedeval.evals.mlx.prompts` instead.
+
+    Args:
+        tokenizer: mlx_lm's wrapper (`LoadedModel.tokenizer`).
+        messages: `role` and `content` each.
+
+    Returns:
+        The token ids.
+
+    Raises:
+        InputError: A message is no valid text, or the template refuses the messages.
+    """
+    if not tokenizer.has_chat_template:
+        return [int(token) for token in tokenizer.encode(render_text(tokenizer, messages))]
+    return [int(token) for token in _apply_template(tokenizer, messages, tokenize=True)]
+
+
+def render_text(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
+    """Return the text of which `render_prompt` returns the tokens.
+
+    Args:
+        tokenizer: mlx_lm's wrapper (`LoadedModel.tokenizer`).
+        messages: `role` and `content` each.
+
+    Raises:
+        InputError: A message is no valid text, or the template refuses the messages.
+    """
+    if not tokenizer.has_chat_template:
+        _check_text(messages)
+        return "".join(f"{message['content']}\n\n" for message in messages)
+    return str(_apply_template(tokenizer, messages, tokenize=False))
+
+
+def _apply_template(tokenizer: Any, messages: Sequence[dict[str, str]], *, tokenize: bool) -> Any:
+    _check_text(messages)
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages),
+            tokenize=tokenize,
+            add_generation_prompt=True,
+            **_dated_template(tokenizer),
+        )
+    except Exception as error:  # a template is a program, and fails as it likes
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"the model's chat template refuses the messages: {reason}") from error
+
+
+def _check_text(messages: Sequence[dict[str, str]]) -> None:
+    for message in messages:
+        for value in message.values():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"the {message.get('role', '')} message has half of a surrogate pair "
+                    f"(U+{ord(value[error.start]):04X}) at character {error.start + 1}: "
+                    "it is no text that can be encoded"
+                ) from None
+
+
+def _dated_template(tokenizer: Any) -> dict[str, str]:
+    """Return the chat template with the date as a text, where it asks for that; else nothing."""
+    if "strftime_now" not in str(tokenizer.chat_template):
+        return {}
+    template = _DATE.sub(
+        lambda asked: repr(TODAY.strftime(asked[2])), tokenizer.get_chat_template()
+    )
+    if _UNREAD_DATE.search(template):
+        raise ValueError("it asks for the date in a way that is not understood")
+    return {"chat_template": template}
 
 
 class LiteralRenderer:
@@ -52,7 +140,7 @@ class LiteralRenderer:
         """Return the tokens of a chat, ready to be answered.
 
         Args:
-            messages: ``role`` and ``content`` each.
+            messages: `role` and `content` each.
 
         Returns:
             The token ids: those of `render_prompt`, but for control tokens in the contents.
@@ -96,7 +184,7 @@ class LiteralRenderer:
             return [int(token) for token in self._tokenizer.encode(text, **options)]
 
         tokens = [token for each in pieces for token in encode(each, add_special_tokens=False)]
-        if self._tokenizer.has_chat_template:  # it writes what stands around the text
+        if self._tokenizer.has_chat_template:  # it writes the text around
             return tokens
         bare, framed = encode("x", add_special_tokens=False), encode("x")
         starts = range(len(framed) - len(bare) + 1)

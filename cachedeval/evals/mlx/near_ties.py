@@ -2,8 +2,8 @@
 
 A batch computes a prompt's logits with slightly other rounding than the prompt alone. Where the two
 best tokens are closer than that, the batch would decide. So there, and only there, the token is the
-best one of a *canonical* forward pass: of that prompt and what it has said so far, alone, in pieces
-that follow from their lengths (`prefix.cuts` for the prompt, then `SAID` tokens each).
+best one of a *canonical* forward pass: of that prompt and its answer so far, alone, in pieces
+that follow from their lengths (`prefix.cuts` for the prompt, then `ANSWER_PIECE` tokens each).
 
 The bound must exceed the difference of two logits' errors: any token whose lead is larger is the
 canonical one too, so that it does not matter on which side of the bound a rounding puts it. What was
@@ -36,7 +36,7 @@ __all__ = ["BOUNDS", "CanonicalRow", "near_tie_bound"]
 BOUNDS = {mx.float32: 1e-3, mx.float16: 0.1, mx.bfloat16: 0.75}
 """In logits, by the type that the model computes in."""
 
-SAID = 32
+ANSWER_PIECE = 32
 """Tokens of an answer that go through the canonical pass together."""
 
 
@@ -77,7 +77,7 @@ class CanonicalRow:
             model: The model.
             prompt: The row's prompt.
             decoded: The row's own cache out of the batch. Its part for the prompt was computed
-                alone (`prefill`) and copied since, so it is canonical; the rest is cut off. ``None``,
+                alone (`prefill`) and copied since, so it is canonical; the rest is cut off. `None`,
                 or a cache that cannot be cut: the prompt is read again.
             fed: How many tokens that cache holds.
             shared: A prefix to continue from if the prompt is read again.
@@ -87,22 +87,22 @@ class CanonicalRow:
         trim_prompt_cache(decoded, fed - (len(prompt) - 1))
         return cls(model, prompt, decoded)
 
-    def next_logprobs(self, said: Sequence[int]) -> tuple[mx.array, Cache, int]:
+    def next_logprobs(self, answer: Sequence[int]) -> tuple[mx.array, Cache, int]:
         """Compute what comes next.
 
         Args:
-            said: The answer so far, as it was decided.
+            answer: The answer so far, as it was decided.
 
         Returns:
             The log-probabilities, of shape (1, vocabulary) and not evaluated; a cache of the
             caller's own that holds all of prompt and answer; how many tokens were read.
         """
-        tokens = [*self._prompt, *said][self._read :]
+        tokens = [*self._prompt, *answer][self._read :]
         read = len(tokens)
-        while len(tokens) > SAID:
-            feed(self._model, self._cache, tokens[:SAID])
-            self._read += SAID
-            tokens = tokens[SAID:]
+        while len(tokens) > ANSWER_PIECE:
+            feed(self._model, self._cache, tokens[:ANSWER_PIECE])
+            self._read += ANSWER_PIECE
+            tokens = tokens[ANSWER_PIECE:]
         cache = copy.deepcopy(self._cache)
         logits = self._model(mx.array([tokens]), cache=cache)[:, -1, :]
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True), cache, read

@@ -1,4 +1,4 @@
-"""Reading questions from JSON Lines files in mlx-lm's formats and their common relatives.
+"""Reads questions from JSON Lines files in mlx-lm's formats and their common relatives.
 
 | a line has | the prompt is | the reference is |
 | --- | --- | --- |
@@ -42,24 +42,30 @@ class Question(NamedTuple):
     id: str
     """16 hex digits of its content's digest; a repeated question gets a number behind them."""
     question: str
-    """What the user said last, as reports show it."""
+    """The last message of the user, as reports show it."""
     messages: tuple[Mapping[str, str], ...]
-    """The chat that the model is to answer: `role` and `content` each."""
+    """The chat to answer: `role` and `content` each."""
     reference: str | None
-    """The answer that is right, where the data has one."""
+    """The right answer, where the data has one."""
     rubric: Mapping[str, Any]
-    """Fields of the line that tell how this one question is to be judged; mostly none."""
+    """Fields of the line that say how to judge this question; mostly none."""
 
 
 def read_questions(path: str | os.PathLike[str]) -> list[Question]:
     """Return the questions of a file, in its order.
 
     Args:
-        path: a JSON Lines file, UTF-8; blank lines are passed over.
+        path: a JSON Lines file, UTF-8; blank lines are skipped.
 
     Raises:
-        InputError: the file cannot be read, has no questions, or a line is none; the message names
-            file and line.
+        InputError: the file cannot be read, has no questions, or a line holds none; the message
+            names file and line.
+
+    Example:
+        >>> _ = Path("qa.jsonl").write_text('{"question": "2 + 2?", "answer": "4"}')
+        >>> [question] = read_questions("qa.jsonl")
+        >>> question.question, question.reference
+        ('2 + 2?', '4')
     """
     file = Path(path)
     if file.is_dir():
@@ -75,7 +81,7 @@ def read_questions(path: str | os.PathLike[str]) -> list[Question]:
         raise InputError(f"data {shown(file)}: cannot be read: {error.strerror}") from None
     questions = list(_numbered(_questions(file, raw.removeprefix(b"\xef\xbb\xbf"))))
     if not questions:
-        raise InputError(f"data {shown(file)}: has no questions; each line is to be a JSON object")
+        raise InputError(f"data {shown(file)}: has no questions; each line must be a JSON object")
     return questions
 
 
@@ -98,18 +104,18 @@ def _questions(file: Path, raw: bytes) -> Iterator[Question]:
 
 
 def _no_constant(constant: str) -> float:
-    # Python and pandas write it for what is missing, and it is no answer.
-    raise ValueError(f"{constant} is no JSON; write null for what is missing")
+    # Python and pandas write it for a missing value, and it is no answer.
+    raise ValueError(f"{constant} is no JSON; write null for a missing value")
 
 
 def _question(row: Any) -> Question:
-    """Return the question that a line tells.
+    """Return the question in a line.
 
     Raises:
-        ValueError: it tells none; the message says why.
+        ValueError: there is none; the message says why.
     """
     if not isinstance(row, dict):
-        raise ValueError(f"a JSON object is wanted, not {_json_type(row)}")  # noqa: TRY004  of the line
+        raise ValueError(f"it must be a JSON object, not {_json_type(row)}")  # noqa: TRY004  of the line
     messages, reference = _chat(row)
     asked = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
     if not asked.strip():
@@ -135,7 +141,7 @@ def _chat(row: dict[str, Any]) -> tuple[list[dict[str, str]], str | None]:
             "`completion`, or `question` and `answer`"
         )
     raise ValueError(
-        "no question in it: `messages`, `prompt`, `question` or `instruction` is wanted "
+        "no question in it: it needs `messages`, `prompt`, `question` or `instruction` "
         f"(it has: {_names(row)})"
     )
 
@@ -147,13 +153,13 @@ def _names(row: dict[str, Any]) -> str:
 
 
 def _split(messages: Any) -> tuple[list[dict[str, str]], str | None]:
-    """Split a chat into what is asked and the assistant's last word."""
+    """Split a chat into the question and the last message of the assistant."""
     if not isinstance(messages, list) or not messages:
-        raise ValueError("`messages` is to be a list of messages with `role` and `content`")
+        raise ValueError("`messages` must be a list of messages with `role` and `content`")
     chat = []
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            raise ValueError(f"`messages`[{index}] is to have a `role`, one of {', '.join(_ROLES)}")
+            raise ValueError(f"`messages`[{index}] must have a `role`, one of {', '.join(_ROLES)}")
         chat.append({"role": message["role"], "content": _text(message, "content")})
     if chat[-1]["role"] == "assistant":
         return chat[:-1], chat[-1]["content"]
@@ -169,7 +175,7 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return json.dumps(value)
     if not isinstance(value, str):
-        raise ValueError(f"`{name}` is to be a string, not {_json_type(value)}")  # noqa: TRY004
+        raise ValueError(f"`{name}` must be a string, not {_json_type(value)}")  # noqa: TRY004
     return value
 
 
@@ -183,7 +189,7 @@ def _json_type(value: Any) -> str:
 
 
 def _numbered(questions: Iterator[Question]) -> Iterator[Question]:
-    """Give a question that is there more than once an id of its own each time."""
+    """Number the ids of a question that occurs more than once."""
     seen: dict[str, int] = {}
     for question in questions:
         count = seen[question.id] = seen.get(question.id, 0) + 1

@@ -7,8 +7,8 @@ from cachedeval.engine.engine import Engine
 from cachedeval.engine.node import Call, Computed, node
 from cachedeval.engine.record import Record, write_notes
 from cachedeval.engine.result import Outcome
-from cachedeval.evals.subject import LocalModel
-from cachedeval.evals.watch import Progress, Watch
+from cachedeval.evals.models import ModelResource
+from cachedeval.evals.run_stats import Progress, RunStats
 
 
 @node(version="1", name="double")
@@ -65,8 +65,8 @@ def outcome(call: Call[Any], state: Any, computed: Computed[Any]) -> Outcome:
     return Outcome(call, state, Record(b"", b"", "", 0.0, 2.0, cost, write_notes(provenance)))
 
 
-def watched(judge: str = "cerebras:gpt-oss-120b") -> Watch:
-    return Watch([], judge_of(judge))
+def stats_of(judge: str = "cerebras:gpt-oss-120b") -> RunStats:
+    return RunStats([], judge_of(judge))
 
 
 def judged(state: str, prompt: int = 0, completion: int = 0) -> Outcome:
@@ -81,7 +81,7 @@ def answered(state: str, **told: int) -> Outcome:
 
 
 def test_nothing_happened() -> None:
-    run = watched().run()
+    run = stats_of().as_dict()
     nothing = {"calls": 0, "hits": 0, "computed": 0, "failed": 0}
     assert run["nodes"] == {"generation": nothing, "judge": nothing}
     assert run["loads"] == 0
@@ -91,20 +91,20 @@ def test_nothing_happened() -> None:
 
 
 def test_answers_and_judgements_are_counted_apart() -> None:
-    watch = watched()
+    stats = stats_of()
     for state in ("computed", "hit", "hit", "failed"):
-        watch(answered(state))
-    watch(judged("computed"))
-    nodes = watch.run()["nodes"]
+        stats(answered(state))
+    stats(judged("computed"))
+    nodes = stats.as_dict()["nodes"]
     assert nodes["generation"] == {"calls": 4, "hits": 2, "computed": 1, "failed": 1}
     assert nodes["judge"] == {"calls": 1, "hits": 0, "computed": 1, "failed": 0}
 
 
 def test_tokens_are_spent_by_what_is_computed_and_saved_by_hits() -> None:
-    watch = watched()
+    stats = stats_of()
     for state, tokens in (("computed", 1000), ("computed", 2000), ("hit", 500), ("failed", 9)):
-        watch(judged(state, tokens, 100))
-    run = watch.run()
+        stats(judged(state, tokens, 100))
+    run = stats.as_dict()
     assert run["judge_spent"]["prompt_tokens"] == 3000
     assert run["judge_spent"]["completion_tokens"] == 200
     assert run["judge_spent"]["usd"] == pytest.approx((3000 * 0.35 + 200 * 0.75) / 1e6)
@@ -114,9 +114,9 @@ def test_tokens_are_spent_by_what_is_computed_and_saved_by_hits() -> None:
 
 @pytest.mark.parametrize("judge", ["cerebras:unheard-of", "openai:gpt-oss-120b"])
 def test_money_is_not_guessed(judge: str) -> None:
-    watch = watched(judge)
-    watch(judged("computed", 1000, 100))
-    assert watch.run()["judge_spent"] == {
+    stats = stats_of(judge)
+    stats(judged("computed", 1000, 100))
+    assert stats.as_dict()["judge_spent"] == {
         "prompt_tokens": 1000,
         "completion_tokens": 100,
         "usd": None,
@@ -124,14 +124,14 @@ def test_money_is_not_guessed(judge: str) -> None:
 
 
 def test_near_ties_of_what_was_computed_now() -> None:
-    watch = watched()
-    watch(answered("computed", near_ties=3, changed=1))
-    watch(answered("computed", near_ties=2, changed=0))
-    watch(answered("hit", near_ties=9, changed=9))
-    assert watch.run()["near_ties"] == {"met": 5, "changed": 1}
+    stats = stats_of()
+    stats(answered("computed", near_ties=3, changed=1))
+    stats(answered("computed", near_ties=2, changed=0))
+    stats(answered("hit", near_ties=9, changed=9))
+    assert stats.as_dict()["near_ties"] == {"met": 5, "changed": 1}
 
 
-class Loaded(LocalModel):
+class Loaded(ModelResource):
     """A model that was read so often."""
 
     def __init__(self, loads: int) -> None:
@@ -144,16 +144,16 @@ class Loaded(LocalModel):
 
 def test_loads_are_those_since_it_began_of_models_that_came_later_too() -> None:
     models = [Loaded(2)]
-    watch = Watch(models, judge_of("f1"))
+    stats = RunStats(models, judge_of("f1"))
     models[0].count += 1
     models.append(Loaded(1))
-    assert watch.run()["loads"] == 2
+    assert stats.as_dict()["loads"] == 2
 
 
 def test_who_wants_to_know_too_is_told() -> None:
-    watch = watched()
+    stats = stats_of()
     seen: list[Outcome] = []
-    watch.also = seen.append
+    stats.on_outcome = seen.append
     one = answered("computed")
-    watch(one)
+    stats(one)
     assert seen == [one]

@@ -10,14 +10,9 @@ from cachedeval.engine.digest_cache import ProcessMemo
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.installed import version
 from cachedeval.engine.resource import ResourcePool
-from cachedeval.evals import subject
-from cachedeval.evals.subject import (
-    LocalModel,
-    adapter_resource,
-    model_of,
-    model_resource,
-    runtime,
-)
+from cachedeval.evals import models
+from cachedeval.evals.adapters import adapter_resource, model_of
+from cachedeval.evals.models import ModelResource, model_resource, runtime
 
 
 def model_folder(folder: Path, weights: bytes = b"weights") -> Path:
@@ -36,7 +31,7 @@ def adapter_folder(folder: Path, weights: bytes = b"lora", **settings: Any) -> P
     return folder
 
 
-def opened(folder: Path) -> LocalModel:
+def opened(folder: Path) -> ModelResource:
     return model_resource(folder, ProcessMemo(), batch_size=None, memory_budget=None)
 
 
@@ -86,7 +81,7 @@ def test_a_model_is_its_content_and_its_runtime(
     one = opened(model_folder(tmp_path / "one")).identified
     assert opened(model_folder(tmp_path / "elsewhere" / "two")).identified == one
     assert opened(model_folder(tmp_path / "three", b"other")).identified != one
-    monkeypatch.setattr(subject, "runtime", lambda: {"device": "gpu", "mlx": "99"})
+    monkeypatch.setattr(models, "runtime", lambda: {"device": "gpu", "mlx": "99"})
     assert opened(tmp_path / "one").identified != one
 
 
@@ -115,7 +110,7 @@ def test_the_runtime_is_told_by_versions_and_device(monkeypatch: pytest.MonkeyPa
     assert list(found) == ["device", "mlx", "mlx-lm", "tokenizers", "transformers"]
     assert all(found[package] == version(package) for package in list(found)[1:])
     installed = {"mlx": "1.0", "tokenizers": "2.0"}
-    monkeypatch.setattr(subject, "versions", lambda *_: installed)
+    monkeypatch.setattr(models, "versions", lambda *_: installed)
     monkeypatch.setattr(sys, "platform", "linux")
     assert runtime() == {
         "device": "cpu",
@@ -146,9 +141,9 @@ class Service:
 def test_loads_are_counted_over_closing_and_reloading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = types.ModuleType("cachedeval.evals.mlx.service")
-    module.ModelService = Service  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "cachedeval.evals.mlx.service", module)
+    module = types.ModuleType("cachedeval.evals.mlx.runner")
+    module.ModelRunner = Service  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cachedeval.evals.mlx.runner", module)
     model = opened(model_folder(tmp_path / "model"))
     pool = ResourcePool()
     assert model.loads == 0

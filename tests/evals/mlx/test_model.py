@@ -9,9 +9,9 @@ import pytest
 from support.tiny_model import FineTuneType, make_tiny_adapter
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.mlx.decoding import decode
-from cachedeval.evals.mlx.loading import LoadedModel, load_model
-from cachedeval.evals.mlx.requests import Decoded, DecodeRequest, render_prompt
+from cachedeval.evals.mlx.decoding import Decoded, DecodeRequest, decode
+from cachedeval.evals.mlx.model import LoadedModel, load_model
+from cachedeval.evals.mlx.prompts import render_prompt
 from cachedeval.evals.mlx.runtime import mx
 
 from mlx.utils import tree_flatten  # isort: skip - after the runtime, which opens the BLAS

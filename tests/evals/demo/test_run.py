@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from cachedeval.evals.demo.examples import ADAPTERS, adapter_folder, questions_file
+from cachedeval.evals.demo.run import ADAPTERS, adapter_folder, questions_file
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -11,11 +11,10 @@ from support.decoding import decode_all
 from support.tiny_architectures import ARCHITECTURES, NOT_TINY, save_tiny
 
 from cachedeval import AdapterEvaluator
-from cachedeval.evals.mlx.cores import _openblas
-from cachedeval.evals.mlx.decoding import decode
-from cachedeval.evals.mlx.loading import LoadedModel, load_model
-from cachedeval.evals.mlx.neartie import near_tie_bound
-from cachedeval.evals.mlx.requests import DecodeRequest
+from cachedeval.evals.mlx.cpu import _openblas
+from cachedeval.evals.mlx.decoding import DecodeRequest, decode
+from cachedeval.evals.mlx.model import LoadedModel, load_model
+from cachedeval.evals.mlx.near_ties import near_tie_bound
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.sampling import Chooser
 

@@ -1,4 +1,4 @@
-"""A model that is loaded, as the steps meet it: it answers prompts, and it judges answers."""
+"""The model that the steps run: it answers questions, and it judges answers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,30 +6,30 @@ from pathlib import Path
 
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Computed
-from cachedeval.evals.generation import Answered, Generation, Prompt
+from cachedeval.evals.generation import Answered, Generation, GenerationInputs
 from cachedeval.evals.judging.nodes import JudgedItem
 from cachedeval.evals.judging.verdict import Verdict
-from cachedeval.evals.mlx.cores import Cores
-from cachedeval.evals.mlx.decoding import decode
-from cachedeval.evals.mlx.loading import load_model
-from cachedeval.evals.mlx.requests import DecodeRequest, render_prompt
+from cachedeval.evals.mlx.cpu import Cores
+from cachedeval.evals.mlx.decoding import DecodeRequest, decode
+from cachedeval.evals.mlx.model import load_model
+from cachedeval.evals.mlx.prompts import render_prompt
 from cachedeval.evals.mlx.runtime import mx
-from cachedeval.evals.mlx.verdicts import verdicts
+from cachedeval.evals.mlx.scoring import verdicts
 from cachedeval.evals.proofs import BATCH_SIZE, Proofs
 
 from mlx_lm.generate import generation_stream  # isort: skip - after the runtime (BLAS)
 
-__all__ = ["ModelService"]
+__all__ = ["ModelRunner"]
 
 
-class ModelService:
-    """One base model on this machine. All its work is done on one thread, in turns.
+class ModelRunner:
+    """One base model on this machine; runs on one thread, one generation or judgement at a time.
 
     Args:
         path: the model's folder.
         batch_size: how many prompts are decoded together; by memory if None.
         memory_budget: bytes for the weights and the caches of a batch, or None.
-        proofs: remembers whether the model's batches are right; None: it is tried each time.
+        proofs: stores whether the model's batches are right; None tests each time.
 
     Raises:
         InputError: the folder is missing or cannot be loaded.
@@ -61,23 +61,25 @@ class ModelService:
         return self._loaded.nbytes
 
     def generate(
-        self, adapter: Path | None, prompts: Sequence[Prompt]
+        self, adapter: Path | None, batch: Sequence[GenerationInputs]
     ) -> Iterator[Answered | None]:
-        """Answer prompts; see `cachedeval.evals.generation.Generator`.
+        """Answer questions; see `cachedeval.evals.generation.Generator`.
 
         Raises:
             InputError: the adapter cannot be read, or does not fit.
         """
         yield from self._wait()
         with self._take():
-            if len(prompts) > 1:
+            if len(batch) > 1:
                 self._prove()
             self._loaded.use_adapter(adapter)
             requests: list[DecodeRequest] = []
             places: list[int] = []
-            for index, prompt in enumerate(prompts):
+            for index, asked in enumerate(batch):
                 try:
-                    tokens = render_prompt(self._loaded.tokenizer, prompt.messages)
+                    tokens = render_prompt(
+                        self._loaded.tokenizer, [dict(message) for message in asked.messages]
+                    )
                 except InputError as error:
                     yield index, error
                     continue
@@ -85,10 +87,10 @@ class ModelService:
                 requests.append(
                     DecodeRequest(
                         tokens,
-                        prompt.max_tokens,
-                        prompt.temperature,
-                        prompt.top_p,
-                        prompt.seed or 0,
+                        asked.max_tokens,
+                        asked.temperature,
+                        asked.top_p,
+                        asked.seed or 0,
                     )
                 )
             for event in decode(
@@ -135,17 +137,17 @@ class ModelService:
         return self._loaded.batch_trouble(rows)
 
     def _prove(self) -> None:
-        """Find out once whether batches can be trusted, unless one by one is asked for."""
+        """Test once whether batches can be trusted, unless answers are decoded one by one anyway."""
         rows = BATCH_SIZE if self._batch_size is None else self._batch_size
         if rows > 1 and rows not in self._loaded.proven and self._proofs is not None:
             self._loaded.proven[rows] = self._proofs.prove(self, rows)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self._loaded.close()
 
     def _wait(self) -> Iterator[None]:
-        """Let others have their turns until the model is free: it wears one adapter at a time."""
+        """Let other steps run until the model is free: it has one adapter at a time."""
         while self._taken:
             yield None
 
