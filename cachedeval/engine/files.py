@@ -106,6 +106,7 @@ def manifest(
         root: the folder of the files.
         relative_paths: the files' paths below `root`.
         memo: the digest cache; without one the files are read.
+        linked_sha256: as for `digest_file`.
 
     Raises:
         InputError: as for `digest_file`.
