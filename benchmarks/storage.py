@@ -216,9 +216,9 @@ def unchanged(folder: Path) -> None:
     for name in names:
         (folder / name).write_bytes(os.urandom(1 << 20))
     time.sleep(digest_cache.GRAIN_NS / 1e9)  # younger ones would be read
-    memo = digest_cache.ProcessMemo()
-    manifest(folder, names, memo=memo)
-    median = _medians({"unchanged": lambda: manifest(folder, names, memo=memo)})
+    known_digests = digest_cache.ProcessDigestCache()
+    manifest(folder, names, known_digests=known_digests)
+    median = _medians({"unchanged": lambda: manifest(folder, names, known_digests=known_digests)})
     print(f"unchanged: 10 files in {median['unchanged'] * 1e3:.3f} ms (goal {_GOAL_S * 1e3:.0f})")
 
 

@@ -19,12 +19,12 @@ from cachedeval.engine.source import (
     syntax_of,
 )
 
-__all__ = ["captured"]
+__all__ = ["closure_of"]
 
 _SINKS = frozenset({"add", "append", "appendleft", "extend", "put", "put_nowait", "update"})
 
 
-def captured(function: types.FunctionType, *, versioned: bool) -> dict[str, Any]:
+def closure_of(function: types.FunctionType, *, versioned: bool) -> dict[str, Any]:
     """Return the closed-over values, and the globals, that are part of a call's key.
 
     Closed-over plain data counts, and so does the code of closed-over functions. Names that the

@@ -13,7 +13,7 @@ A stat does not show two kinds of change: the second of two changes within one t
 whose clock is more than `GRAIN_NS` behind, and writes through a shared memory map after the kernel
 updated the times for the first of them.
 
-Digests are stored in memory (`ProcessMemo`) or as records of a store (`StoreMemo`). Any object with
+Digests are stored in memory (`ProcessDigestCache`) or as records of a store (`StoreDigestCache`). Any object with
 `get_many` and `put_many` works.
 """
 
@@ -30,7 +30,15 @@ from cachedeval.engine.keys import RecipeHead, key_of
 from cachedeval.engine.record import Record
 from cachedeval.engine.store import Store
 
-__all__ = ["GRAIN_NS", "Memo", "ProcessMemo", "StoreMemo", "entry", "is_young", "recalled"]
+__all__ = [
+    "GRAIN_NS",
+    "DigestCache",
+    "ProcessDigestCache",
+    "StoreDigestCache",
+    "entry",
+    "is_young",
+    "recalled",
+]
 
 GRAIN_NS = 2_000_000_000
 """Nanoseconds for which a changed file counts as young."""
@@ -41,7 +49,7 @@ _HEAD = RecipeHead("(file)", "1", ("stat",))
 """The start of the recipes under which a store holds digests."""
 
 
-class Memo(Protocol):
+class DigestCache(Protocol):
     """A digest cache. Both methods may be called from any thread."""
 
     def get_many(self, keys: Sequence[bytes], /) -> Mapping[bytes, bytes]:
@@ -53,15 +61,15 @@ class Memo(Protocol):
         ...
 
 
-class ProcessMemo:
+class ProcessDigestCache:
     """A digest cache in memory, which ends with the process.
 
     Thread safety: every method may be called from any thread.
 
     Example:
-        >>> memo = ProcessMemo()
-        >>> memo.put_many({b"key": b"value"})
-        >>> memo.get_many([b"key", b"other"])
+        >>> known_digests = ProcessDigestCache()
+        >>> known_digests.put_many({b"key": b"value"})
+        >>> known_digests.get_many([b"key", b"other"])
         {b'key': b'value'}
     """
 
@@ -78,7 +86,7 @@ class ProcessMemo:
         self._held.update(items)
 
 
-class StoreMemo:
+class StoreDigestCache:
     """A digest cache in a store: an unchanged file is read once for all processes.
 
     Thread safety: every method may be called from any thread.

@@ -200,7 +200,7 @@ class Explanation(NamedTuple):
             case "failed":
                 return f"{self.node}: its inputs cannot be part of a key"
             case "changed":
-                return f"{self.node}: {what or 'its record is damaged or cannot be read'}"
+                return f"{self.node}: {what or 'its record is corrupt or cannot be read'}"
 
     def __str__(self) -> str:
         return "\n".join(self._lines())

@@ -59,14 +59,14 @@ class _Seen(NamedTuple):
 def digest_file(
     path: AnyPath,
     *,
-    memo: digest_cache.Memo | None = None,
+    known_digests: digest_cache.DigestCache | None = None,
     linked_sha256: LinkedSha256 | None = None,
 ) -> str:
     """Return the digest of a file's content; follows links.
 
     Args:
         path: the path of a regular file.
-        memo: the digest cache; without one the file is read.
+        known_digests: the digest cache; without one the file is read.
         linked_sha256: knows a store whose links name their targets by SHA-256.
 
     Raises:
@@ -80,24 +80,27 @@ def digest_file(
         ...     digest_file(path) == digest_bytes(b"weights")
         True
     """
-    return digest_files([path], memo=memo, linked_sha256=linked_sha256)[0]
+    return digest_files([path], known_digests=known_digests, linked_sha256=linked_sha256)[0]
 
 
 def digest_files(
     paths: Sequence[AnyPath],
     *,
-    memo: digest_cache.Memo | None = None,
+    known_digests: digest_cache.DigestCache | None = None,
     linked_sha256: LinkedSha256 | None = None,
 ) -> list[str]:
     """Return the digest of each file, as `digest_file` does, with one look-up for all."""
-    return [digest for _, digest in _identify([Path(path) for path in paths], memo, linked_sha256)]
+    return [
+        digest
+        for _, digest in _identify([Path(path) for path in paths], known_digests, linked_sha256)
+    ]
 
 
 def manifest(
     root: AnyPath,
     relative_paths: Iterable[str],
     *,
-    memo: digest_cache.Memo | None = None,
+    known_digests: digest_cache.DigestCache | None = None,
     linked_sha256: LinkedSha256 | None = None,
 ) -> list[FileEntry]:
     """Return an entry for each file, sorted by path.
@@ -105,14 +108,14 @@ def manifest(
     Args:
         root: the folder of the files.
         relative_paths: the files' paths below `root`.
-        memo: the digest cache; without one the files are read.
+        known_digests: the digest cache; without one the files are read.
         linked_sha256: as for `digest_file`.
 
     Raises:
         InputError: as for `digest_file`.
     """
     names = sorted(set(relative_paths))
-    found = _identify([Path(root, name) for name in names], memo, linked_sha256)
+    found = _identify([Path(root, name) for name in names], known_digests, linked_sha256)
     return [
         FileEntry(Path(name).as_posix(), size, digest)
         for name, (size, digest) in zip(names, found, strict=True)
@@ -130,11 +133,17 @@ def manifest_digest(entries: Iterable[FileEntry]) -> str:
 
 
 def _identify(
-    paths: list[Path], memo: digest_cache.Memo | None, linked_sha256: LinkedSha256 | None
+    paths: list[Path],
+    known_digests: digest_cache.DigestCache | None,
+    linked_sha256: LinkedSha256 | None,
 ) -> list[tuple[int, str]]:
     """Return the size and digest of each file."""
     seen = [_look(path, linked_sha256) for path in paths]
-    known = _recall([each for each in seen if each.digest is None], memo) if memo else {}
+    known = (
+        _recall([each for each in seen if each.digest is None], known_digests)
+        if known_digests
+        else {}
+    )
     read: dict[bytes, bytes] = {}
     found = []
     try:
@@ -143,8 +152,8 @@ def _identify(
             found.append((size, digest) if digest else _read(each, read))
     finally:
         # Stored even if a later file fails: a model takes seconds to read.
-        if memo and read:
-            memo.put_many(read)
+        if known_digests and read:
+            known_digests.put_many(read)
     return found
 
 
@@ -165,14 +174,14 @@ def _look(path: Path, linked_sha256: LinkedSha256 | None) -> _Seen:
     return _Seen(path, "sha256", status, f"sha256:{sha256}" if untouched else None)
 
 
-def _recall(seen: list[_Seen], memo: digest_cache.Memo) -> dict[Path, str]:
+def _recall(seen: list[_Seen], known_digests: digest_cache.DigestCache) -> dict[Path, str]:
     now_ns = time.time_ns()
     asked = {
         each.path: (each, digest_cache.entry(each.kind, each.status)[0])
         for each in seen
         if not digest_cache.is_young(each.status, now_ns)
     }
-    held = memo.get_many([key for _, key in asked.values()]) if asked else {}
+    held = known_digests.get_many([key for _, key in asked.values()]) if asked else {}
     digests = {
         path: digest_cache.recalled(each.kind, each.status, held.get(key))
         for path, (each, key) in asked.items()

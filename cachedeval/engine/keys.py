@@ -12,12 +12,12 @@ import xxhash
 from cachedeval.engine.encoding import ENCODERS, LONG, Identified, decode, encode, too_deep
 from cachedeval.engine.errors import EncodingError
 
-__all__ = ["OUTSIDE", "Recipe", "RecipeHead", "identity_recipe", "key_of", "node_of", "read_recipe"]
+__all__ = ["CLOSURE", "Recipe", "RecipeHead", "identity_recipe", "key_of", "node_of", "read_recipe"]
 
 _PARTS = 4
 _IDENTITY = "(identity)"
 
-OUTSIDE = "(outside)"
+CLOSURE = "(outside)"
 """The input that holds the closure of a function; no parameter can have this name."""
 
 

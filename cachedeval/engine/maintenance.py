@@ -16,7 +16,7 @@ from cachedeval.engine.backend import Backend, Entry
 from cachedeval.engine.encoding import Identified
 from cachedeval.engine.errors import BackendError, EncodingError, InputError
 from cachedeval.engine.keys import identity_recipe, key_of, node_of, read_recipe
-from cachedeval.engine.record import Damaged, Record
+from cachedeval.engine.record import CorruptRecord, Record
 from cachedeval.engine.store import Store
 from cachedeval.engine.values import Codec, payload_digest
 
@@ -41,11 +41,11 @@ __all__ = [
 ]
 
 
-FILES, IDENTITIES, DAMAGED = "files", "identities", "(damaged)"
+FILES, IDENTITIES, CORRUPT = "files", "identities", "(corrupt)"
 """The names under which records that belong to no node are listed."""
 
 _OWN = {"(file)": FILES, "(identity)": IDENTITIES}
-_LAST = (FILES, IDENTITIES, DAMAGED)
+_LAST = (FILES, IDENTITIES, CORRUPT)
 
 _AT_ONCE = 1000
 """How many records are deleted together, so that a run that writes meanwhile need not wait long."""
@@ -177,21 +177,21 @@ class Verification(NamedTuple):
     Attributes:
         good: how many records are valid.
         good_bytes: their size in bytes.
-        damaged: the corrupt records.
+        corrupt: the corrupt records.
         foreign: the records in another format, written by another version.
         deleted: whether the corrupt records were deleted.
     """
 
     good: int
     good_bytes: int
-    damaged: list[Fault]
+    corrupt: list[Fault]
     foreign: list[Fault]
     deleted: bool
 
     @property
     def sound(self) -> bool:
         """Whether the cache holds no corrupt record now."""
-        return self.deleted or not self.damaged
+        return self.deleted or not self.corrupt
 
 
 def verify(store: Store, *, delete: bool = False) -> Verification:
@@ -208,34 +208,34 @@ def verify(store: Store, *, delete: bool = False) -> Verification:
         BackendError: the backend cannot be read, or cannot delete.
     """
     good = good_bytes = 0
-    damaged: list[Fault] = []
+    corrupt: list[Fault] = []
     foreign: list[Fault] = []
     for entry, record in store.records():
-        damage = _damage(entry, record)
-        if damage is None:
+        corruption = _corruption(entry, record)
+        if corruption is None:
             good += 1
             good_bytes += entry.size
             continue
-        faults = foreign if str(damage) == "of another format" else damaged
-        faults.append(Fault(entry.key, entry.size, str(damage)))
-    damaged = _still_there(store, damaged)
+        faults = foreign if str(corruption) == "of another format" else corrupt
+        faults.append(Fault(entry.key, entry.size, str(corruption)))
+    corrupt = _still_there(store, corrupt)
     if delete:
-        _delete(store, damaged)
-    return Verification(good, good_bytes, damaged, foreign, delete)
+        _delete(store, corrupt)
+    return Verification(good, good_bytes, corrupt, foreign, delete)
 
 
-def _damage(entry: Entry, record: Record | Damaged) -> Damaged | None:
-    if isinstance(record, Damaged):
+def _corruption(entry: Entry, record: Record | CorruptRecord) -> CorruptRecord | None:
+    if isinstance(record, CorruptRecord):
         return record
     try:
         recipe = read_recipe(record.recipe)
     except EncodingError as error:
-        return Damaged(f"its recipe cannot be read: {error}")
+        return CorruptRecord(f"its recipe cannot be read: {error}")
     if key_of(record.recipe) != entry.key:
-        return Damaged("it is stored under the key of another record")
+        return CorruptRecord("it is stored under the key of another record")
     own = recipe.node.startswith("(")  # the engine's own records have no output
     if not own and payload_digest(record.payload) != record.digest:
-        return Damaged("its output does not match its digest")
+        return CorruptRecord("its output does not match its digest")
     return None
 
 
@@ -255,7 +255,7 @@ def _delete(store: Store, faults: list[Fault]) -> None:
         for start in range(0, len(faults), _AT_ONCE):
             store.backend.delete_many([fault.key for fault in faults[start : start + _AT_ONCE]])
     except Exception as error:
-        raise BackendError(f"damaged records cannot be deleted: {error}") from error
+        raise BackendError(f"corrupt records cannot be deleted: {error}") from error
 
 
 # Counting and listing.
@@ -291,16 +291,16 @@ class Contents:
         nodes: the records of each node, by the node's name.
         records: how many valid records there are.
         bytes: their size.
-        damaged: how many records are corrupt.
-        damaged_bytes: their size.
+        corrupt: how many records are corrupt.
+        corrupt_bytes: their size.
     """
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeContents] = {}
         self.records = 0
         self.bytes = 0
-        self.damaged = 0
-        self.damaged_bytes = 0
+        self.corrupt = 0
+        self.corrupt_bytes = 0
 
     @property
     def hits(self) -> int:
@@ -361,8 +361,8 @@ def contents_of(store: Store, on_record: OnRecord | None = None) -> Contents:
     found = Contents()
     for entry, name, record in _named(store):
         if not isinstance(record, Record):
-            found.damaged += 1
-            found.damaged_bytes += entry.size
+            found.corrupt += 1
+            found.corrupt_bytes += entry.size
             continue
         found.records += 1
         found.bytes += entry.size
@@ -447,13 +447,13 @@ def identity_of(store: Store, identified: Identified) -> Any:
         return None
 
 
-def _named(store: Store) -> Iterator[tuple[Entry, str, Record | Damaged]]:
+def _named(store: Store) -> Iterator[tuple[Entry, str, Record | CorruptRecord]]:
     for entry, record in store.records():
-        if isinstance(record, Damaged):
-            yield entry, DAMAGED, record
+        if isinstance(record, CorruptRecord):
+            yield entry, CORRUPT, record
             continue
         try:
             name = node_of(record.recipe)
             yield entry, _OWN.get(name, name), record
         except EncodingError as error:
-            yield entry, DAMAGED, Damaged(f"its recipe cannot be read: {error}")
+            yield entry, CORRUPT, CorruptRecord(f"its recipe cannot be read: {error}")

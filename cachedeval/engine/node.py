@@ -11,10 +11,10 @@ from contextlib import AbstractAsyncContextManager, suppress
 from functools import wraps
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
-from cachedeval.engine.closure import captured
+from cachedeval.engine.closure import closure_of
 from cachedeval.engine.encoding import Output, encode
 from cachedeval.engine.errors import EncodingError, InputError
-from cachedeval.engine.keys import OUTSIDE, RecipeHead
+from cachedeval.engine.keys import CLOSURE, RecipeHead
 from cachedeval.engine.record import write_notes
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.signature import Signature, signature_of
@@ -365,8 +365,8 @@ class Node(Generic[R_co]):
             InputError: the function closes over a value that cannot be part of a key.
         """
         inputs = self.signature.bind(*args, **kwargs)
-        if not self.is_closed and (outside := self._outside()):
-            inputs[OUTSIDE] = outside
+        if not self.is_closed and (outside := self._closure()):
+            inputs[CLOSURE] = outside
         return Call(self, inputs)
 
     def __repr__(self) -> str:
@@ -405,12 +405,12 @@ class Node(Generic[R_co]):
             self._compared[then] = drifted(self.function, *then)
         return self._compared[then]
 
-    def changed_outside(self, inputs: Mapping[str, Any]) -> str | None:
+    def changed_closure(self, inputs: Mapping[str, Any]) -> str | None:
         """Return the name of a closure value that has changed since a call was made, or None."""
         if self.is_closed:
             return None
-        then = inputs.get(OUTSIDE, {})
-        now = self._outside()
+        then = inputs.get(CLOSURE, {})
+        now = self._closure()
         name: str
         for name in sorted({*then, *now}):
             if encode((name in then, then.get(name))) != encode((name in now, now.get(name))):
@@ -426,15 +426,15 @@ class Node(Generic[R_co]):
         Raises:
             EncodingError: an input has no canonical encoding.
         """
-        outside = OUTSIDE in inputs
+        outside = CLOSURE in inputs
         head = self._heads.get(outside)
         if head is None:
-            names = (*self.signature.names, OUTSIDE) if outside else self.signature.names
+            names = (*self.signature.names, CLOSURE) if outside else self.signature.names
             head = self._heads[outside] = RecipeHead(self.name, self._key_version, names)
         return head.recipe(inputs)
 
-    def _outside(self) -> dict[str, Any]:
-        return captured(self.function, versioned=self.version is not None)
+    def _closure(self) -> dict[str, Any]:
+        return closure_of(self.function, versioned=self.version is not None)
 
 
 class _Decorator(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import xxhash
 
-__all__ = ["Damaged", "Record", "seal", "unseal", "write_notes"]
+__all__ = ["CorruptRecord", "Record", "pack", "unpack", "write_notes"]
 
 _MAGIC = b"ceR\x00"
 _FORMAT = 1
@@ -52,7 +52,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
             return {}
 
 
-class Damaged(Exception):  # noqa: N818  a finding, not an error of the program
+class CorruptRecord(Exception):  # noqa: N818  a finding, not an error of the program
     """The bytes are not a valid record of this format; the text says why."""
 
 
@@ -75,29 +75,29 @@ def write_notes(provenance: Mapping[str, Any]) -> bytes:
     return notes
 
 
-def seal(record: Record) -> bytes:
+def pack(record: Record) -> bytes:
     """Return the record as bytes, with its checksum."""
     body = _encode(record)
     return _HEAD + xxhash.xxh3_128_digest(body) + body
 
 
-def unseal(data: bytes) -> Record:
+def unpack(data: bytes) -> Record:
     """Return the record that the bytes hold.
 
     Raises:
-        Damaged: the bytes are not a valid record.
+        CorruptRecord: the bytes are not a valid record.
     """
     if not isinstance(data, bytes):
-        raise Damaged("not bytes")
+        raise CorruptRecord("not bytes")
     if not data.startswith(_HEAD):
-        raise Damaged(
+        raise CorruptRecord(
             "of another format" if data.startswith(_MAGIC) else "not a record of this project"
         )
     body = data[_BODY_AT:]
     if xxhash.xxh3_128_digest(body) != data[_SEAL_AT:_BODY_AT]:
-        raise Damaged("its digest does not match its content")
+        raise CorruptRecord("its digest does not match its content")
     try:
         return _decode(body)
     except Exception as error:  # noqa: BLE001
         # Any program may write a body with a valid checksum, even one nested without end.
-        raise Damaged(f"its body cannot be read: {error}") from None
+        raise CorruptRecord(f"its body cannot be read: {error}") from None

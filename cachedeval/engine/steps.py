@@ -14,10 +14,10 @@ from typing import Any
 
 from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
 from cachedeval.engine.inflight import InFlight
-from cachedeval.engine.keys import OUTSIDE, read_recipe
+from cachedeval.engine.keys import CLOSURE, read_recipe
 from cachedeval.engine.node import Computed, Limiter, Node, recipe_of, substitute
 from cachedeval.engine.process import importing
-from cachedeval.engine.record import Damaged, Record, seal, unseal, write_notes
+from cachedeval.engine.record import CorruptRecord, Record, pack, unpack, write_notes
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.values import payload_digest
 
@@ -34,18 +34,18 @@ def inputs_of(flight: InFlight, pool: ResourcePool) -> dict[str, Any]:
     call = flight.call
     node = call.node
     _ = node.codec  # raises before the step runs, not after
-    name = node.changed_outside(call.inputs)
+    name = node.changed_closure(call.inputs)
     if name is not None:
         raise InputError(
             f"{node.name} reads {name!r} from its closure or module, which has changed since the "
             "call was made: pass it as an argument"
         )
-    if call.plain and call.frozen and OUTSIDE not in call.inputs:
+    if call.plain and call.frozen and CLOSURE not in call.inputs:
         return call.inputs
     return {
         name: substitute(value, lambda c: flight.outcomes[c].copy(), pool.handle)
         for name, value in call.inputs.items()
-        if name != OUTSIDE
+        if name != CLOSURE
     }
 
 
@@ -135,8 +135,8 @@ def to_record(node: Node[Any], recipe: bytes, value: Any, seconds: float) -> Rec
         notes = write_notes({**node.fingerprints, **computed.provenance})
         record = Record(recipe, payload, digest, time.time(), seconds, computed.cost, notes)
         if computed.cost:
-            unseal(seal(record))
-    except (Damaged, TypeError, ValueError, OverflowError, RecursionError) as error:
+            unpack(pack(record))
+    except (CorruptRecord, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EncodingError(
             f"{node.name}: its cost or provenance is not plain data: {error}; pass numbers as cost, "
             "and strings, numbers, lists and dicts as provenance"
@@ -147,7 +147,7 @@ def to_record(node: Node[Any], recipe: bytes, value: Any, seconds: float) -> Rec
 def _changed_input(flight: InFlight) -> str | None:
     """Return the path of an input that has changed since the recipe was made, or None."""
     call = flight.call
-    outside = call.node.changed_outside(call.inputs)
+    outside = call.node.changed_closure(call.inputs)
     if outside is not None:
         return outside
     try:
@@ -160,7 +160,7 @@ def _changed_input(flight: InFlight) -> str | None:
 
     then = read_recipe(flight.recipe).inputs
     where = next(differences(then, read_recipe(now).inputs)).where
-    return where.removeprefix(f"{OUTSIDE} / ")
+    return where.removeprefix(f"{CLOSURE} / ")
 
 
 _END: Any = object()

@@ -12,7 +12,7 @@ from typing import Any
 from cachedeval.engine.backend import Backend, Entry, completed
 from cachedeval.engine.errors import BackendError
 from cachedeval.engine.log import logger
-from cachedeval.engine.record import Damaged, Record, seal, unseal
+from cachedeval.engine.record import CorruptRecord, Record, pack, unpack
 
 __all__ = ["Store", "StoreCounts"]
 
@@ -27,14 +27,14 @@ class StoreCounts:
     """The faults that a store has met since it was opened.
 
     Attributes:
-        damaged: corrupt and foreign records.
+        corrupt: corrupt and foreign records.
         unreadable: valid records whose values their nodes cannot read.
         collisions: keys under which the record of another recipe is stored.
         errors: failed backend operations by name: get, put, delete, lease, touch, close.
     """
 
     def __init__(self) -> None:
-        self.damaged = 0
+        self.corrupt = 0
         self.unreadable = 0
         self.collisions = 0
         self.errors: dict[str, int] = {}
@@ -104,7 +104,7 @@ class Store:
     def put_many(self, records: Mapping[bytes, Record]) -> bool:
         """Store the records; return whether they are durable now."""
         try:
-            self.backend.put_many({key: seal(record) for key, record in records.items()})
+            self.backend.put_many({key: pack(record) for key, record in records.items()})
         except Exception as error:  # noqa: BLE001  a backend may raise anything
             self._failed("put", error)
             return False
@@ -143,7 +143,7 @@ class Store:
         except Exception as error:  # noqa: BLE001
             self._failed("lease", error)
 
-    def records(self) -> Iterator[tuple[Entry, Record | Damaged]]:
+    def records(self) -> Iterator[tuple[Entry, Record | CorruptRecord]]:
         """Yield every record, verified, with its entry; counts no hits.
 
         Raises:
@@ -189,17 +189,17 @@ class Store:
         except Exception as error:  # noqa: BLE001
             self._failed("close", error)
 
-    def _verified(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Record | Damaged]]:
+    def _verified(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Record | CorruptRecord]]:
         values = self.backend.get_many([entry.key for entry in entries])
         for entry in entries:
             data = values.get(entry.key)
             if data is None:
-                yield entry, Damaged("it cannot be read")
+                yield entry, CorruptRecord("it cannot be read")
                 continue
             try:
-                yield entry, unseal(data)
-            except Damaged as damage:
-                yield entry, damage
+                yield entry, unpack(data)
+            except CorruptRecord as corruption:
+                yield entry, corruption
 
     def _touch(self, keys: Iterable[bytes]) -> None:
         with self._lock:
@@ -211,9 +211,9 @@ class Store:
 
     def _verify(self, key: bytes, data: bytes, recipe: bytes | None) -> Record | None:
         try:
-            record = unseal(data)
-        except Damaged as damage:
-            self._found_damaged(key, damage)
+            record = unpack(data)
+        except CorruptRecord as corruption:
+            self._found_corrupt(key, corruption)
             return None
         if record.recipe == recipe:
             return record
@@ -221,14 +221,14 @@ class Store:
             self.counts.collisions += 1
         return None
 
-    def _found_damaged(self, key: bytes, damage: Damaged) -> None:
+    def _found_corrupt(self, key: bytes, corruption: CorruptRecord) -> None:
         if self._is_new(key):
-            self.counts.damaged += 1
+            self.counts.corrupt += 1
         self._warn_once(
-            "damaged",
-            "the cache holds a damaged record (%s: %s); it and any others are computed again",
+            "corrupt",
+            "the cache holds a corrupt record (%s: %s); it and any others are computed again",
             key.hex(),
-            damage,
+            corruption,
         )
 
     def found_unreadable(self, key: bytes, node: str, why: str) -> None:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cachedeval.engine.digest_cache import Memo
+from cachedeval.engine.digest_cache import DigestCache
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.files import manifest
 from cachedeval.engine.hashing import shown
@@ -52,12 +52,12 @@ def resolve_adapter(name_or_path: str) -> Path:
     raise InputError(f"adapter {shown(name_or_path)}: no such folder, and {known}")
 
 
-def adapter_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
+def adapter_identity(folder: Path, *, known_digests: DigestCache | None = None) -> dict[str, Any]:
     """Return the identity of an adapter: `{"files": {name: digest}, "settings": {name: value}}`.
 
     Args:
         folder: as `resolve_adapter` returns it.
-        memo: stores the file's digest.
+        known_digests: stores the file's digest.
 
     Raises:
         InputError: a file is missing or cannot be used.
@@ -68,7 +68,7 @@ def adapter_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any
     settings = adapter_settings(folder)
     if not (folder / WEIGHTS).exists():
         raise InputError(f"adapter {shown(folder)}: no {WEIGHTS} there{_hint(folder)}")
-    (weights,) = manifest(folder, [WEIGHTS], memo=memo, linked_sha256=BlobNames())
+    (weights,) = manifest(folder, [WEIGHTS], known_digests=known_digests, linked_sha256=BlobNames())
     if weights.size == 0:
         raise InputError(f"adapter {shown(folder)}: {WEIGHTS} is empty; train it again")
     return {"files": {weights.path: weights.digest}, "settings": settings}
@@ -172,11 +172,13 @@ def model_of(given: str | None, adapter: str | os.PathLike[str] | None, *, fetch
         raise InputError(f"adapter {adapter} was trained on {named!r}: {error}") from None
 
 
-def adapter_resource(name: str | os.PathLike[str], memo: Memo) -> AdapterResource:
+def adapter_resource(name: str | os.PathLike[str], known_digests: DigestCache) -> AdapterResource:
     """Return the resource of an adapter, by its content; it opens to its folder.
 
     Raises:
         InputError: it cannot be found, or it is none.
     """
     path = resolve_adapter(os.fspath(name))
-    return AdapterResource(path, lambda folder: adapter_identity(folder, memo=memo))
+    return AdapterResource(
+        path, lambda folder: adapter_identity(folder, known_digests=known_digests)
+    )

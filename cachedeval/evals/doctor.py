@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from cachedeval import __version__
 from cachedeval.engine.backend import open_backend
-from cachedeval.engine.digest_cache import StoreMemo
+from cachedeval.engine.digest_cache import StoreDigestCache
 from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import CachedevalError, InputError
 from cachedeval.engine.maintenance import disk_folder
@@ -179,7 +179,7 @@ def _decoding(name: str, url: str) -> Iterator[Check]:
     try:
         path = resolve_model(name)
         with Engine(url) as engine:
-            model = model_resource(path, StoreMemo(engine.store))
+            model = model_resource(path, StoreDigestCache(engine.store))
             trouble = Proofs(engine.store, model).recall(BATCH_SIZE)
     except (CachedevalError, OSError):
         return  # another check says what is wrong with the model, or the cache

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from cachedeval.engine.backend import Backend
-from cachedeval.engine.digest_cache import Memo, ProcessMemo, StoreMemo
+from cachedeval.engine.digest_cache import DigestCache, ProcessDigestCache, StoreDigestCache
 from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import InputError, MissingError
 from cachedeval.engine.node import Call
@@ -318,18 +318,20 @@ class AdapterEvaluator:
         if data is None:
             raise InputError("training_data_path: give the JSON Lines file with the questions")
         questions = draw(read_questions(data), num_questions, self.seed, self._sampling)
-        memo: Memo = ProcessMemo() if mode == "off" else StoreMemo(self.engine.store)
+        known_digests: DigestCache = (
+            ProcessDigestCache() if mode == "off" else StoreDigestCache(self.engine.store)
+        )
         adapters = [None if name == BASE else name for name in adapters]
         first = next((name for name in (*adapters, model_from) if name not in (None, BASE)), None)
         path = model_of(self._model, first, fetch=self._fetch)
-        model = self._local_model(path, memo)
-        judge_binder = self._judge.prepare(memo)
+        model = self._local_model(path, known_digests)
+        judge_binder = self._judge.prepare(known_digests)
         return [
             EvalTarget.bind(
                 questions,
                 model=model,
                 model_name=path.name if self._model is None else Path(self._model).name,
-                adapter=None if name is None else adapter_resource(name, memo),
+                adapter=None if name is None else adapter_resource(name, known_digests),
                 adapter_name=None if name is None else Path(name).name,
                 answer=self._answer,
                 seed=self.seed,
@@ -338,14 +340,14 @@ class AdapterEvaluator:
             for name in adapters
         ]
 
-    def _local_model(self, path: Path, memo: Memo) -> ModelResource:
+    def _local_model(self, path: Path, known_digests: DigestCache) -> ModelResource:
         """Return the resource of a model folder, the same one for the same content."""
         found = model_resource(
             path,
-            memo,
+            known_digests,
             batch_size=self._batch_size,
             memory_budget=self._memory_budget,
-            store=None if isinstance(memo, ProcessMemo) else self.engine.store,
+            store=None if isinstance(known_digests, ProcessDigestCache) else self.engine.store,
         )
         return self._models.setdefault(found.identified.digest, found)
 

@@ -23,7 +23,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from cachedeval.engine.digest_cache import Memo
+from cachedeval.engine.digest_cache import DigestCache
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.files import manifest
 from cachedeval.engine.hashing import read_bytes, shown
@@ -119,7 +119,7 @@ def resolve_model(name_or_path: str, *, fetch: bool = False) -> Path:
     return snapshot
 
 
-def model_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
+def model_identity(folder: Path, *, known_digests: DigestCache | None = None) -> dict[str, Any]:
     """Return the identity of a model: `{"files": {name: digest}}` of the files that are read.
 
     mlx_lm reads the weights in the order in which their folder lists them, and of two weights of
@@ -128,12 +128,14 @@ def model_identity(folder: Path, *, memo: Memo | None = None) -> dict[str, Any]:
 
     Args:
         folder: as `resolve_model` returns it.
-        memo: stores the files' digests.
+        known_digests: stores the files' digests.
 
     Raises:
         InputError: it is no model that mlx_lm can load, as far as its files show.
     """
-    entries = manifest(folder, model_files(folder), memo=memo, linked_sha256=BlobNames())
+    entries = manifest(
+        folder, model_files(folder), known_digests=known_digests, linked_sha256=BlobNames()
+    )
     for entry in entries:
         if entry.size == 0 and fnmatchcase(entry.path, _WEIGHTS):
             raise InputError(f"model {shown(folder)}: {entry.path} is empty; download it again")
@@ -298,20 +300,20 @@ class ModelResource(Resource[Any]):
 
 def model_resource(
     path: Path,
-    memo: Memo,
+    known_digests: DigestCache,
     *,
     batch_size: int | None = None,
     memory_budget: int | None = None,
     store: Store | None = None,
 ) -> ModelResource:
-    """Return the resource of a model folder; its files are read, unless the memo knows them.
+    """Return the resource of a model folder; its files are read, unless the digest cache has them.
 
     Raises:
         InputError: it is no model's folder.
     """
     return ModelResource(
         path,
-        lambda: {**model_identity(path, memo=memo), "runtime": runtime()},
+        lambda: {**model_identity(path, known_digests=known_digests), "runtime": runtime()},
         batch_size=batch_size,
         memory_budget=memory_budget,
         store=store,

@@ -9,7 +9,7 @@ from cachedeval.engine.resource import Resource
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import AdapterError, Generation, generation
-from cachedeval.evals.judging.judge import Bench, Judge
+from cachedeval.evals.judging.judge import JudgeBinder, Judge
 from cachedeval.evals.report import ItemResult
 
 __all__ = ["EvalTarget", "SampleCalls", "item_result"]
@@ -41,7 +41,7 @@ class EvalTarget(NamedTuple):
         adapter_name: str | None,
         answer: Mapping[str, Any],
         seed: int,
-        judge_binder: Bench,
+        judge_binder: JudgeBinder,
     ) -> Self:
         """Bind each question to the call that answers it and those that score it.
 

@@ -1,4 +1,4 @@
-"""A damaged database: what can be read is served, the rest is lost, and the next write mends it."""
+"""A corrupt database: what can be read is served, the rest is lost, and the next write mends it."""
 
 import contextlib
 import logging
@@ -43,7 +43,7 @@ def _page_of(folder: Path, value: bytes) -> int:
 
 def _aside(folder: Path) -> list[Path]:
     return [
-        path for path in folder.glob("cache.db.damaged-*") if path.suffix[-4:] not in "-wal-shm"
+        path for path in folder.glob("cache.db.corrupt-*") if path.suffix[-4:] not in "-wal-shm"
     ]
 
 
@@ -65,7 +65,7 @@ def test_one_bad_page_loses_its_own_values_alone(
     caplog.clear()
     lost = {key: value for key, value in items.items() if key not in found}
     backend.put_many(lost)
-    assert "was corrupt: it is set aside as cache.db.damaged-" in caplog.text
+    assert "was corrupt: it is set aside as cache.db.corrupt-" in caplog.text
     assert len(_aside(tmp_path)) == 1
     assert backend.get_many(list(items)) == items
     assert {entry.key for entry in backend.scan()} == items.keys()
@@ -144,7 +144,7 @@ def test_every_single_byte_may_be_wrong(tmp_path: Path) -> None:
         try:
             backend.put_many(items)
         except sqlite3.DatabaseError:
-            # Found damaged at the second try only: then the third is on a new database.
+            # Found corrupt at the second try only: then the third is on a new database.
             backend.put_many(items)
         small = {key: value for key, value in items.items() if len(value) < 60_000}
         found = backend.get_many(list(small))

@@ -8,7 +8,7 @@ from support.evaluation import JUDGE, QUESTIONS, Evaluation
 
 from cachedeval import open_backend
 from cachedeval.engine.keys import node_of
-from cachedeval.engine.record import seal, unseal
+from cachedeval.engine.record import pack, unpack
 from cachedeval.engine.values import payload_digest
 from cachedeval.evals.generation import Generation, generation
 
@@ -16,15 +16,15 @@ pytestmark = pytest.mark.slow
 
 
 def falsify(cache: str) -> str:
-    """Change the end of one stored answer and seal it: what an unsound key would have kept."""
+    """Change the end of one stored answer and pack it: what an unsound key would have kept."""
     backend = open_backend(cache)
     for entry in backend.scan():
-        record = unseal(backend.get_many([entry.key])[entry.key])
+        record = unpack(backend.get_many([entry.key])[entry.key])
         if node_of(record.recipe) == generation.name:
             text = generation.codec.load(record.payload).text + " NOT"
             payload = generation.codec.dump(Generation(text, "length"))
             lie = msgspec.structs.replace(record, payload=payload, digest=payload_digest(payload))
-            backend.put_many({entry.key: seal(lie)})
+            backend.put_many({entry.key: pack(lie)})
             backend.close()
             return entry.key.hex()
     raise AssertionError("no answer is stored")

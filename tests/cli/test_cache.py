@@ -79,7 +79,7 @@ def test_stats_count_records_hits_and_what_they_saved(place: Workplace, filled: 
     assert found["saved"]["usd"] == pytest.approx(wanted)
     assert found["records"] == sum(node["records"] for node in nodes.values())
     assert found["bytes"] == sum(node["bytes"] for node in nodes.values())
-    assert found["damaged"] == 0
+    assert found["corrupt"] == 0
     shown = place.run("cache", "stats", "--cache", f"disk:{filled}")
     assert (shown.status, shown.err) == (0, "")
     assert f"disk:{filled}: {found['records']} records" in shown.out
@@ -128,13 +128,13 @@ def test_verify_finds_corrupt_records_and_deletes_them(place: Workplace, cache: 
     assert (done.status, done.err) == (3, "")
     assert f"{whole - 3} good" in done.out
     assert all(f"corrupt {key}" in done.out for key in keys)
-    assert look(place, cache, "stats")["damaged"] == 3
+    assert look(place, cache, "stats")["corrupt"] == 3
     deleted = place.run("cache", "verify", "--delete", "--json", "--cache", f"disk:{cache}")
     assert deleted.status == 0
     assert deleted.json["deleted"] == 3
     assert sorted(fault["key"] for fault in deleted.json["faults"]) == keys
     again = place.run("cache", "verify", "--json", "--cache", f"disk:{cache}")
-    assert (again.status, again.json["good"], again.json["damaged"]) == (0, whole - 3, 0)
+    assert (again.status, again.json["good"], again.json["corrupt"]) == (0, whole - 3, 0)
 
 
 def test_a_cache_of_pickles_is_all_corrupt_and_none_is_run(
@@ -150,15 +150,15 @@ def test_a_cache_of_pickles_is_all_corrupt_and_none_is_run(
         database.execute("UPDATE Cache SET mode = 4, value = ?", (bomb,))
         database.execute("UPDATE Cache SET raw = 0 WHERE rowid % 2", ())
         database.execute("UPDATE Cache SET key = ? WHERE rowid = 1", (bomb,))
-    assert look(place, cache, "stats")["damaged"] == whole
+    assert look(place, cache, "stats")["corrupt"] == whole
     done = place.run("cache", "verify", "--json", "--cache", f"disk:{cache}")
     assert (done.status, done.err) == (3, "")
-    assert (done.json["good"], done.json["damaged"], done.json["foreign"]) == (0, whole, 0)
+    assert (done.json["good"], done.json["corrupt"], done.json["foreign"]) == (0, whole, 0)
     listed = look(place, cache, "ls")
-    assert [line["node"] for line in listed] == ["(damaged)"] * whole
+    assert [line["node"] for line in listed] == ["(corrupt)"] * whole
     deleted = place.run("cache", "verify", "--delete", "--json", "--cache", f"disk:{cache}")
     assert (deleted.status, deleted.json["deleted"]) == (0, whole)
-    assert look(place, cache, "verify")["damaged"] == 0
+    assert look(place, cache, "verify")["corrupt"] == 0
     with contextlib.closing(sqlite3.connect(cache / "cache.db")) as database:
         assert database.execute("SELECT count(*) FROM Cache").fetchall() == [(0,)]
     assert not made.exists()

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cachedeval import Computed, Engine, node
-from cachedeval.engine.digest_cache import StoreMemo
+from cachedeval.engine.digest_cache import StoreDigestCache
 from cachedeval.engine.maintenance import (
     contents_of,
     disk_folder,
@@ -58,7 +58,7 @@ def test_records_hits_and_what_they_saved_are_counted_by_step(engine: Engine) ->
     assert found.nodes["shout"].saved == {}
     assert found.saved == found.nodes["double"].saved
     assert found.hits == 6
-    assert (found.records, found.damaged) == (4, 0)
+    assert (found.records, found.corrupt) == (4, 0)
     assert found.bytes == sum(node.bytes for node in found.nodes.values()) > 0
 
 
@@ -77,11 +77,11 @@ def test_what_is_damaged_is_counted_apart_and_listed() -> None:
     key = next(iter(backend.scan())).key
     backend.put_many({key: backend.get_many([key])[key][:-1]})
     found = contents_of(engine.store)
-    assert (found.records, found.damaged) == (1, 1)
-    assert found.damaged_bytes > 0
-    (damaged,) = lines_of(engine.store, "(damaged)")
-    assert damaged.key == key
-    assert "digest does not match" in damaged.summary
+    assert (found.records, found.corrupt) == (1, 1)
+    assert found.corrupt_bytes > 0
+    (corrupt,) = lines_of(engine.store, "(corrupt)")
+    assert corrupt.key == key
+    assert "digest does not match" in corrupt.summary
     engine.close()
 
 
@@ -109,7 +109,7 @@ def test_lines_come_by_step_the_newest_first(engine: Engine) -> None:
 
 def test_the_engine_s_own_records_tell_what_they_are(engine: Engine) -> None:
     engine.run(shout("hey", LOUD))
-    StoreMemo(engine.store).put_many({bytes(16): b"file/1 machine content 1:2 xxh3:00ff"})
+    StoreDigestCache(engine.store).put_many({bytes(16): b"file/1 machine content 1:2 xxh3:00ff"})
     told = {line.node: line.summary for line in lines_of(engine.store)}
     assert told["files"] == "xxh3:00ff"
     assert told["identities"] == f"voice {LOUD.identified.digest}"

@@ -83,10 +83,10 @@ def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
 
 @given(VALUES, st.data())
 def test_damaged_bytes_decode_or_are_refused(value: Any, data: st.DataObject) -> None:
-    damaged = bytearray(encode(value))
-    at = data.draw(st.integers(0, len(damaged) - 1))
-    damaged[at] ^= data.draw(st.integers(1, 255))
-    _decodes_or_is_refused(bytes(damaged))
+    corrupt = bytearray(encode(value))
+    at = data.draw(st.integers(0, len(corrupt) - 1))
+    corrupt[at] ^= data.draw(st.integers(1, 255))
+    _decodes_or_is_refused(bytes(corrupt))
 
 
 def test_an_int_is_as_short_as_can_be() -> None:

@@ -230,8 +230,8 @@ def test_a_damaged_record_is_said_to_be() -> None:
     with Engine(backend) as other:
         other.run([judge(Answer("a")), judge(Answer("b"))])
         recipe = recipe_of(judge(Answer("a")), lambda _: "")
-        backend.put_many({key_of(recipe): b"damaged"})
-        assert why(other, judge(Answer("a"))) == "judge: its record is damaged or cannot be read"
+        backend.put_many({key_of(recipe): b"corrupt"})
+        assert why(other, judge(Answer("a"))) == "judge: its record is corrupt or cannot be read"
         assert "answer / text: 'b' → 'c'" in why(other, judge(Answer("c")))
 
 
@@ -244,7 +244,7 @@ def test_a_value_that_cannot_be_read_any_more(engine: Engine) -> None:
 
     engine.run(node(version="1", name="f")(f)(1))
     assert why(engine, node(version="1", name="f")(g)(1)) == (
-        "f: its record is damaged or cannot be read"
+        "f: its record is corrupt or cannot be read"
     )
 
 

@@ -13,8 +13,8 @@ from cachedeval.engine.errors import InputError
 from cachedeval.engine.hashing import digest_bytes
 
 
-class CountingMemo(digest_cache.ProcessMemo):
-    """A memo that counts the calls."""
+class CountingMemo(digest_cache.ProcessDigestCache):
+    """A digest cache that counts the calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class CountingMemo(digest_cache.ProcessMemo):
 
 
 @pytest.fixture
-def memo() -> CountingMemo:
+def known_digests() -> CountingMemo:
     return CountingMemo()
 
 
@@ -57,12 +57,12 @@ def old(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("old")
 def test_an_unchanged_file_is_read_once(
-    tmp_path: Path, memo: CountingMemo, reads: list[str]
+    tmp_path: Path, known_digests: CountingMemo, reads: list[str]
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
     for _ in range(3):
-        assert files.digest_file(path, memo=memo) == digest_bytes(b"one")
+        assert files.digest_file(path, known_digests=known_digests) == digest_bytes(b"one")
     assert reads == ["file"]
 
 
@@ -74,33 +74,33 @@ def test_without_a_memo_a_file_is_read_each_time(tmp_path: Path, reads: list[str
 
 
 def test_a_young_file_is_neither_remembered_nor_recalled(
-    tmp_path: Path, memo: CountingMemo, reads: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, known_digests: CountingMemo, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
     for _ in range(2):
-        assert files.digest_file(path, memo=memo) == digest_bytes(b"one")
-    assert (memo.gets, memo.puts, reads) == ([], [], ["file"] * 2)
+        assert files.digest_file(path, known_digests=known_digests) == digest_bytes(b"one")
+    assert (known_digests.gets, known_digests.puts, reads) == ([], [], ["file"] * 2)
 
     clock = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: clock() + digest_cache.GRAIN_NS)  # it grows old
     for _ in range(2):
-        assert files.digest_file(path, memo=memo) == digest_bytes(b"one")
-    assert (memo.gets, memo.puts, reads) == ([1, 1], [1], ["file"] * 3)
+        assert files.digest_file(path, known_digests=known_digests) == digest_bytes(b"one")
+    assert (known_digests.gets, known_digests.puts, reads) == ([1, 1], [1], ["file"] * 3)
 
     monkeypatch.setattr(time, "time_ns", lambda: clock() - 10**12)  # the clock is set back
-    assert files.digest_file(path, memo=memo) == digest_bytes(b"one")
-    assert (memo.gets, memo.puts, reads) == ([1, 1], [1], ["file"] * 4)
+    assert files.digest_file(path, known_digests=known_digests) == digest_bytes(b"one")
+    assert (known_digests.gets, known_digests.puts, reads) == ([1, 1], [1], ["file"] * 4)
 
 
 @pytest.mark.usefixtures("old")
 def test_a_file_changed_in_place_with_size_and_mtime_restored_is_seen(
-    tmp_path: Path, memo: CountingMemo
+    tmp_path: Path, known_digests: CountingMemo
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
     before = path.stat()
-    assert files.digest_file(path, memo=memo) == digest_bytes(b"one")
+    assert files.digest_file(path, known_digests=known_digests) == digest_bytes(b"one")
     time.sleep(0.02)  # a tick of the file system's clock
     with path.open("r+b") as file:
         file.write(b"two")
@@ -111,37 +111,39 @@ def test_a_file_changed_in_place_with_size_and_mtime_restored_is_seen(
         before.st_mtime_ns,
         before.st_ino,
     )
-    assert files.digest_file(path, memo=memo) == digest_bytes(b"two")
+    assert files.digest_file(path, known_digests=known_digests) == digest_bytes(b"two")
 
 
 @pytest.mark.usefixtures("old")
 def test_changed_twice_within_the_grain_is_seen(
-    tmp_path: Path, memo: CountingMemo, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, known_digests: CountingMemo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the rule is for: the second change leaves the stat as it was."""
     path = tmp_path / "file"
     path.write_bytes(b"one")
     status = path.stat()
     key, value = digest_cache.entry("content", status, digest_bytes(b"stale"))
-    memo.put_many({key: value})
-    assert files.digest_file(path, memo=memo) == digest_bytes(b"stale")  # were there no rule
+    known_digests.put_many({key: value})
+    assert files.digest_file(path, known_digests=known_digests) == digest_bytes(
+        b"stale"
+    )  # were there no rule
     monkeypatch.setattr(digest_cache, "GRAIN_NS", 2_000_000_000)
-    assert files.digest_file(path, memo=memo) == digest_bytes(b"one")
+    assert files.digest_file(path, known_digests=known_digests) == digest_bytes(b"one")
 
 
 @pytest.mark.usefixtures("old")
 def test_the_manifest_looks_everything_up_at_once(
-    tmp_path: Path, memo: CountingMemo, reads: list[str]
+    tmp_path: Path, known_digests: CountingMemo, reads: list[str]
 ) -> None:
     names = [f"{index}.bin" for index in range(10)]
     for name in names:
         (tmp_path / name).write_bytes(name.encode())
-    first = files.manifest(tmp_path, names, memo=memo)
-    assert files.manifest(tmp_path, reversed(names), memo=memo) == first
+    first = files.manifest(tmp_path, names, known_digests=known_digests)
+    assert files.manifest(tmp_path, reversed(names), known_digests=known_digests) == first
     assert first == [
         files.FileEntry(name, 5, digest_bytes(name.encode())) for name in sorted(names)
     ]
-    assert (memo.gets, memo.puts, len(reads)) == ([10, 10], [10], 10)
+    assert (known_digests.gets, known_digests.puts, len(reads)) == ([10, 10], [10], 10)
 
 
 def test_the_manifest_is_the_same_wherever_the_folder_lies(tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_names_and_contents_are_told_apart_in_a_manifest() -> None:
 
 @pytest.mark.usefixtures("old")
 def test_what_was_read_before_a_failure_is_remembered(
-    tmp_path: Path, memo: CountingMemo, reads: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, known_digests: CountingMemo, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "b").write_bytes(b"b")
@@ -198,8 +200,8 @@ def test_what_was_read_before_a_failure_is_remembered(
     with monkeypatch.context() as patch:
         patch.setattr(hashing, "content_digest", failing)
         with pytest.raises(InputError):
-            files.manifest(tmp_path, ["a", "b"], memo=memo)
-    files.manifest(tmp_path, ["a", "b"], memo=memo)
+            files.manifest(tmp_path, ["a", "b"], known_digests=known_digests)
+    files.manifest(tmp_path, ["a", "b"], known_digests=known_digests)
     assert reads == ["a", "b"]
 
 
@@ -212,7 +214,7 @@ def test_a_missing_file_is_found_out_before_any_is_read(tmp_path: Path, reads: l
 
 @pytest.mark.usefixtures("old")
 def test_a_link_that_names_its_target_s_sha256_spares_the_read(
-    tmp_path: Path, reads: list[str], memo: CountingMemo
+    tmp_path: Path, reads: list[str], known_digests: CountingMemo
 ) -> None:
     """As long as the target has not changed since the link was made."""
     named = "ab" * 32
@@ -222,7 +224,7 @@ def test_a_link_that_names_its_target_s_sha256_spares_the_read(
     link.symlink_to(target)
 
     def digest(path: Path) -> str:
-        return files.digest_file(path, memo=memo, linked_sha256=lambda _: named)
+        return files.digest_file(path, known_digests=known_digests, linked_sha256=lambda _: named)
 
     assert digest(link) == f"sha256:{named}"
     assert reads == []

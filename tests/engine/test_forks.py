@@ -66,7 +66,7 @@ def check_stored(url: str, calls: list[Any], values: list[Any]) -> None:
         with Engine(url, mode="offline") as engine:
             assert engine.run(calls) == values
             assert not engine.store.counts.errors
-            assert not engine.store.counts.damaged
+            assert not engine.store.counts.corrupt
 
     with forked(work):
         pass
@@ -156,7 +156,7 @@ def third(x: int) -> str:
 with Engine(sys.argv[1]) as engine:
     for k in range(30):
         engine.run([third(k * 10 + j) for j in range(10)])
-    assert not engine.store.counts.errors and not engine.store.counts.damaged
+    assert not engine.store.counts.errors and not engine.store.counts.corrupt
 """
 
 
@@ -174,7 +174,7 @@ def test_a_third_process_writes_meanwhile(tmp_path: Path) -> None:
         for k in range(1000, 1200, 10):
             engine.run([long(n) for n in range(k, k + 10)])
         assert not engine.store.counts.errors
-        assert not engine.store.counts.damaged
+        assert not engine.store.counts.corrupt
 
     with forked(work):
         engine.close()
@@ -187,7 +187,7 @@ def test_a_third_process_writes_meanwhile(tmp_path: Path) -> None:
         assert third.wait(60) == 0
     numbers = [*range(50), *range(1000, 1200), *range(2000, 2100)]
     check_stored(url, [long(n) for n in numbers], [str(n) * 5000 for n in numbers])
-    assert not list(tmp_path.glob("*damaged*"))
+    assert not list(tmp_path.glob("*corrupt*"))
 
 
 _inside: Engine

@@ -6,7 +6,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachedeval.engine.record import Damaged, Record, seal, unseal, write_notes
+from cachedeval.engine.record import CorruptRecord, Record, pack, unpack, write_notes
 
 JSON = st.recursive(
     st.none()
@@ -34,7 +34,7 @@ RECORD = Record(
 
 @given(RECORDS)
 def test_what_is_sealed_is_unsealed(record: Record) -> None:
-    assert unseal(seal(record)) == record
+    assert unpack(pack(record)) == record
 
 
 def test_equal_records_have_equal_bytes() -> None:
@@ -42,7 +42,7 @@ def test_equal_records_have_equal_bytes() -> None:
     other = Record(
         b"", b"", "", 0.0, 0.0, {"b": 2.0, "a": 1.0}, write_notes({"x": {"z": 2, "y": 1}})
     )
-    assert seal(one) == seal(other)
+    assert pack(one) == pack(other)
 
 
 @pytest.mark.parametrize(
@@ -51,36 +51,36 @@ def test_equal_records_have_equal_bytes() -> None:
 )
 def test_notes_that_cannot_be_read_are_none(notes: bytes) -> None:
     record = Record(b"", b"", "", 0.0, 0.0, {}, notes)
-    assert unseal(seal(record)).provenance == {}
+    assert unpack(pack(record)).provenance == {}
 
 
 def test_every_damage_of_one_byte_is_noticed() -> None:
-    whole = seal(RECORD)
+    whole = pack(RECORD)
     for at in range(len(whole)):
         for flip in (1, 0x80, 0xFF):
-            damaged = bytearray(whole)
-            damaged[at] ^= flip
-            with pytest.raises(Damaged):
-                unseal(bytes(damaged))
+            corrupt = bytearray(whole)
+            corrupt[at] ^= flip
+            with pytest.raises(CorruptRecord):
+                unpack(bytes(corrupt))
 
 
 def test_every_truncation_and_what_follows_is_noticed() -> None:
-    whole = seal(RECORD)
+    whole = pack(RECORD)
     for end in range(len(whole)):
-        with pytest.raises(Damaged):
-            unseal(whole[:end])
-    with pytest.raises(Damaged):
-        unseal(whole + b"\0")
+        with pytest.raises(CorruptRecord):
+            unpack(whole[:end])
+    with pytest.raises(CorruptRecord):
+        unpack(whole + b"\0")
 
 
 @given(st.binary())
-def test_any_bytes_are_damaged(data: bytes) -> None:
-    with pytest.raises(Damaged):
-        unseal(data)
+def test_any_bytes_are_corrupt(data: bytes) -> None:
+    with pytest.raises(CorruptRecord):
+        unpack(data)
 
 
 def forged(body: bytes) -> bytes:
-    return seal(RECORD)[:5] + xxhash.xxh3_128_digest(body) + body
+    return pack(RECORD)[:5] + xxhash.xxh3_128_digest(body) + body
 
 
 HEAD = b"\xc4\x01a\xc4\x01b\xa1c" + (b"\xcb" + bytes(8)) * 2
@@ -103,28 +103,28 @@ HEAD = b"\xc4\x01a\xc4\x01b\xa1c" + (b"\xcb" + bytes(8)) * 2
     ],
 )
 def test_a_sealed_body_that_is_no_record(body: bytes) -> None:
-    with pytest.raises(Damaged, match="its body cannot be read"):
-        unseal(forged(body))
+    with pytest.raises(CorruptRecord, match="its body cannot be read"):
+        unpack(forged(body))
 
 
 def test_what_a_later_version_adds_at_the_end_is_skipped() -> None:
     body = b"\x96" + HEAD + b"\x80"
-    assert unseal(forged(body)) == unseal(forged(b"\x98" + body[1:] + b"\xc4\x00\xa5later"))
+    assert unpack(forged(body)) == unpack(forged(b"\x98" + body[1:] + b"\xc4\x00\xa5later"))
 
 
 def test_the_reason_is_told() -> None:
-    whole = seal(RECORD)
+    whole = pack(RECORD)
     for data, reason in {
         b"": "not a record of this project",
         pickle.dumps(1): "not a record of this project",
         whole[:4] + b"\x02" + whole[5:]: "of another format",
         whole[:-1] + b"!": "its digest does not match",
     }.items():
-        with pytest.raises(Damaged, match=reason):
-            unseal(data)
+        with pytest.raises(CorruptRecord, match=reason):
+            unpack(data)
 
 
-@pytest.mark.parametrize("data", [None, "text", 1, ["x"], bytearray(seal(RECORD))])
+@pytest.mark.parametrize("data", [None, "text", 1, ["x"], bytearray(pack(RECORD))])
 def test_what_is_not_even_bytes(data: Any) -> None:
-    with pytest.raises(Damaged, match="not bytes"):
-        unseal(data)
+    with pytest.raises(CorruptRecord, match="not bytes"):
+        unpack(data)

@@ -381,7 +381,7 @@ def test_damaged_records_are_computed_again() -> None:
         backend.damage(change)
         with Engine(backend) as engine:
             assert engine.run([double(n) for n in range(5)]) == [0, 2, 4, 6, 8]
-            assert engine.store.counts.damaged == 5
+            assert engine.store.counts.corrupt == 5
             assert engine.stats[double.name].computed == 5
 
 

@@ -10,7 +10,7 @@ from support.faulty import FaultyBackend
 
 from cachedeval import Engine, node
 from cachedeval.engine.errors import BackendError
-from cachedeval.engine.record import Damaged, Record, seal
+from cachedeval.engine.record import CorruptRecord, Record, pack
 from cachedeval.engine.store import Store
 
 if TYPE_CHECKING:
@@ -70,17 +70,17 @@ def test_damaged_records_are_misses_counted_once_and_told_once(
         backend.damage(damage)
         for _ in range(2):
             assert store.get_many(recipes) == {}
-    assert store.counts.damaged == 5
+    assert store.counts.corrupt == 5
     assert len(caplog.records) == 1
-    assert "damaged record" in caplog.text
+    assert "corrupt record" in caplog.text
     assert not (tmp_path / "boom").exists()
-    assert all(isinstance(found, Damaged) for _, found in store.records())
-    # Written anew and damaged again, they count again.
+    assert all(isinstance(found, CorruptRecord) for _, found in store.records())
+    # Written anew and corrupt again, they count again.
     store.put_many({key: record(recipe) for key, recipe in recipes.items()})
     assert len(store.get_many(recipes)) == 5
     backend.damage(lambda value: value[:-1])
     assert store.get_many(recipes) == {}
-    assert store.counts.damaged == 10
+    assert store.counts.corrupt == 10
 
 
 @pytest.mark.parametrize("value", [None, "text", 3, object()])
@@ -88,7 +88,7 @@ def test_a_backend_that_returns_no_bytes(value: Any) -> None:
     backend, store, recipes = filled()
     backend.damage(lambda _: value)
     assert store.get_many(recipes) == {}
-    assert store.counts.damaged == 5
+    assert store.counts.corrupt == 5
 
 
 def test_a_broken_backend_is_told_once_and_harms_nothing(
@@ -165,7 +165,7 @@ def test_records_come_in_batches() -> None:
     assert backend.counts["get"] == 3
 
 
-def test_what_vanishes_during_a_scan_is_damaged() -> None:
+def test_what_vanishes_during_a_scan_is_corrupt() -> None:
     backend, store, recipes = filled()
     found = store.records()
     gone = next(iter(recipes))
@@ -182,7 +182,7 @@ def test_a_value_of_another_project_stays_where_it_is() -> None:
     assert key not in store.get_many(recipes)
     assert backend.get_many([key]) == {key: b"foreign"}
     store.put_many({key: record(recipes[key])})
-    assert backend.get_many([key]) == {key: seal(record(recipes[key]))}
+    assert backend.get_many([key]) == {key: pack(record(recipes[key]))}
 
 
 @pytest.mark.parametrize(
@@ -209,11 +209,11 @@ def test_what_a_database_says_is_no_bytes_is_counted_computed_again_and_healed(
         database.execute(damage)
     with Engine(f"disk:{tmp_path}") as engine:
         assert engine.run(calls) == values
-        assert engine.store.counts.damaged == count
+        assert engine.store.counts.corrupt == count
         assert engine.stats["repeat"].computed == count
     assert [record.getMessage()[:34] for record in caplog.records] == [
-        "the cache holds a damaged record ("
+        "the cache holds a corrupt record ("
     ]
     with Engine(f"disk:{tmp_path}") as engine:
         assert engine.run(calls) == values
-        assert engine.store.counts.damaged == engine.stats["repeat"].computed == 0
+        assert engine.store.counts.corrupt == engine.stats["repeat"].computed == 0

@@ -17,7 +17,7 @@ from support.cancellable import ends
 
 from cachedeval import Backend, EncodingError, Engine, Node, node, open_backend
 from cachedeval.engine.maintenance import contents_of, lines_of, value_of, verify
-from cachedeval.engine.record import seal, unseal
+from cachedeval.engine.record import pack, unpack
 
 pytestmark = pytest.mark.slow
 
@@ -262,7 +262,7 @@ def test_what_cannot_be_read_is_a_counted_miss(
         assert engine.stats[NAME].computed == 1
         assert engine.stats[NAME].failed == 0
         assert engine.store.counts.unreadable == 1
-        assert engine.store.counts.damaged == 0
+        assert engine.store.counts.corrupt == 0
         [told] = caplog.records
         assert told.levelno == logging.WARNING
         assert NAME in told.getMessage()
@@ -399,15 +399,15 @@ def test_a_forged_payload_is_a_miss_everywhere(
     now = step(declared, lambda x: x)
     store(backend, now)
     for entry in backend.scan():
-        record = unseal(backend.get_many([entry.key])[entry.key])
+        record = unpack(backend.get_many([entry.key])[entry.key])
         forged = msgspec.structs.replace(record, payload=payload, notes=payload[1:])
-        backend.put_many({entry.key: seal(forged)})
+        backend.put_many({entry.key: pack(forged)})
     with Engine(backend) as engine:
         assert len(lines_of(engine.store)) == contents_of(engine.store).records == 3
-        assert len(verify(engine.store).damaged) == 3
+        assert len(verify(engine.store).corrupt) == 3
         for entry in backend.scan():
             with pytest.raises(EncodingError):
-                value_of(unseal(backend.get_many([entry.key])[entry.key]))
+                value_of(unpack(backend.get_many([entry.key])[entry.key]))
         assert engine.explain(now(2)).state == "changed"
         assert str(engine.explain(after(now(1))))
         assert engine.plan([after(now(source(1)))])[NAME].calls == 1

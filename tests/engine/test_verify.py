@@ -9,10 +9,10 @@ import pytest
 
 from cachedeval import Backend, Engine, Entry, node, open_backend
 from cachedeval.engine.backend import NothingBackend
-from cachedeval.engine.digest_cache import StoreMemo
+from cachedeval.engine.digest_cache import StoreDigestCache
 from cachedeval.engine.errors import BackendError
 from cachedeval.engine.maintenance import verify
-from cachedeval.engine.record import seal, unseal
+from cachedeval.engine.record import pack, unpack
 from cachedeval.engine.store import Store
 
 
@@ -27,7 +27,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
     backend = open_backend(url)
     with Engine(backend) as engine:
         engine.run([double(x) for x in range(10)])
-        StoreMemo(engine.store).put_many({bytes(16): b"file/1 m content 1 xxh3:00ff"})
+        StoreDigestCache(engine.store).put_many({bytes(16): b"file/1 m content 1 xxh3:00ff"})
     yield backend
     backend.close()
 
@@ -41,7 +41,7 @@ def a_key(backend: Backend) -> bytes:
 
 def test_all_good(backend: Backend) -> None:
     found = verify(Store(backend))
-    assert (found.good, found.damaged, found.foreign) == (11, [], [])
+    assert (found.good, found.corrupt, found.foreign) == (11, [], [])
     assert found.sound
     assert found.good_bytes == sum(entry.size for entry in backend.scan())
 
@@ -56,7 +56,7 @@ def test_every_single_damaged_byte_is_found(backend: Backend) -> None:
         backend.put_many({key: bytes(data)})
         found = verify(Store(backend))
         assert found.good == 10, f"byte {at}"
-        assert [fault.key for fault in (*found.damaged, *found.foreign)] == [key]
+        assert [fault.key for fault in (*found.corrupt, *found.foreign)] == [key]
         assert bool(found.foreign) == (at == 4), "the format's number stands in byte 4"
 
 
@@ -65,23 +65,23 @@ def test_every_truncation_is_found(backend: Backend, length: int) -> None:
     key = a_key(backend)
     backend.put_many({key: backend.get_many([key])[key][:length]})
     found = verify(Store(backend))
-    assert len(found.damaged) == 1
+    assert len(found.corrupt) == 1
     assert not found.sound
 
 
 def test_a_good_record_under_another_key_is_damage(backend: Backend) -> None:
     data = backend.get_many([a_key(backend)])
     backend.put_many({b"another key 16 b": next(iter(data.values()))})
-    (fault,) = verify(Store(backend)).damaged
+    (fault,) = verify(Store(backend)).corrupt
     assert fault.key == b"another key 16 b"
     assert "the key of another record" in fault.why
 
 
 def test_an_output_that_is_not_what_its_digest_says_is_damage(backend: Backend) -> None:
     key = a_key(backend)
-    record = unseal(backend.get_many([key])[key])
-    backend.put_many({key: seal(msgspec.structs.replace(record, payload=b"m\x07"))})
-    (fault,) = verify(Store(backend)).damaged
+    record = unpack(backend.get_many([key])[key])
+    backend.put_many({key: pack(msgspec.structs.replace(record, payload=b"m\x07"))})
+    (fault,) = verify(Store(backend)).corrupt
     assert "digest" in fault.why
 
 
@@ -91,9 +91,9 @@ def test_deleting_removes_what_is_damaged_and_leaves_what_is_foreign(backend: Ba
     newer = whole[:4] + b"\x02" + whole[5:]
     backend.put_many({key: whole[:-3], b"of a newer one..": newer})
     found = verify(Store(backend), delete=True)
-    assert (len(found.damaged), len(found.foreign), found.sound) == (1, 1, True)
+    assert (len(found.corrupt), len(found.foreign), found.sound) == (1, 1, True)
     again = verify(Store(backend))
-    assert (again.good, len(again.damaged), len(again.foreign)) == (10, 0, 1)
+    assert (again.good, len(again.corrupt), len(again.foreign)) == (10, 0, 1)
 
 
 class _Vanishing(NothingBackend):
@@ -109,7 +109,7 @@ class _Vanishing(NothingBackend):
 
 def test_what_was_deleted_meanwhile_is_no_damage() -> None:
     found = verify(Store(_Vanishing()))
-    assert (found.good, found.damaged) == (0, [])
+    assert (found.good, found.corrupt) == (0, [])
 
 
 class _Unreadable(NothingBackend):

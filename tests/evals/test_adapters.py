@@ -63,15 +63,15 @@ def test_copied_moved_or_touched_it_is_the_same(adapter: Path, tmp_path: Path) -
 def test_retrained_in_place_with_size_and_mtime_restored_it_is_another(
     base: Path, adapter: Path
 ) -> None:
-    memo = digest_cache.ProcessMemo()
+    known_digests = digest_cache.ProcessDigestCache()
     path = adapter / "adapters.safetensors"
     before = path.stat()
-    identity = adapter_identity(adapter, memo=memo)
+    identity = adapter_identity(adapter, known_digests=known_digests)
     make_tiny_adapter(base, adapter, seed=1, keys=["self_attn.q_proj", "mlp.up_proj"])
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     after = path.stat()
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert adapter_identity(adapter, memo=memo) != identity
+    assert adapter_identity(adapter, known_digests=known_digests) != identity
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from cachedeval import Engine, InputError, node
 from cachedeval.engine.keys import key_of, node_of
-from cachedeval.engine.record import Record, seal
+from cachedeval.engine.record import Record, pack
 from cachedeval.engine.values import payload_digest
 from cachedeval.evals.audit import audit
 from cachedeval_memory import MemoryBackend
@@ -46,12 +46,12 @@ def engine(backend: MemoryBackend) -> Iterator[Engine]:
 
 
 def falsify(backend: MemoryBackend, engine: Engine, question: str, value: Answer) -> bytes:
-    """Store another value under a call's key, sealed: as an unsound key would have left it."""
+    """Store another value under a call's key, packed: as an unsound key would have left it."""
     for entry, record in engine.store.records():
         if isinstance(record, Record) and question.encode() in record.recipe:
             payload = answer.codec.dump(value)
             lie = msgspec.structs.replace(record, payload=payload, digest=payload_digest(payload))
-            backend.put_many({entry.key: seal(lie)})
+            backend.put_many({entry.key: pack(lie)})
             assert node_of(lie.recipe) == "answer"
             assert key_of(lie.recipe) == entry.key
             return entry.key
@@ -90,7 +90,7 @@ def test_what_cannot_be_computed_again_is_reported(engine: Engine, backend: Memo
     recipe = broken.node.recipe(broken.inputs)
     payload = answer.codec.dump(Answer("…", "stop"))
     record = Record(recipe, payload, payload_digest(payload), 1.0, 1.0)
-    backend.put_many({key_of(recipe): seal(record)})
+    backend.put_many({key_of(recipe): pack(record)})
     (failed,) = audit(engine, [broken], 1).failed
     assert failed.error == "ValueError: made to fail"
     assert failed.differences == []

@@ -203,8 +203,8 @@ LARGE = os.urandom(1 << 17)
 
 
 @pytest.fixture
-def memo() -> digest_cache.ProcessMemo:
-    return digest_cache.ProcessMemo()
+def known_digests() -> digest_cache.ProcessDigestCache:
+    return digest_cache.ProcessDigestCache()
 
 
 @pytest.fixture
@@ -246,7 +246,11 @@ def test_a_large_file_of_the_hub_s_cache_is_known_unread(
 @pytest.mark.usefixtures("old")
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_blob_trained_in_place_is_another_file(
-    tmp_path: Path, memo: digest_cache.ProcessMemo, reads: list[str], *, shared: bool
+    tmp_path: Path,
+    known_digests: digest_cache.ProcessDigestCache,
+    reads: list[str],
+    *,
+    shared: bool,
 ) -> None:
     contents = {"model.safetensors": LARGE}
     path = add_snapshot(tmp_path, "org/name", contents, shared=shared) / "model.safetensors"
@@ -256,7 +260,7 @@ def test_a_blob_trained_in_place_is_another_file(
     path.write_bytes(changed)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     for _ in range(2):
-        digest = digest_file(path, memo=memo, linked_sha256=BlobNames())
+        digest = digest_file(path, known_digests=known_digests, linked_sha256=BlobNames())
         assert digest == f"sha256:{hashlib.sha256(changed).hexdigest()}"
     assert reads == ["model.safetensors"]
 

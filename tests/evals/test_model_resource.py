@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cachedeval.engine.digest_cache import ProcessMemo
+from cachedeval.engine.digest_cache import ProcessDigestCache
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.installed import version
 from cachedeval.engine.resource import ResourcePool
@@ -32,7 +32,7 @@ def adapter_folder(folder: Path, weights: bytes = b"lora", **settings: Any) -> P
 
 
 def opened(folder: Path) -> ModelResource:
-    return model_resource(folder, ProcessMemo(), batch_size=None, memory_budget=None)
+    return model_resource(folder, ProcessDigestCache(), batch_size=None, memory_budget=None)
 
 
 def test_the_given_model_comes_before_the_adapters(tmp_path: Path) -> None:
@@ -87,20 +87,20 @@ def test_a_model_is_its_content_and_its_runtime(
 
 def test_batch_size_and_budget_are_no_part_of_what_a_model_is(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model")
-    small = model_resource(folder, ProcessMemo(), batch_size=1, memory_budget=1000)
+    small = model_resource(folder, ProcessDigestCache(), batch_size=1, memory_budget=1000)
     assert small.identified == opened(folder).identified
 
 
 def test_an_adapter_is_its_content_and_opens_to_its_folder(tmp_path: Path) -> None:
     first = adapter_folder(tmp_path / "first")
-    one = adapter_resource(first, ProcessMemo())
-    copied = adapter_resource(adapter_folder(tmp_path / "copy", model="x"), ProcessMemo())
+    one = adapter_resource(first, ProcessDigestCache())
+    copied = adapter_resource(adapter_folder(tmp_path / "copy", model="x"), ProcessDigestCache())
     assert one.identified == copied.identified
     assert one.open() == first
-    other = adapter_resource(adapter_folder(tmp_path / "other", b"more"), ProcessMemo())
+    other = adapter_resource(adapter_folder(tmp_path / "other", b"more"), ProcessDigestCache())
     scaled = adapter_resource(
         adapter_folder(tmp_path / "scaled", lora_parameters={"rank": 4, "scale": 1, "dropout": 0}),
-        ProcessMemo(),
+        ProcessDigestCache(),
     )
     assert len({r.identified for r in (one, other, scaled)}) == 3
 

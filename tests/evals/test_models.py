@@ -123,11 +123,11 @@ def test_a_change_to_what_is_read_is_another_model(
     model: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(digest_cache, "GRAIN_NS", 0)
-    memo = digest_cache.ProcessMemo()
-    identity = model_identity(model, memo=memo)
+    known_digests = digest_cache.ProcessDigestCache()
+    identity = model_identity(model, known_digests=known_digests)
     time.sleep(0.02)  # a tick of the file system's clock
     CHANGES[change](model)
-    assert model_identity(model, memo=memo) != identity
+    assert model_identity(model, known_digests=known_digests) != identity
     assert model_identity(model) != identity
 
 

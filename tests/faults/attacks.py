@@ -146,7 +146,7 @@ def _after(folder: Path, log: Path, name: str, reported: set[str]) -> Counter[st
         for wanted, outcome in zip(graph.values, outcomes, strict=True):
             found[f"{BROKEN}failed afterwards"] += outcome.error is not None
             found[f"{BROKEN}wrong value"] += outcome.error is None and outcome.value != wanted
-        found[f"{BROKEN}damaged records met"] += engine.store.counts.damaged
+        found[f"{BROKEN}damaged records met"] += engine.store.counts.corrupt
         found[f"{BROKEN}failures of the backend"] += sum(engine.store.counts.errors.values())
         found["results computed afterwards"] += sum(s.computed for s in engine.stats.values())
     return found

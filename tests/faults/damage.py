@@ -76,7 +76,7 @@ def _run(folder: Path, graph: Graph) -> Counter[str]:
                     outcome.error is None and outcome.value != wanted
                 )
             computed = sum(stats.computed for stats in engine.stats.values())
-            found["records found damaged"] += engine.store.counts.damaged
+            found["records found damaged"] += engine.store.counts.corrupt
         if again:
             # A run without a database that cannot be repaired warns once; all else heals.
             found["runs that healed the cache"] += not computed

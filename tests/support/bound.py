@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from cachedeval.engine.digest_cache import ProcessMemo
+from cachedeval.engine.digest_cache import ProcessDigestCache
 from cachedeval.engine.node import Call, recipe_of
 from cachedeval.engine.resource import Resource
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation, generation
-from cachedeval.evals.judging.judge import Bench, Judge
+from cachedeval.evals.judging.judge import JudgeBinder, Judge
 from cachedeval.evals.judging.judges import open_judge
 
 __all__ = ["answer_to", "asked", "bench_of", "judge_of", "recipe"]
@@ -38,8 +38,8 @@ def judge_of(name: str = "cerebras:m", **options: Any) -> Judge:
     )
 
 
-def bench_of(judge: Judge) -> Bench:
-    return judge.prepare(ProcessMemo())
+def bench_of(judge: Judge) -> JudgeBinder:
+    return judge.prepare(ProcessDigestCache())
 
 
 def recipe(call: Call[Any], text: str = "the answer") -> bytes:

@@ -16,7 +16,7 @@ import xxhash
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.keys import key_of
 from cachedeval.engine.node import Call, node, recipe_of
-from cachedeval.engine.record import Record, seal, write_notes
+from cachedeval.engine.record import Record, pack, write_notes
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.values import Codec, payload_digest
 
@@ -116,7 +116,7 @@ def golden() -> dict[str, str]:
     record = Record(
         b"recipe", b"payload", "sha256:0", 1.5, 0.25, {"tokens": 3.0}, write_notes({"b": 1, "a": 2})
     )
-    found["record"] = seal(record).hex()
+    found["record"] = pack(record).hex()
     return found
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 DEFAULT_CRITERIA = ("accuracy", "relevance", "completeness", "clarity")
-"""Scored, each from 0 to 10, where the request names no criterion."""
+"""Score, each from 0 to 10, where the request names no criterion."""
 
 _PROMPT_CRITERION = re.compile(
     r"^- (?P<name>[^\n(]+?) \((?P<low>-?[\d.]+) to (?P<high>-?[\d.]+)\)", re.MULTILINE

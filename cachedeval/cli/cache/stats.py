@@ -41,7 +41,7 @@ def execute(options: Namespace) -> None:
                 "records": found.records,
                 "bytes": found.bytes,
                 "hits": found.hits,
-                "damaged": found.damaged,
+                "corrupt": found.corrupt,
                 "saved": saved,
                 "nodes": {name: node.as_dict() for name, node in nodes},
             }
@@ -63,8 +63,8 @@ def execute(options: Namespace) -> None:
         show(table(["step", "records", "size", "hits", "time saved", "cost saved"], rows))
     if dollars is not None:
         show(f"saved at list prices: {show_cost({'usd': dollars})}")
-    if found.damaged:
+    if found.corrupt:
         show(
-            f"corrupt: {plural(found.damaged, 'record')}, {show_bytes(found.damaged_bytes)}, never "
+            f"corrupt: {plural(found.corrupt, 'record')}, {show_bytes(found.corrupt_bytes)}, never "
             "used; `cachedeval cache verify` lists them"
         )

@@ -33,12 +33,12 @@ def execute(options: Namespace) -> int:
             {
                 "cache": options.cache,
                 "good": found.good,
-                "damaged": len(found.damaged),
+                "corrupt": len(found.corrupt),
                 "foreign": len(found.foreign),
-                "deleted": len(found.damaged) if found.deleted else 0,
+                "deleted": len(found.corrupt) if found.deleted else 0,
                 "faults": [
                     {"key": fault.key.hex(), "size": fault.size, "why": fault.why}
-                    for fault in (*found.damaged, *found.foreign)
+                    for fault in (*found.corrupt, *found.foreign)
                 ],
             }
         )
@@ -48,18 +48,18 @@ def execute(options: Namespace) -> int:
 
 
 def _show_verified(cache: str, found: "Verification", *, deleted: bool) -> str:
-    counts = f"{len(found.damaged):,} corrupt, {len(found.foreign):,} foreign"
+    counts = f"{len(found.corrupt):,} corrupt, {len(found.foreign):,} foreign"
     lines = [f"{cache}: {found.good:,} good ({show_bytes(found.good_bytes)}), {counts}"]
     lines += [
         f"  corrupt {fault.key.hex()}  {show_bytes(fault.size)}  {fault.why}"
-        for fault in found.damaged[:_SHOWN]
+        for fault in found.corrupt[:_SHOWN]
     ]
-    if len(found.damaged) > _SHOWN:
-        lines.append(f"  … and {len(found.damaged) - _SHOWN:,} more; --json shows all of them")
+    if len(found.corrupt) > _SHOWN:
+        lines.append(f"  … and {len(found.corrupt) - _SHOWN:,} more; --json shows all of them")
     if found.foreign:
         lines.append("foreign records were written by another version, which may still use them")
-    if found.damaged and deleted:
+    if found.corrupt and deleted:
         lines.append("the corrupt records are deleted; their results are computed when needed")
-    elif found.damaged:
+    elif found.corrupt:
         lines.append("corrupt records are never used, but computed again; --delete removes them")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from cachedeval.engine.digest_cache import Memo
+from cachedeval.engine.digest_cache import DigestCache
 from cachedeval.engine.node import Call, Node
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.data import Question
@@ -11,16 +11,16 @@ from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.pricing import Prices
 from cachedeval.evals.judging.verdict import Verdict
 
-__all__ = ["DECIMALS", "Bench", "Judge", "Scored"]
+__all__ = ["DECIMALS", "JudgeBinder", "Judge", "Score"]
 
 DECIMALS = 6
 """Kept of a score, far below what it can mean."""
 
-Bench = Callable[[Question, Call[Generation]], tuple[Call[Verdict], ...]]
+JudgeBinder = Callable[[Question, Call[Generation]], tuple[Call[Verdict], ...]]
 """Binds an answer to the steps whose verdicts score it."""
 
 
-class Scored(NamedTuple):
+class Score(NamedTuple):
     """What verdicts come to."""
 
     score: float
@@ -42,7 +42,7 @@ class Judge(Protocol):
     prices: Prices
     """What tokens cost, by judge; empty for judges that cost nothing."""
 
-    def prepare(self, memo: Memo) -> Bench:
+    def prepare(self, known_digests: DigestCache) -> JudgeBinder:
         """Find and identify what is judged by; nothing is loaded or connected.
 
         Raises:
@@ -50,7 +50,7 @@ class Judge(Protocol):
         """
         ...
 
-    def read(self, verdicts: Sequence[Verdict], question: Question) -> Scored:
+    def read(self, verdicts: Sequence[Verdict], question: Question) -> Score:
         """Return the score that a question's verdicts come to."""
         ...
 

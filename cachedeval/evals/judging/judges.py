@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cachedeval.engine.digest_cache import Memo
+from cachedeval.engine.digest_cache import DigestCache
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Call, Node
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
-from cachedeval.evals.judging.judge import DECIMALS, Bench, Judge, Scored
+from cachedeval.evals.judging.judge import DECIMALS, JudgeBinder, Judge, Score
 from cachedeval.evals.judging.nodes import Metric, reference_score
 from cachedeval.evals.judging.rubric import load_rubric
 from cachedeval.evals.judging.rubric_judges import LocalJudge, LocalModelOf, RemoteJudge
@@ -75,8 +75,8 @@ class _Reference:
         self.prices: Prices = {}
         self._metric = metric
 
-    def prepare(self, memo: Memo) -> Bench:
-        del memo
+    def prepare(self, known_digests: DigestCache) -> JudgeBinder:
+        del known_digests
 
         def bind(question: Question, answer: Call[Generation]) -> tuple[Call[Verdict], ...]:
             call = reference_score(
@@ -86,11 +86,11 @@ class _Reference:
 
         return bind
 
-    def read(self, verdicts: Sequence[Verdict], question: Question) -> Scored:
+    def read(self, verdicts: Sequence[Verdict], question: Question) -> Score:
         del question
         (verdict,) = verdicts
         scores = {name: round(score, DECIMALS) for name, score in verdict.scores.items()}
-        return Scored(round(100 * verdict.scores[self._metric], DECIMALS), scores, "", None)
+        return Score(round(100 * verdict.scores[self._metric], DECIMALS), scores, "", None)
 
     def unreadable(self, outcomes: Iterable[Outcome]) -> list[Call[Any]]:
         del outcomes

@@ -136,7 +136,7 @@ def load_rubric(name_or_path: str | Path) -> Rubric:
 
 
 def rubric_of_levels(form: Mapping[str, Any], *, where: str = "score_rubric") -> Rubric:
-    """A rubric in BiGGen-Bench's form, which each question brings along.
+    """A rubric in BiGGen-JudgeBinder's form, which each question brings along.
 
     Args:
         form: ``criteria``, and ``score1_description`` to ``score5_description``.

@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from cachedeval.engine.digest_cache import Memo
+from cachedeval.engine.digest_cache import DigestCache
 from cachedeval.engine.node import Call, Node
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.errors import InvalidVerdictError
-from cachedeval.evals.judging.judge import DECIMALS, Bench, Scored
+from cachedeval.evals.judging.judge import DECIMALS, JudgeBinder, Score
 from cachedeval.evals.judging.nodes import judge_call, judge_parse, local_judge
 from cachedeval.evals.judging.pricing import Prices, load_prices
 from cachedeval.evals.judging.rubric import Rubric, rubric_of_levels
@@ -27,7 +27,7 @@ __all__ = ["LocalJudge", "LocalModelOf", "RemoteJudge"]
 _MAX_COMPLETION_TOKENS = 2048
 """Room for a reasoning judge to think; the service reserves it against the tokens a minute."""
 
-LocalModelOf = Callable[[Any, Memo], Resource[Any]]
+LocalModelOf = Callable[[Any, DigestCache], Resource[Any]]
 
 
 def _rubric_resource(rubric: Rubric) -> Resource[Rubric]:
@@ -42,7 +42,7 @@ def _asked(question: Question) -> str:
 
 
 def _own_rubric(question: Question) -> Rubric | None:
-    """Return the rubric that a question brings along, in BiGGen-Bench's form, or None."""
+    """Return the rubric that a question brings along, in BiGGen-JudgeBinder's form, or None."""
     if not question.rubric:
         return None
     nested = question.rubric.get("score_rubric", question.rubric.get("rubric"))
@@ -63,13 +63,13 @@ class _ByRubric:
         self._split = per_criterion
         self._usual = self._parts_of(rubric)
 
-    def read(self, verdicts: Sequence[Verdict], question: Question) -> Scored:
+    def read(self, verdicts: Sequence[Verdict], question: Question) -> Score:
         """Return the score that a question's verdicts come to."""
         rubric = _own_rubric(question) or self._rubric
         per_round = self._rounds(verdicts, rubric)
         totals = [rubric.total(scores) for scores in per_round]
         overall = spread(totals)
-        return Scored(
+        return Score(
             round(overall.mean, DECIMALS),
             {
                 criterion.name: round(
@@ -131,9 +131,9 @@ class RemoteJudge(_ByRubric):
             close=lambda client: client.close(),
         )
 
-    def prepare(self, memo: Memo) -> Bench:
+    def prepare(self, known_digests: DigestCache) -> JudgeBinder:
         """Find and identify what is judged by; see `Judge`."""
-        del memo
+        del known_digests
         return self._bind
 
     def check_access(self) -> None:
@@ -191,11 +191,11 @@ class LocalJudge(_ByRubric):
         self._spec = spec
         self._local_model = local_model
 
-    def prepare(self, memo: Memo) -> Bench:
+    def prepare(self, known_digests: DigestCache) -> JudgeBinder:
         """Find and identify what is judged by; see `Judge`."""
         path = resolve_model(self._spec.model)
         self.name = f"mlx:{path.name}"
-        judge = self._local_model(path, memo)
+        judge = self._local_model(path, known_digests)
 
         def bind(question: Question, answer: Call[Generation]) -> tuple[Call[Verdict], ...]:
             return tuple(
