@@ -42,4 +42,10 @@ def test_the_backend_of_the_guide_passes_the_conformance_kit() -> None:
     for block in BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")):
         exec(compile(block, "CONTRIBUTING.md", "exec", dont_inherit=True), names)  # noqa: S102  our docs
     opened = names["TestDictBackend"]()
-    check_backend(opened.open_backend, persistent=opened.persistent, shared=opened.shared)
+    check_backend(
+        opened.open_backend,
+        persistent=opened.persistent,
+        shared=opened.shared,
+        leases=opened.leases,
+        uses=opened.uses,
+    )

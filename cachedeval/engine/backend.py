@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     Attributes:
         key: 16 bytes.
         size: bytes that the value takes in storage, including overhead where it is known.
-        created: seconds since the epoch.
+        created: seconds since the epoch; 0.0 if it is not recorded.
         used: when the value was last touched, or created if it never was; seconds since the epoch.
         hits: how often the value was touched.
 
@@ -60,13 +60,17 @@ class Backend(ABC):
     leases, two processes may compute the same call, which costs time and does no harm. A class that
     defines the four methods counts as a `Backend` without inheriting from it.
 
+    The kit needs to know which defaults a backend has: `leases=False` skips the checks of exclusive
+    leases, and `uses=False` the checks of recorded uses.
+
     Example:
         >>> class DictBackend(Backend):
         ...     def __init__(self):
         ...         self.values = {}
         ...
         ...     def get_many(self, keys):
-        ...         return {key: self.values[key] for key in keys if key in self.values}
+        ...         found = {key: self.values.get(key) for key in keys}
+        ...         return {key: value for key, value in found.items() if value is not None}
         ...
         ...     def put_many(self, items):
         ...         self.values.update(items)
@@ -75,7 +79,7 @@ class Backend(ABC):
         ...         return sum(self.values.pop(key, None) is not None for key in keys)
         ...
         ...     def scan(self):
-        ...         return iter([Entry(k, len(v), 0.0, 0.0, 0) for k, v in self.values.items()])
+        ...         return iter([Entry(k, len(v), 0.0, 0.0, 0) for k, v in list(self.values.items())])
         >>> backend = DictBackend()
         >>> backend.put_many({bytes(16): b"value"})
         >>> backend.get_many([bytes(16)])[bytes(16)]

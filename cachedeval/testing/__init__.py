@@ -1,22 +1,41 @@
-"""The conformance kit: the laws that every backend keeps, ours and others'.
+"""The conformance kit: what every backend must do, as checks for pytest or in one call.
 
-With pytest, derive a class that says how to open a backend; each law is a test of it:
+With pytest, derive a class that opens a backend. Each check is a test of the class:
 
     from cachedeval.testing import BackendContract
 
-    class TestMine(BackendContract):
-        persistent = True   # what is kept at a place is there when it is opened again
-        shared = True       # all who open a place, in any process, share what is kept there
+    class TestMyBackend(BackendContract):
+        persistent = True   # stored values survive closing and opening again
+        shared = True       # all handles and processes that open one place share values and leases
+        leases = True       # leases are exclusive; False if the class has the default methods
+        uses = True         # `scan` reports uses; False if `touch_many` is the default
 
         def open_backend(self, place):
             return MyBackend(place / "cache")
 
-Without pytest, `check_backend(open_backend, persistent=True, shared=True)` checks all the laws.
-`place` is an empty folder, another one for each law; a backend that keeps its values elsewhere
-takes its path for a name.
+Without pytest, `check_backend(open_backend, persistent=True, shared=True)` runs all the checks.
+`place` is an empty folder, a new one for each check. A backend that stores its values elsewhere can
+use the folder's path as a name.
 """
 
-from cachedeval.testing.contract import BackendContract, check_backend
-from cachedeval.testing.law import LAWS, BrokenLawError, Law, Subject
+# The order of these imports is the order of the checks: `checks` and `processes` register theirs.
+from cachedeval.testing import checks, processes
+from cachedeval.testing.contract import (
+    CHECKS,
+    BackendContract,
+    BackendUnderTest,
+    Check,
+    FailedCheckError,
+    check_backend,
+)
 
-__all__ = ["LAWS", "BackendContract", "BrokenLawError", "Law", "Subject", "check_backend"]
+__all__ = [
+    "CHECKS",
+    "BackendContract",
+    "BackendUnderTest",
+    "Check",
+    "FailedCheckError",
+    "check_backend",
+    "checks",
+    "processes",
+]

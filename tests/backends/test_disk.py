@@ -14,7 +14,7 @@ import pytest
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.errors import BackendError, InputError
 from cachedeval.testing import BackendContract
-from cachedeval.testing.others import Child, Line
+from cachedeval.testing.processes import Channel, ForkedProcess
 from cachedeval_disk import DiskBackend, open_url
 
 ONE, TWO = b"1" * 16, b"2" * 16
@@ -175,20 +175,20 @@ def test_a_forked_child_goes_on_by_itself(tmp_path: Path) -> None:
     backend = DiskBackend(tmp_path)
     backend.put_many({ONE: b"one"})
 
-    def work(line: Line) -> None:
+    def work(channel: Channel) -> None:
         with backend.lease(ONE) as mine, backend.lease(TWO) as other:
             assert not mine  # the parent's
             assert other
             assert backend.get_many([ONE]) == {ONE: b"one"}
             backend.put_many({TWO: b"two"})
         lease.__exit__(None, None, None)  # inherited, and not the child's to end
-        line.say()
+        channel.send()
         backend.close()
 
     lease = backend.lease(ONE)
     assert lease.__enter__()
-    with Child(work) as child:
-        assert child.line.hear()
+    with ForkedProcess(work) as child:
+        assert child.channel.receive()
         child.finish()
     with contextlib.closing(DiskBackend(tmp_path)) as other, other.lease(ONE) as second:
         assert not second
@@ -202,12 +202,12 @@ def test_a_forked_child_goes_on_by_itself(tmp_path: Path) -> None:
 
 
 def _leased_elsewhere(folder: Path) -> bool:
-    def ask(line: Line) -> None:
+    def ask(channel: Channel) -> None:
         with DiskBackend(folder).lease(ONE) as mine:
-            line.say(b"n" if mine else b"y")
+            channel.send(b"n" if mine else b"y")
 
-    with Child(ask) as child:
-        return child.line.hear() == b"y"
+    with ForkedProcess(ask) as child:
+        return child.channel.receive() == b"y"
 
 
 @pytest.mark.parametrize("stamp", [0x02020202, 0x7F7F7F7F])

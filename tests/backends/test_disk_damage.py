@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.places import read_only
 
-from cachedeval.testing.others import Child, Line
+from cachedeval.testing.processes import Channel, ForkedProcess
 from cachedeval_disk import DiskBackend
 
 PAGE = 4096
@@ -153,16 +153,16 @@ def test_every_single_byte_may_be_wrong(tmp_path: Path) -> None:
 
 
 def test_a_damaged_journal_loses_no_more_than_itself(tmp_path: Path) -> None:
-    def work(line: Line) -> None:
+    def work(channel: Channel) -> None:
         backend = DiskBackend(tmp_path)
         backend.put_many({ONE: b"one"})
         backend.close()
         backend.put_many({TWO: b"two"})
-        line.say()
-        line.hear()
+        channel.send()
+        channel.receive()
 
-    with Child(work) as child:
-        assert child.line.hear()
+    with ForkedProcess(work) as child:
+        assert child.channel.receive()
     journal = tmp_path / "cache.db-wal"
     assert journal.stat().st_size > 0
     journal.write_bytes(b"\xff" * 20 + journal.read_bytes()[20:])
@@ -174,14 +174,14 @@ def test_a_damaged_journal_loses_no_more_than_itself(tmp_path: Path) -> None:
 
 
 def test_a_journal_without_its_database_is_not_replayed(tmp_path: Path) -> None:
-    def work(line: Line) -> None:
+    def work(channel: Channel) -> None:
         backend = DiskBackend(tmp_path)
         backend.put_many({ONE: b"one"})
-        line.say()
-        line.hear()
+        channel.send()
+        channel.receive()
 
-    with Child(work) as child:
-        assert child.line.hear()
+    with ForkedProcess(work) as child:
+        assert child.channel.receive()
     (tmp_path / "cache.db").unlink()
     backend = DiskBackend(tmp_path)
     assert backend.get_many([ONE]) == {}
@@ -196,22 +196,22 @@ def test_those_who_have_it_open_find_the_new_one(tmp_path: Path) -> None:
     here = DiskBackend(tmp_path)
     here.put_many({ONE: b"one"})
 
-    def work(line: Line) -> None:
+    def work(channel: Channel) -> None:
         there = DiskBackend(tmp_path)
         there.put_many({TWO: b"two"})
-        line.say()
-        line.hear()
+        channel.send()
+        channel.receive()
         # Here the new database is in use, by another process: closing the old one spares it.
         assert there.get_many([ONE, TWO, THREE]) == {ONE: b"one", TWO: b"two", THREE: b"three"}
         there.put_many({TWO: b"new"})
         there.close()
-        line.say()
-        line.hear()
+        channel.send()
+        channel.receive()
 
-    with Child(work) as child:
-        assert child.line.hear()
+    with ForkedProcess(work) as child:
+        assert child.channel.receive()
         # Not through the file's bytes here: closing them would drop SQLite's own locks on it.
-        with Child(
+        with ForkedProcess(
             lambda _: _damage(tmp_path, _page_of_many(tmp_path, items), b"\xee" * PAGE)
         ) as c:
             c.finish()
@@ -219,8 +219,8 @@ def test_those_who_have_it_open_find_the_new_one(tmp_path: Path) -> None:
         other.get_many(list(items))
         other.put_many({THREE: b"three"})
         assert _aside(tmp_path)
-        child.line.say()
-        assert child.line.hear()
+        child.channel.send()
+        assert child.channel.receive()
         assert (tmp_path / "cache.db-wal").exists()
         time.sleep(0.02)  # so long, what is read need not be looked for anew
         assert here.get_many([TWO]) == {TWO: b"new"}
@@ -228,7 +228,7 @@ def test_those_who_have_it_open_find_the_new_one(tmp_path: Path) -> None:
         here.close()
         assert other.get_many([ONE, TWO, THREE]) == {ONE: b"newer", TWO: b"new", THREE: b"three"}
         other.put_many({ONE: b"newest"})
-        child.line.say()
+        child.channel.send()
         child.finish()
     other.close()
     assert _read(tmp_path, [ONE, TWO]) == {ONE: b"newest", TWO: b"new"}
@@ -250,7 +250,7 @@ def test_processes_that_find_it_damaged_at_once_replace_it_once(tmp_path: Path) 
             backend.put_many({bytes([number, step]) * 8: b"x" * 500})
         backend.close()
 
-    children = [Child(lambda _, number=number: work(number)) for number in range(4)]  # type: ignore[misc]
+    children = [ForkedProcess(lambda _, number=number: work(number)) for number in range(4)]  # type: ignore[misc]
     for child in children:
         with child:
             child.finish()

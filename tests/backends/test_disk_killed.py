@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cachedeval.testing.others import Child, Line
+from cachedeval.testing.processes import Channel, ForkedProcess
 from cachedeval_disk import DiskBackend
 
 pytestmark = pytest.mark.slow
@@ -29,13 +29,13 @@ def _key(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def _put_for_ever(folder: Path, log: Path, first: int) -> Callable[[Line], None]:
+def _put_for_ever(folder: Path, log: Path, first: int) -> Callable[[Channel], None]:
     """Put values, and write down after each put what it acknowledged."""
 
-    def work(line: Line) -> None:
+    def work(channel: Channel) -> None:
         acknowledged = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         backend = DiskBackend(folder)
-        line.say()
+        channel.send()
         number = first
         while True:
             some = range(number, number + 1 + number % 3)
@@ -60,8 +60,8 @@ def test_killed_writers_lose_nothing_that_they_acknowledged(tmp_path: Path) -> N
     held: set[int] = set()
     for kill in range(12):
         work = _put_for_ever(folder, log, 1_000_000 * kill)
-        with Child(work) as child:
-            assert child.line.hear()
+        with ForkedProcess(work) as child:
+            assert child.channel.receive()
             time.sleep(chance.uniform(0, 0.15))
             child.kill()
         held.update(_acknowledged(log))
@@ -88,11 +88,11 @@ def test_killed_writers_lose_nothing_that_they_acknowledged(tmp_path: Path) -> N
 def test_two_writers_of_which_one_is_killed_disturb_nobody(tmp_path: Path) -> None:
     folder, logs = tmp_path / "cache", [tmp_path / "one", tmp_path / "other"]
     with (
-        Child(_put_for_ever(folder, logs[0], 0)) as one,
-        Child(_put_for_ever(folder, logs[1], 1_000_000)) as other,
+        ForkedProcess(_put_for_ever(folder, logs[0], 0)) as one,
+        ForkedProcess(_put_for_ever(folder, logs[1], 1_000_000)) as other,
     ):
-        assert one.line.hear()
-        assert other.line.hear()
+        assert one.channel.receive()
+        assert other.channel.receive()
         reader = DiskBackend(folder)
         for _ in range(10):
             time.sleep(0.03)
@@ -119,8 +119,8 @@ def test_an_orphan_is_swept_and_a_value_of_a_writer_at_work_is_not(tmp_path: Pat
     stranger = folder / "ab" / "cd" / "README.md"
     stranger.touch()
     log = tmp_path / "log"
-    with Child(_put_for_ever(folder, log, 100)) as child:
-        assert child.line.hear()
+    with ForkedProcess(_put_for_ever(folder, log, 100)) as child:
+        assert child.channel.receive()
         for number in range(9):
             time.sleep(0.02)
             assert backend.delete_many([_key(number)] * 3 + [_key(50 + number)]) == 1
@@ -139,9 +139,9 @@ def test_four_processes_create_it_at_once(tmp_path: Path) -> None:
     for attempt in range(5):
         folder = tmp_path / str(attempt)
 
-        def work(line: Line, number: int, folder: Path = folder) -> None:
+        def work(channel: Channel, number: int, folder: Path = folder) -> None:
             backend = DiskBackend(folder)
-            line.hear()
+            channel.receive()
             for step in range(3):
                 backend.put_many({_key(10 * number + step): _value(number)})
                 assert backend.get_many([_key(10 * number)]) == {_key(10 * number): _value(number)}
@@ -150,9 +150,9 @@ def test_four_processes_create_it_at_once(tmp_path: Path) -> None:
                 assert mine
             backend.close()
 
-        children = [Child(lambda line, n=n: work(line, n)) for n in range(4)]  # type: ignore[misc]
+        children = [ForkedProcess(lambda channel, n=n: work(channel, n)) for n in range(4)]  # type: ignore[misc]
         for child in children:
-            child.line.say()
+            child.channel.send()
         for child in children:
             with child:
                 child.finish()
@@ -167,8 +167,8 @@ def test_killed_while_it_is_created_it_is_created_by_the_next(tmp_path: Path) ->
     chance = random.Random(4)
     for attempt in range(15):
         folder = tmp_path / str(attempt)
-        with Child(_put_for_ever(folder, tmp_path / "log", 0)) as child:
-            assert child.line.hear()
+        with ForkedProcess(_put_for_ever(folder, tmp_path / "log", 0)) as child:
+            assert child.channel.receive()
             time.sleep(chance.uniform(0, 0.03))
             child.kill()
         backend = DiskBackend(folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.places import read_only, small_disk
 
-from cachedeval.testing.others import Child, Line
+from cachedeval.testing.processes import Channel, ForkedProcess
 from cachedeval_disk import DiskBackend
 
 ONE, TWO = b"1" * 16, b"2" * 16
@@ -199,7 +199,7 @@ def test_a_folder_removed_again_and_again_hangs_and_crashes_nobody(tmp_path: Pat
     folder = tmp_path / "cache"
     until = time.monotonic() + 2
 
-    def work(line: Line) -> None:
+    def work(channel: Channel) -> None:
         backend = DiskBackend(folder)
         number = 0
         while time.monotonic() < until:
@@ -213,15 +213,15 @@ def test_a_folder_removed_again_and_again_hangs_and_crashes_nobody(tmp_path: Pat
             except (OSError, sqlite3.Error) as error:
                 # What it was doing failed with the folder. Nothing is damaged by it.
                 assert "malformed" not in str(error)  # noqa: PT017
-        line.say()
+        channel.send()
 
-    with Child(work) as one, Child(work) as two:
+    with ForkedProcess(work) as one, ForkedProcess(work) as two:
         removing = threading.Event()
         while time.monotonic() < until:
             shutil.rmtree(folder, ignore_errors=True)
             removing.wait(0.01)
         for child in (one, two):
-            assert child.line.hear()
+            assert child.channel.receive()
             child.finish()
     shutil.rmtree(folder, ignore_errors=True)
     backend = DiskBackend(folder)

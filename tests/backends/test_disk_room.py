@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cachedeval.testing.others import Child, Line
+from cachedeval.testing.processes import Channel, ForkedProcess
 from cachedeval_disk import DiskBackend
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ def test_a_pruned_folder_is_smaller_on_disk(tmp_path: Path, most: int, which: st
 def test_pruning_and_writing_at_once_disturb_neither(tmp_path: Path) -> None:
     until = time.monotonic() + 2
 
-    def write(line: Line) -> None:
+    def write(channel: Channel) -> None:
         backend = DiskBackend(tmp_path)
         chance = random.Random(os.getpid())
         while time.monotonic() < until:
@@ -79,12 +79,12 @@ def test_pruning_and_writing_at_once_disturb_neither(tmp_path: Path) -> None:
             backend.touch_many(dict.fromkeys(keys, 1), time.time())
             with backend.lease(keys[0]) as mine:
                 assert mine
-        line.say()
+        channel.send()
         backend.close()
 
     pruner = DiskBackend(tmp_path)
     pruned = 0
-    with Child(write) as one, Child(write) as other:
+    with ForkedProcess(write) as one, ForkedProcess(write) as other:
         while time.monotonic() < until:
             entries = sorted(pruner.scan(), key=lambda entry: entry.used)
             total = sum(entry.size for entry in entries)
@@ -97,7 +97,7 @@ def test_pruning_and_writing_at_once_disturb_neither(tmp_path: Path) -> None:
             pruned += pruner.delete_many(gone)
             time.sleep(0.02)
         for child in (one, other):
-            assert child.line.hear()
+            assert child.channel.receive()
             child.finish()
     assert pruned > 100
     kept = [entry.key for entry in pruner.scan()]

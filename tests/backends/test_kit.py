@@ -1,20 +1,25 @@
-"""The kit is tested too: each backend here breaks one law, and the kit has to say which."""
+"""Tests of the conformance kit: each backend here has one fault, and the kit names the check."""
 
 import contextlib
+import doctest
+import importlib
+import itertools
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cachedeval.engine.backend import Backend, Entry
-from cachedeval.testing import LAWS, BackendContract, BrokenLawError, check_backend
+from cachedeval.testing import CHECKS, BackendContract, FailedCheckError, check_backend
 from cachedeval_disk import DiskBackend
 
 
 class Wrapped(Backend):
-    """A sound backend, to be broken in one way."""
+    """A correct backend; each subclass adds one fault."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -42,7 +47,7 @@ class Wrapped(Backend):
         self.sound.close()
 
 
-class LosesAWrite(Wrapped):
+class LosesAValue(Wrapped):
     puts = 0
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
@@ -51,12 +56,12 @@ class LosesAWrite(Wrapped):
             self.sound.put_many(items)
 
 
-class PutsInPart(Wrapped):
+class StoresInPart(Wrapped):
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
         self.sound.put_many(dict(list(items.items())[:999]))
 
 
-class PutsLate(Wrapped):
+class StoresLate(Wrapped):
     waiting: Mapping[bytes, bytes] | None = None
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
@@ -70,8 +75,8 @@ class PutsLate(Wrapped):
         self.sound.close()
 
 
-class ReturnsANeighbours(Wrapped):
-    """Keeps values under the first fifteen bytes of their keys."""
+class CutsKeys(Wrapped):
+    """Stores values under the first 15 bytes of their keys."""
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found = self.sound.get_many([key[:15] for key in keys])
@@ -81,19 +86,19 @@ class ReturnsANeighbours(Wrapped):
         self.sound.put_many({key[:15]: value for key, value in items.items()})
 
 
-class ReturnsAllItHas(Wrapped):
+class ReturnsAllKeys(Wrapped):
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found = self.sound.get_many(keys)
         return self.sound.get_many([e.key for e in self.sound.scan()]) if found else found
 
 
-class RaisesWithoutAKey(Wrapped):
+class RaisesForMissingKeys(Wrapped):
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         found = self.sound.get_many(keys)
         return {key: found[key] for key in keys}
 
 
-class TakesEmptyForMissing(Wrapped):
+class DropsEmptyValues(Wrapped):
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         return {key: value for key, value in self.sound.get_many(keys).items() if value}
 
@@ -108,7 +113,7 @@ class CutsLongValues(Wrapped):
         self.sound.put_many({key: value[: 2**17] for key, value in items.items()})
 
 
-class KeepsTheFirst(Wrapped):
+class NeverReplaces(Wrapped):
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
         held = self.sound.get_many(list(items))
         self.sound.put_many({key: value for key, value in items.items() if key not in held})
@@ -120,8 +125,8 @@ class ForgetsAfterClose(Wrapped):
         self.sound.close()
 
 
-class KeepsToItself(Wrapped):
-    """Another handle sees nothing of it until it is opened anew."""
+class CachesInMemory(Wrapped):
+    """Other handles see its changes only when they are opened again."""
 
     def __init__(self, place: Path) -> None:
         super().__init__(place)
@@ -142,7 +147,7 @@ class KeepsToItself(Wrapped):
         return self.sound.delete_many(keys)
 
 
-class DeleteLies(Wrapped):
+class NeverDeletes(Wrapped):
     def delete_many(self, keys: Iterable[bytes]) -> int:
         return len(self.sound.get_many(list(keys)))
 
@@ -154,12 +159,12 @@ class DeleteMiscounts(Wrapped):
         return len(keys)
 
 
-class ScanMissesAKey(Wrapped):
+class ScanSkipsAKey(Wrapped):
     def scan(self) -> Iterator[Entry]:
         yield from list(self.sound.scan())[1:]
 
 
-class ScanShowsTheDeleted(Wrapped):
+class ScansDeletedKeys(Wrapped):
     def __init__(self, place: Path) -> None:
         super().__init__(place)
         self.shown: dict[bytes, Entry] = {}
@@ -169,14 +174,14 @@ class ScanShowsTheDeleted(Wrapped):
         yield from self.shown.values()
 
 
-class TellsWrongSizes(Wrapped):
+class ReportsWrongSizes(Wrapped):
     def scan(self) -> Iterator[Entry]:
         return (entry._replace(size=100) for entry in self.sound.scan())
 
 
-class TellsWrongTimes(Wrapped):
+class ReportsWrongTimes(Wrapped):
     def scan(self) -> Iterator[Entry]:
-        return (entry._replace(created=0.0, used=0.0) for entry in self.sound.scan())
+        return (entry._replace(created=1e6, used=1e6) for entry in self.sound.scan())
 
 
 class IgnoresTouches(Wrapped):
@@ -184,20 +189,20 @@ class IgnoresTouches(Wrapped):
         pass
 
 
-class TouchesMakeEntries(Wrapped):
+class StoresTouchedKeys(Wrapped):
     def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
         held = self.sound.get_many(list(hits))
         self.sound.put_many({key: b"" for key in hits if key not in held})
         self.sound.touch_many(hits, when)
 
 
-class LeasesToAll(Wrapped):
+class GrantsEveryLease(Wrapped):
     def lease(self, key: bytes) -> AbstractContextManager[bool]:  # noqa: ARG002  that is the fault
         return contextlib.nullcontext(enter_result=True)
 
 
 class LeasesInProcess(Wrapped):
-    """Knows nothing of other processes."""
+    """Excludes the handles of its own process only."""
 
     held: set[tuple[Path, bytes]] = set()  # noqa: RUF012  that is the fault
 
@@ -213,7 +218,7 @@ class LeasesInProcess(Wrapped):
 
 
 class LeasesByFile(Wrapped):
-    """The lease is a file: what the dead held stays held."""
+    """A lease is a file, so a killed process still holds its leases."""
 
     @contextlib.contextmanager
     def lease(self, key: bytes) -> Iterator[bool]:
@@ -229,7 +234,7 @@ class LeasesByFile(Wrapped):
             path.unlink()
 
 
-class LeasesAfterWaiting(Wrapped):
+class WaitsForLeases(Wrapped):
     @contextlib.contextmanager
     def lease(self, key: bytes) -> Iterator[bool]:
         with self.sound.lease(key) as mine:
@@ -238,7 +243,7 @@ class LeasesAfterWaiting(Wrapped):
             yield mine
 
 
-class KeepsLeasesAfterErrors(Wrapped):
+class LeaksLeasesAfterErrors(Wrapped):
     @contextlib.contextmanager
     def lease(self, key: bytes) -> Iterator[bool]:
         lease = self.sound.lease(key)
@@ -256,72 +261,365 @@ class ClosesOnce(Wrapped):
         self.sound.close()
 
 
+class RecordsUsesInMemory(Wrapped):
+    """Other handles never see the uses."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.hits: dict[bytes, int] = {}
+
+    def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
+        del when
+        self.hits.update(hits)
+
+    def scan(self) -> Iterator[Entry]:
+        for entry in self.sound.scan():
+            yield entry._replace(hits=self.hits.get(entry.key, 0))
+
+
+class LeasesMany(Wrapped):
+    """A correct backend that leases many keys at a time; each subclass adds one fault."""
+
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        return self.sound.lease_many(keys)
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        self.sound.release_many(keys)
+
+
+class RefusesEveryLease(LeasesMany):
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:  # noqa: ARG002  that is the fault
+        return set()
+
+
+class GrantsTheFirstKeyOnly(LeasesMany):
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        return self.sound.lease_many(keys[:1])
+
+
+class LeasesAListOfKeys(LeasesMany):
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        return list(self.sound.lease_many(keys))  # type: ignore[return-value]
+
+
+class RunsOutOfLeases(LeasesMany):
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        return self.sound.lease_many(keys[:400])
+
+
+class GrantsAllOrNothing(LeasesMany):
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        granted = self.sound.lease_many(keys)
+        if granted == set(keys):
+            return granted
+        self.sound.release_many(granted)
+        return set()
+
+
+class ReleasesItsWholeCall(LeasesMany):
+    """Releases all keys that one call granted as soon as one of them is released."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.calls: list[set[bytes]] = []
+
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        self.calls.append(self.sound.lease_many(keys))
+        return self.calls[-1]
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            for call in self.calls:
+                if key in call:
+                    self.sound.release_many(call)
+
+
+class CountsLeases(LeasesMany):
+    """A key that was given twice needs two releases."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.counts: Counter[bytes] = Counter()
+
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        granted = self.sound.lease_many(keys)
+        self.counts.update(key for key in keys if key in granted)
+        return granted
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        keys = list(keys)
+        self.counts.subtract(keys)
+        self.sound.release_many([key for key in keys if self.counts[key] <= 0])
+
+
+class RefusesARepeatedKey(LeasesMany):
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        return {key for key in keys if keys.count(key) == 1 and self.sound.lease_many([key])}
+
+
+class RaisesForUnleasedKeys(LeasesMany):
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.leased: set[bytes] = set()
+
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        granted = self.sound.lease_many(keys)
+        self.leased |= granted
+        return granted
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        for key in set(keys):
+            self.leased.remove(key)
+            self.sound.release_many([key])
+
+
+class ReleasesEverything(RaisesForUnleasedKeys):
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        del keys
+        self.sound.release_many(self.leased)
+
+
+class LeasesManyApart(LeasesMany):
+    """The leases of `lease_many` and of `lease` know nothing of each other."""
+
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        granted = self.sound.lease_many([key[::-1] + b"many" for key in keys])
+        return {key[-5::-1] for key in granted}
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        self.sound.release_many([key[::-1] + b"many" for key in keys])
+
+
+class LooksBeforeItLeases(Wrapped):
+    """Looks which keys are free, and leases them later."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.leased: set[bytes] = set()
+
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        granted = set(keys) - self.leased
+        time.sleep(0.05)
+        self.leased |= granted
+        return granted
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        self.leased.difference_update(keys)
+
+
+class LeasesManyInProcess(Wrapped):
+    """Excludes the handles of its own process only."""
+
+    leased: set[tuple[Path, bytes]] = set()  # noqa: RUF012  that is the fault
+
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        granted = {key for key in keys if (self.place, key) not in self.leased}
+        self.leased.update((self.place, key) for key in granted)
+        return granted
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        self.leased.difference_update((self.place, key) for key in keys)
+
+
+class LeasesManyInHandle(LooksBeforeItLeases):
+    """Excludes the callers of one handle only."""
+
+
+class ReleasesInProcess(LeasesMany):
+    """Grants released keys again in its process; for other processes they stay leased."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.idle: set[bytes] = set()
+        self.leased: set[bytes] = set()
+
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        again = self.idle & set(keys)
+        self.idle -= again
+        granted = again | self.sound.lease_many([key for key in keys if key not in again])
+        self.leased |= granted
+        return granted
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        released = self.leased & set(keys)
+        self.leased -= released
+        self.idle |= released
+
+
+class LeasesManyByFile(Wrapped):
+    """A lease is a file: a killed process still holds it, and anybody can release it."""
+
+    def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        granted = set()
+        for key in keys:
+            with contextlib.suppress(FileExistsError):
+                (self.place / key.hex()).touch(exist_ok=False)
+                granted.add(key)
+        return granted
+
+    def release_many(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            (self.place / key.hex()).unlink(missing_ok=True)
+
+    def lease(self, key: bytes) -> AbstractContextManager[bool]:
+        return Backend.lease(self, key)
+
+
 @pytest.mark.parametrize(
-    ("broken", "law"),
+    ("broken", "check"),
     [
-        (LosesAWrite, "returns_what_it_was_given"),
-        (PutsInPart, "keeps_many_at_once"),
-        (PutsLate, "outlives_its_process"),
-        (ReturnsANeighbours, "tells_keys_apart"),
-        (ReturnsAllItHas, "returns_only_what_was_asked_for"),
-        (RaisesWithoutAKey, "leaves_out_what_it_does_not_hold"),
-        (TakesEmptyForMissing, "keeps_empty_values"),
-        (ReturnsAnotherType, "returns_what_it_was_given"),
-        (CutsLongValues, "keeps_values_of_any_size"),
-        (KeepsTheFirst, "overwrites"),
-        (ForgetsAfterClose, "outlives_its_handle"),
-        (KeepsToItself, "shows_one_handle_what_another_does"),
-        (KeepsToItself, "shows_one_process_what_another_does"),
-        (DeleteLies, "deletes"),
-        (DeleteMiscounts, "deletes"),
-        (ScanMissesAKey, "scans_every_key_once"),
-        (ScanShowsTheDeleted, "does_as_a_dictionary_does"),
-        (TellsWrongSizes, "tells_sizes"),
-        (TellsWrongTimes, "tells_when_a_value_was_put"),
-        (IgnoresTouches, "notes_use"),
-        (TouchesMakeEntries, "ignores_touches_of_what_it_does_not_hold"),
-        (LeasesToAll, "leases_to_one_holder"),
-        (LeasesToAll, "leases_to_one_thread"),
-        (LeasesInProcess, "leases_to_one_process"),
-        (LeasesByFile, "frees_the_leases_of_the_dead"),
-        (LeasesAfterWaiting, "leases_without_waiting"),
-        (KeepsLeasesAfterErrors, "ends_a_lease_with_an_error"),
+        (LosesAValue, "returns_stored_values"),
+        (StoresInPart, "stores_many_keys_at_once"),
+        (StoresLate, "persists_after_kill"),
+        (CutsKeys, "distinguishes_keys"),
+        (ReturnsAllKeys, "returns_only_requested_keys"),
+        (RaisesForMissingKeys, "omits_missing_keys"),
+        (DropsEmptyValues, "stores_empty_values"),
+        (ReturnsAnotherType, "returns_stored_values"),
+        (CutsLongValues, "stores_values_of_any_size"),
+        (NeverReplaces, "replaces_existing_values"),
+        (ForgetsAfterClose, "persists_after_close"),
+        (CachesInMemory, "shares_values_between_handles"),
+        (CachesInMemory, "shares_values_between_processes"),
+        (NeverDeletes, "deletes_and_counts"),
+        (DeleteMiscounts, "deletes_and_counts"),
+        (ScanSkipsAKey, "scans_every_key_once"),
+        (ScansDeletedKeys, "behaves_like_a_dictionary"),
+        (ReportsWrongSizes, "reports_sizes"),
+        (ReportsWrongTimes, "reports_creation_times"),
+        (IgnoresTouches, "records_uses"),
+        (StoresTouchedKeys, "ignores_touches_of_missing_keys"),
+        (GrantsEveryLease, "leases_are_exclusive"),
+        (GrantsEveryLease, "lease_excludes_threads"),
+        (LeasesInProcess, "lease_excludes_processes"),
+        (LeasesByFile, "lease_ends_with_its_process"),
+        (WaitsForLeases, "leases_never_wait"),
+        (LeaksLeasesAfterErrors, "leases_end_after_errors"),
         (ClosesOnce, "closes_twice"),
+        (RecordsUsesInMemory, "shares_uses_between_handles"),
+        (RefusesEveryLease, "grants_free_leases"),
+        (GrantsTheFirstKeyOnly, "grants_free_leases"),
+        (LeasesAListOfKeys, "grants_free_leases"),
+        (RunsOutOfLeases, "leases_hundreds_of_keys"),
+        (GrantsAllOrNothing, "lease_many_grants_the_free_keys"),
+        (ReleasesItsWholeCall, "lease_many_grants_the_free_keys"),
+        (CountsLeases, "lease_many_grants_a_repeated_key_once"),
+        (RefusesARepeatedKey, "lease_many_grants_a_repeated_key_once"),
+        (RaisesForUnleasedKeys, "release_many_ignores_unleased_keys"),
+        (ReleasesEverything, "release_many_ignores_unleased_keys"),
+        (LeasesManyApart, "lease_and_lease_many_exclude_each_other"),
+        (LooksBeforeItLeases, "lease_many_excludes_threads"),
+        (LeasesManyInHandle, "leases_exclude_handles"),
+        (LeasesManyInProcess, "lease_many_excludes_processes"),
+        (ReleasesInProcess, "lease_many_excludes_processes"),
+        (LeasesManyByFile, "leases_exclude_handles"),
+        (LeasesManyByFile, "lease_many_excludes_processes"),
+        (LeasesManyByFile, "lease_many_ends_with_its_process"),
     ],
 )
-def test_the_kit_names_the_broken_law(broken: type[Wrapped], law: str, tmp_path: Path) -> None:
-    (found,) = (one for one in LAWS if one.name == law)
-    with pytest.raises(BrokenLawError, match=f"^{law}: "):
-        found.hold(broken, tmp_path)
+def test_the_kit_names_the_failed_check(broken: type[Wrapped], check: str, tmp_path: Path) -> None:
+    (found,) = (one for one in CHECKS if one.name == check)
+    with pytest.raises(FailedCheckError, match=f"^{check}: "):
+        found.run(broken, tmp_path)
 
 
-def test_a_sound_backend_passes_in_one_call() -> None:
-    check_backend(Wrapped, persistent=True, shared=True)
+@pytest.mark.parametrize("backend", [Wrapped, LeasesMany])
+def test_a_correct_backend_passes(backend: type[Wrapped]) -> None:
+    check_backend(backend, persistent=True, shared=True)
 
 
-def test_one_call_names_all_that_is_broken() -> None:
-    with pytest.raises(BrokenLawError) as raised:
-        check_backend(DeleteLies, persistent=True, shared=True)
+def test_one_call_names_all_failed_checks() -> None:
+    with pytest.raises(FailedCheckError) as raised:
+        check_backend(NeverDeletes, persistent=True, shared=True)
     names = {line.partition(":")[0] for line in str(raised.value).splitlines()}
-    assert {"deletes", "keeps_many_at_once"} <= names
-    assert names < {law.name for law in LAWS}
+    assert {"deletes_and_counts", "stores_many_keys_at_once"} <= names
+    assert names < {check.name for check in CHECKS}
 
 
-def test_a_contract_has_a_test_for_each_law_that_applies() -> None:
-    class Alone(BackendContract):
-        persistent = False
-        shared = False
+def example_of_backend() -> type[Backend]:
+    """Return the class in the docstring of `Backend`, which has the four required methods alone."""
+    (example,) = doctest.DocTestFinder(recurse=False).find(Backend)
+    names: dict[str, Any] = {"Backend": Backend, "Entry": Entry}
+    exec(example.examples[0].source, names)  # noqa: S102  our docstring
+    found: type[Backend] = names["DictBackend"]
+    return found
+
+
+def test_a_backend_of_four_methods_passes() -> None:
+    backend = example_of_backend()
+    public = {name for name in vars(backend) if not name.startswith("_")}
+    assert public == {"get_many", "put_many", "delete_many", "scan"}
+    check_backend(lambda _: backend(), persistent=False, shared=False, leases=False, uses=False)
+
+
+def test_a_backend_that_does_not_inherit_passes() -> None:
+    defined = {name: each for name, each in vars(example_of_backend()).items() if callable(each)}
+    duck = type("Duck", (), defined)
+    assert Backend not in duck.__mro__
+    check_backend(lambda _: duck(), persistent=False, shared=False, leases=False, uses=False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "failed"),
+    [
+        ({"uses": False}, {"leases_are_exclusive", "lease_many_excludes_threads"}),
+        ({"leases": False}, {"records_uses"}),
+        ({}, {"records_uses", "leases_are_exclusive"}),
+    ],
+)
+def test_the_defaults_fail_the_checks_of_leases_and_uses(
+    flags: dict[str, bool], failed: set[str]
+) -> None:
+    backend = example_of_backend()
+    with pytest.raises(FailedCheckError) as raised:
+        check_backend(lambda _: backend(), persistent=False, shared=False, **flags)
+    names = {line.partition(":")[0] for line in str(raised.value).splitlines()}
+    assert failed <= names
+    needs = {check.name for check in CHECKS if check.leases or check.uses}
+    assert names <= needs
+
+
+@pytest.mark.parametrize("broken", [RefusesEveryLease, GrantsTheFirstKeyOnly])
+def test_without_leases_every_lease_is_granted(broken: type[Wrapped]) -> None:
+    with pytest.raises(FailedCheckError, match=r"^grants_free_leases: "):
+        check_backend(broken, persistent=True, shared=True, leases=False)
+
+
+@pytest.mark.parametrize("properties", list(itertools.product([True, False], repeat=4)))
+def test_a_contract_has_a_test_for_each_check_that_applies(properties: tuple[bool, ...]) -> None:
+    class Some(BackendContract):
+        persistent, shared, leases, uses = properties
 
         def open_backend(self, place: Path) -> Backend:
             return Wrapped(place)
 
-    tests = {name for name in dir(Alone) if callable(getattr(Alone, name)) and name[:5] == "test_"}
-    wanted = {f"test_{law.name}" for law in LAWS if not law.persistent and not law.shared}
+    tests = {name for name in dir(Some) if name[:5] == "test_" and callable(getattr(Some, name))}
+    wanted = {
+        f"test_{check.name}"
+        for check in CHECKS
+        if all(
+            has or not needs
+            for has, needs in zip(
+                properties, (check.persistent, check.shared, check.leases, check.uses), strict=True
+            )
+        )
+    }
     assert tests == wanted
     assert len(wanted) > 20
-    assert "test_outlives_its_handle" not in tests
+    assert ("test_persists_after_close" in tests) == Some.persistent
+    assert ("test_lease_many_grants_the_free_keys" in tests) == Some.leases
+    assert ("test_records_uses" in tests) == Some.uses
 
 
-def test_every_law_says_what_it_asks() -> None:
-    assert all(law.check.__doc__ for law in LAWS)
-    assert len({law.name for law in LAWS}) == len(LAWS)
+def test_every_check_has_a_description() -> None:
+    assert all(check.function.__doc__ for check in CHECKS)
+    assert len({check.name for check in CHECKS}) == len(CHECKS)
+
+
+@pytest.mark.parametrize("name", ["contract", "processes"])
+def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"cachedeval.testing.{name}")
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed

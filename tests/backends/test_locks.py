@@ -1,5 +1,6 @@
 """The rules that POSIX locks have, and that the lock file's module exists to keep."""
 
+import gc
 import os
 import resource
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cachedeval.testing.others import Child, Line
+from cachedeval.testing.processes import Channel, ForkedProcess
 from cachedeval_disk import locks
 from cachedeval_disk.locks import Lease, Leases, attach
 
@@ -23,6 +24,7 @@ def _descriptors() -> int:
 
 def test_ten_thousand_leases_cost_one_descriptor(tmp_path: Path) -> None:
     keys = [os.urandom(16) for _ in range(10_000)]
+    gc.collect()  # closes what earlier tests left open
     before, known = _descriptors(), len(locks._table)
     leases = Leases(lambda: attach(tmp_path / "lock"))
     assert leases.acquire(keys[:9_000]) == {*keys[:9_000]}
@@ -46,16 +48,16 @@ def test_the_descriptor_stays_open_while_anybody_holds_a_lease(tmp_path: Path) -
         with _lease(path, b"1" * 16) as second, _lease(path, b"2" * 16) as other:
             assert (second, other) == (False, True)
 
-    def ask(line: Line) -> None:
+    def ask(channel: Channel) -> None:
         with _lease(path, b"1" * 16) as mine:
-            line.say(b"y" if mine else b"n")
+            channel.send(b"y" if mine else b"n")
 
-    with Child(ask) as child:
-        assert child.line.hear() == b"n"
+    with ForkedProcess(ask) as child:
+        assert child.channel.receive() == b"n"
     lease.__exit__(None, None, None)
     lease.__exit__(None, None, None)  # once is enough
-    with Child(ask) as child:
-        assert child.line.hear() == b"y"
+    with ForkedProcess(ask) as child:
+        assert child.channel.receive() == b"y"
 
 
 def test_a_lock_file_under_two_names_is_one(tmp_path: Path) -> None:
@@ -79,8 +81,10 @@ def test_a_descriptor_that_a_race_opened_is_not_closed_early(
 
     attach(Late(path)).detach()
     assert _descriptors() == before + 1
-    with Child(lambda line: line.say(b"y" if _lease(path, b"1" * 16).__enter__() else b"n")) as c:
-        assert c.line.hear() == b"n"
+    with ForkedProcess(
+        lambda channel: channel.send(b"y" if _lease(path, b"1" * 16).__enter__() else b"n")
+    ) as c:
+        assert c.channel.receive() == b"n"
     lease.__exit__(None, None, None)
     assert _descriptors() == before - 1
     monkeypatch.undo()
@@ -98,13 +102,13 @@ def test_the_write_lock_is_shared_or_exclusive(tmp_path: Path) -> None:
     lock = attach(path)
 
     def stay(*, exclusive: bool) -> None:
-        def work(line: Line) -> None:
+        def work(channel: Channel) -> None:
             with attach(path).writing(exclusive=exclusive):
-                line.say()
-                line.hear()
+                channel.send()
+                channel.receive()
 
-        with Child(work) as child:
-            assert child.line.hear()
+        with ForkedProcess(work) as child:
+            assert child.channel.receive()
             if not exclusive:
                 with lock.writing(exclusive=False):
                     pass
@@ -117,7 +121,7 @@ def test_the_write_lock_is_shared_or_exclusive(tmp_path: Path) -> None:
             thread = threading.Thread(target=enter)
             thread.start()
             assert not waited.wait(0.1)
-            child.line.say()
+            child.channel.send()
             assert waited.wait(10)
             thread.join()
             child.finish()
@@ -130,13 +134,13 @@ def test_the_write_lock_is_shared_or_exclusive(tmp_path: Path) -> None:
 def test_sharers_do_not_starve_one_who_wants_it_exclusively(tmp_path: Path) -> None:
     path = tmp_path / "lock"
 
-    def crowd(_: Line) -> None:
+    def crowd(_: Channel) -> None:
         lock = attach(path)
         while True:
             with lock.writing(exclusive=False):
                 time.sleep(0.004)
 
-    with Child(crowd), Child(crowd), Child(crowd):
+    with ForkedProcess(crowd), ForkedProcess(crowd), ForkedProcess(crowd):
         lock = attach(path)
         time.sleep(0.1)
         for _ in range(5):
@@ -150,15 +154,15 @@ def test_the_write_lock_is_not_waited_for_for_ever(
 ) -> None:
     path = tmp_path / "lock"
 
-    def stay(line: Line) -> None:
+    def stay(channel: Channel) -> None:
         with attach(path).writing(exclusive=False):
-            line.say()
-            line.hear()
+            channel.send()
+            channel.receive()
 
     monkeypatch.setattr(locks, "_PATIENCE", 0.1)
     lock = attach(path)
-    with Child(stay) as child:
-        assert child.line.hear()
+    with ForkedProcess(stay) as child:
+        assert child.channel.receive()
         with pytest.raises(TimeoutError, match="another process"), lock.writing(exclusive=True):
             pass
         with lock.writing(exclusive=False):  # and the turnstile is free again

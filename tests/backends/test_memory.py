@@ -12,7 +12,7 @@ class TestContract(BackendContract):
     persistent = False
     shared = False
 
-    def open_backend(self, place: Path) -> Backend:  # noqa: ARG002  it is kept nowhere
+    def open_backend(self, place: Path) -> Backend:  # noqa: ARG002  it stores nothing there
         return MemoryBackend()
 
 
