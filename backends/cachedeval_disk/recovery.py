@@ -41,7 +41,7 @@ _LIMIT = 10_000_000
 _GIVE_UP = 20
 """Steps without a row that can be read, after which no more is expected."""
 
-_ASIDE = f"{database.NAME}.damaged-"
+_ASIDE = f"{database.NAME}.corrupt-"
 """How the names of databases that were set aside begin."""
 
 _KEPT = 30 * 24 * 3600
