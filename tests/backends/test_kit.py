@@ -4,6 +4,8 @@ import contextlib
 import doctest
 import importlib
 import itertools
+import os
+import pickle
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -465,58 +467,162 @@ class LeasesManyByFile(Wrapped):
         return Backend.lease(self, key)
 
 
-@pytest.mark.parametrize(
-    ("broken", "check"),
-    [
-        (LosesAValue, "returns_stored_values"),
-        (StoresInPart, "stores_many_keys_at_once"),
-        (StoresLate, "persists_after_kill"),
-        (CutsKeys, "distinguishes_keys"),
-        (ReturnsAllKeys, "returns_only_requested_keys"),
-        (RaisesForMissingKeys, "omits_missing_keys"),
-        (DropsEmptyValues, "stores_empty_values"),
-        (ReturnsAnotherType, "returns_stored_values"),
-        (CutsLongValues, "stores_values_of_any_size"),
-        (NeverReplaces, "replaces_existing_values"),
-        (ForgetsAfterClose, "persists_after_close"),
-        (CachesInMemory, "shares_values_between_handles"),
-        (CachesInMemory, "shares_values_between_processes"),
-        (NeverDeletes, "deletes_and_counts"),
-        (DeleteMiscounts, "deletes_and_counts"),
-        (ScanSkipsAKey, "scans_every_key_once"),
-        (ScansDeletedKeys, "behaves_like_a_dictionary"),
-        (ReportsWrongSizes, "reports_sizes"),
-        (ReportsWrongTimes, "reports_creation_times"),
-        (IgnoresTouches, "records_uses"),
-        (StoresTouchedKeys, "ignores_touches_of_missing_keys"),
-        (GrantsEveryLease, "leases_are_exclusive"),
-        (GrantsEveryLease, "lease_excludes_threads"),
-        (LeasesInProcess, "lease_excludes_processes"),
-        (LeasesByFile, "lease_ends_with_its_process"),
-        (WaitsForLeases, "leases_never_wait"),
-        (LeaksLeasesAfterErrors, "leases_end_after_errors"),
-        (ClosesOnce, "closes_twice"),
-        (RecordsUsesInMemory, "shares_uses_between_handles"),
-        (RefusesEveryLease, "grants_free_leases"),
-        (GrantsTheFirstKeyOnly, "grants_free_leases"),
-        (LeasesAListOfKeys, "grants_free_leases"),
-        (RunsOutOfLeases, "leases_hundreds_of_keys"),
-        (GrantsAllOrNothing, "lease_many_grants_the_free_keys"),
-        (ReleasesItsWholeCall, "lease_many_grants_the_free_keys"),
-        (CountsLeases, "lease_many_grants_a_repeated_key_once"),
-        (RefusesARepeatedKey, "lease_many_grants_a_repeated_key_once"),
-        (RaisesForUnleasedKeys, "release_many_ignores_unleased_keys"),
-        (ReleasesEverything, "release_many_ignores_unleased_keys"),
-        (LeasesManyApart, "lease_and_lease_many_exclude_each_other"),
-        (LooksBeforeItLeases, "lease_many_excludes_threads"),
-        (LeasesManyInHandle, "leases_exclude_handles"),
-        (LeasesManyInProcess, "lease_many_excludes_processes"),
-        (ReleasesInProcess, "lease_many_excludes_processes"),
-        (LeasesManyByFile, "leases_exclude_handles"),
-        (LeasesManyByFile, "lease_many_excludes_processes"),
-        (LeasesManyByFile, "lease_many_ends_with_its_process"),
-    ],
-)
+class RaisesForNoKeys(Wrapped):
+    def put_many(self, items: Mapping[bytes, bytes]) -> None:
+        next(iter(items))
+        self.sound.put_many(items)
+
+
+class StoresText(Wrapped):
+    def put_many(self, items: Mapping[bytes, bytes]) -> None:
+        texts = {key: value.decode("utf-8", "replace").encode() for key, value in items.items()}
+        self.sound.put_many(texts)
+
+
+class CountsRepeatedKeys(Wrapped):
+    def delete_many(self, keys: Iterable[bytes]) -> int:
+        keys = list(keys)
+        stored = self.sound.get_many(keys)
+        self.sound.delete_many(keys)
+        return sum(key in stored for key in keys)
+
+
+class StoresTheMapping(Wrapped):
+    mapping: Mapping[bytes, bytes] = {}
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        return {key: self.mapping[key] for key in keys if key in self.mapping}
+
+    def put_many(self, items: Mapping[bytes, bytes]) -> None:
+        self.mapping = items
+
+
+class ScansByOffset(Wrapped):
+    """Reads the next entries by their number, which changes when others are deleted."""
+
+    def scan(self) -> Iterator[Entry]:
+        number = 0
+        while entries := sorted(self.sound.scan())[number : number + 100]:
+            yield from entries
+            number += 100
+
+
+class RecordsUsesForEver(Wrapped):
+    """A deleted value's hits count for the next value of its key."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.hits: Counter[bytes] = Counter()
+
+    def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
+        del when
+        self.hits.update(hits)
+
+    def scan(self) -> Iterator[Entry]:
+        for entry in self.sound.scan():
+            yield entry._replace(hits=self.hits[entry.key])
+
+
+class StoresLeases(Wrapped):
+    """A lease is an empty value."""
+
+    @contextlib.contextmanager
+    def lease(self, key: bytes) -> Iterator[bool]:
+        with self.sound.lease(key) as granted:
+            if granted:
+                self.sound.put_many({key: b""})
+            yield granted
+
+
+class SharesAResult(Wrapped):
+    """Each call stores its result in the object, where another thread replaces it."""
+
+    found: dict[bytes, bytes]
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        self.found = self.sound.get_many(keys)
+        time.sleep(0.001)
+        return self.found
+
+
+class WritesOneFile(Wrapped):
+    """Reads all values from one file and writes them back with the new ones."""
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        path = self.place / "values"
+        stored = pickle.loads(path.read_bytes()) if path.exists() else {}  # noqa: S301  our own
+        return {key: stored[key] for key in keys or stored if key in stored}
+
+    def put_many(self, items: Mapping[bytes, bytes]) -> None:
+        stored = {**self.get_many([]), **items}
+        time.sleep(0.002)
+        new = self.place / f"values.{os.getpid()}"
+        new.write_bytes(pickle.dumps(stored))
+        new.replace(self.place / "values")
+
+
+FAULTS: list[tuple[type[Wrapped], str]] = [
+    (LosesAValue, "returns_stored_values"),
+    (StoresInPart, "stores_many_keys_at_once"),
+    (StoresLate, "persists_after_kill"),
+    (CutsKeys, "distinguishes_keys"),
+    (ReturnsAllKeys, "returns_only_requested_keys"),
+    (RaisesForMissingKeys, "omits_missing_keys"),
+    (DropsEmptyValues, "stores_empty_values"),
+    (ReturnsAnotherType, "returns_stored_values"),
+    (CutsLongValues, "stores_values_of_any_size"),
+    (NeverReplaces, "replaces_existing_values"),
+    (ForgetsAfterClose, "persists_after_close"),
+    (CachesInMemory, "shares_values_between_handles"),
+    (CachesInMemory, "shares_values_between_processes"),
+    (NeverDeletes, "deletes_and_counts"),
+    (DeleteMiscounts, "deletes_and_counts"),
+    (ScanSkipsAKey, "scans_every_key_once"),
+    (ScansDeletedKeys, "behaves_like_a_dictionary"),
+    (ReportsWrongSizes, "reports_sizes"),
+    (ReportsWrongTimes, "reports_creation_times"),
+    (IgnoresTouches, "records_uses"),
+    (StoresTouchedKeys, "ignores_touches_of_missing_keys"),
+    (GrantsEveryLease, "leases_are_exclusive"),
+    (GrantsEveryLease, "lease_excludes_threads"),
+    (LeasesInProcess, "lease_excludes_processes"),
+    (LeasesByFile, "lease_ends_with_its_process"),
+    (WaitsForLeases, "leases_never_wait"),
+    (LeaksLeasesAfterErrors, "leases_end_after_errors"),
+    (ClosesOnce, "closes_twice"),
+    (RecordsUsesInMemory, "shares_uses_between_handles"),
+    (RefusesEveryLease, "grants_free_leases"),
+    (GrantsTheFirstKeyOnly, "grants_free_leases"),
+    (LeasesAListOfKeys, "grants_free_leases"),
+    (RunsOutOfLeases, "leases_hundreds_of_keys"),
+    (GrantsAllOrNothing, "lease_many_grants_the_free_keys"),
+    (ReleasesItsWholeCall, "lease_many_grants_the_free_keys"),
+    (CountsLeases, "lease_many_grants_a_repeated_key_once"),
+    (RefusesARepeatedKey, "lease_many_grants_a_repeated_key_once"),
+    (RaisesForUnleasedKeys, "release_many_ignores_unleased_keys"),
+    (ReleasesEverything, "release_many_ignores_unleased_keys"),
+    (LeasesManyApart, "lease_and_lease_many_exclude_each_other"),
+    (LooksBeforeItLeases, "lease_many_excludes_threads"),
+    (LeasesManyInHandle, "leases_exclude_handles"),
+    (LeasesManyInProcess, "lease_many_excludes_processes"),
+    (ReleasesInProcess, "lease_many_excludes_processes"),
+    (LeasesManyByFile, "leases_exclude_handles"),
+    (LeasesManyByFile, "lease_many_excludes_processes"),
+    (LeasesManyByFile, "lease_many_ends_with_its_process"),
+    (RaisesForNoKeys, "accepts_empty_calls"),
+    (StoresText, "stores_any_bytes"),
+    (CountsRepeatedKeys, "accepts_repeated_keys"),
+    (StoresTheMapping, "copies_mappings"),
+    (ScansByOffset, "scans_while_keys_change"),
+    (RecordsUsesForEver, "deletes_uses_with_values"),
+    (StoresLeases, "leases_are_separate_from_values"),
+    (SharesAResult, "supports_threads"),
+    (WritesOneFile, "supports_processes"),
+]
+"""A backend with a fault, and the check that it fails."""
+
+
+@pytest.mark.parametrize(("broken", "check"), FAULTS)
 def test_the_kit_names_the_failed_check(broken: type[Wrapped], check: str, tmp_path: Path) -> None:
     (found,) = (one for one in CHECKS if one.name == check)
     with pytest.raises(FailedCheckError, match=f"^{check}: "):
@@ -609,6 +715,10 @@ def test_a_contract_has_a_test_for_each_check_that_applies(properties: tuple[boo
     assert ("test_persists_after_close" in tests) == Some.persistent
     assert ("test_lease_many_grants_the_free_keys" in tests) == Some.leases
     assert ("test_records_uses" in tests) == Some.uses
+
+
+def test_every_check_has_a_backend_that_fails_it() -> None:
+    assert {check for _, check in FAULTS} == {check.name for check in CHECKS}
 
 
 def test_every_check_has_a_description() -> None:
