@@ -72,6 +72,7 @@ def execute(options: Namespace) -> int:
                 [a, b], options.data, options.num_questions, on_progress=progress
             )
         status = _SOME_FAILED if any(report.failed for report in reports) else 0
+        run = reports[0].run
     found = compare(*reports)
     if options.json:
         show_json(_as_json(a, b, found))

@@ -9,7 +9,7 @@ from cachedeval.engine.resource import Resource
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import AdapterError, Generation, generation
-from cachedeval.evals.judging.judge import JudgeBinder, Judge
+from cachedeval.evals.judging.judge import Judge, JudgeBinder
 from cachedeval.evals.report import ItemResult
 
 __all__ = ["EvalTarget", "SampleCalls", "item_result"]

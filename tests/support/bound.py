@@ -8,7 +8,7 @@ from cachedeval.engine.node import Call, recipe_of
 from cachedeval.engine.resource import Resource
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation, generation
-from cachedeval.evals.judging.judge import JudgeBinder, Judge
+from cachedeval.evals.judging.judge import Judge, JudgeBinder
 from cachedeval.evals.judging.judges import open_judge
 
 __all__ = ["answer_to", "asked", "bench_of", "judge_of", "recipe"]

@@ -11,7 +11,7 @@ from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.pricing import Prices
 from cachedeval.evals.judging.verdict import Verdict
 
-__all__ = ["DECIMALS", "JudgeBinder", "Judge", "Score"]
+__all__ = ["DECIMALS", "Judge", "JudgeBinder", "Score"]
 
 DECIMALS = 6
 """Kept of a score, far below what it can mean."""

@@ -9,7 +9,7 @@ from cachedeval.engine.node import Call, Node
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
-from cachedeval.evals.judging.judge import DECIMALS, JudgeBinder, Judge, Score
+from cachedeval.evals.judging.judge import DECIMALS, Judge, JudgeBinder, Score
 from cachedeval.evals.judging.nodes import Metric, reference_score
 from cachedeval.evals.judging.rubric import load_rubric
 from cachedeval.evals.judging.rubric_judges import LocalJudge, LocalModelOf, RemoteJudge
