@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -197,11 +198,13 @@ def test_a_prune_during_an_evaluation(place: Workplace, tmp_path: Path) -> None:
         process = start(arguments(place, data, cache, 60), server)
         wait_for_answers(server, 10)
         pruned = []
-        while process.poll() is None:
-            pruned.append(
-                place.run("cache", "prune", "--max-size", "20KB", "--cache", f"disk:{cache}")
-            )
-        done = end(process)
+        with ThreadPoolExecutor(1) as threads:
+            ended = threads.submit(end, process)  # it reads the output: a full pipe would stop it
+            while not ended.done():
+                pruned.append(
+                    place.run("cache", "prune", "--max-size", "20KB", "--cache", f"disk:{cache}")
+                )
+            done = ended.result()
     assert done.status == 0, done.err
     assert done.json["report"]["scored"] == 60
     assert all(one.status == 0 for one in pruned), [one.err for one in pruned]
