@@ -27,6 +27,9 @@ __all__ = ["EventLoopExecutor"]
 
 T = TypeVar("T")
 
+_DRAIN_SECONDS = 1.0
+"""Seconds that connections are given to close when the loop ends."""
+
 
 class EventLoopExecutor:
     """Runs async steps as tasks of one event loop.
@@ -64,6 +67,8 @@ class EventLoopExecutor:
     def close(self, timeout: float) -> bool:
         """Stop the loop and its thread; return whether all steps ended within `timeout` seconds."""
         ended = self.stop(timeout)
+        with suppress(TimeoutError):
+            self.submit(self._drain()).result(timeout)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(timeout)
         if not self.thread.is_alive():
@@ -115,10 +120,21 @@ class EventLoopExecutor:
         self._on_end(flight)
 
     async def _end(self) -> None:
-        for flight in self._tasks:
-            flight.cancelling = True
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel the steps and wait for them; those that were cancelled before clean up already."""
+        for flight, task in list(self._tasks.items()):
+            if not flight.cancelling:
+                flight.cancelling = True
+                task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _drain(self) -> None:
+        """Let what else runs on the loop end, such as connections that are being closed."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            _, left = await asyncio.wait(others, timeout=_DRAIN_SECONDS)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
         await self.loop.shutdown_asyncgens()
+        for _ in range(3):  # a transport closes its socket a turn after it is told to
+            await asyncio.sleep(0)

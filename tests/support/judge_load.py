@@ -105,7 +105,9 @@ async def judge_all(
         load.misjudged += load.verdicts[number].scores != expected
 
     began = time.monotonic()
-    await asyncio.gather(*(one(number) for number in range(questions)))
+    try:
+        await asyncio.gather(*(one(number) for number in range(questions)))
+    finally:
+        await client.aclose()
     load.seconds = time.monotonic() - began
-    await client.aclose()
     return load
