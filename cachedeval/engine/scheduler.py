@@ -11,6 +11,7 @@ The design is that of dask's `get_async` (dask/local.py) and redun's `_process_e
 
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +36,10 @@ memory. Calls that became ready through a result start at once, up to twice this
 
 _STALL = 1.0
 """Seconds without an event after which nested runs may have occupied all threads."""
+
+_GATHER, _MANY = 0.001, 16
+"""Seconds for which a scheduler gathers results when so many calls are in flight. Handled one by
+one, results of short steps would cost a commit and two switches of threads each."""
 
 
 class Scheduler:
@@ -178,6 +183,8 @@ class Scheduler:
             rung = self._bell.acquire(timeout=seconds)
         finally:
             self._interrupts.defer()
+        if rung and len(self._mine) >= _MANY:
+            time.sleep(_GATHER)
         if not rung and seconds == _STALL:
             self._execution.unstick()
 
