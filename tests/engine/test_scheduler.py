@@ -362,7 +362,7 @@ def test_a_thousand_waiters_make_one_look_up() -> None:
         engine.run([double(n) for n in range(1000)])
         # One to resolve, one after the claim.
         assert backend.counts["get"] == 2
-        assert backend.counts["put"] <= 1000  # in groups, where storing takes longer than a step
+        assert backend.counts["put"] < 200
         backend.counts.clear()
         engine.run([double(n) for n in range(1000)])
         assert backend.counts == {"get": 1, "keys read": 1000}
