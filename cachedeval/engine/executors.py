@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from cachedeval.engine.inflight import InFlight, InFlightTable, current
+from cachedeval.engine.inflight import InFlight, InFlightTable
 from cachedeval.engine.node import Node
 from cachedeval.engine.process import end_child
 from cachedeval.engine.resource import ResourcePool
-from cachedeval.engine.steps import run_batch, run_here
+from cachedeval.engine.steps import run_batch, run_in_context
 
 __all__ = ["Executor", "OnEnd", "SerialExecutor", "ThreadExecutor"]
 
@@ -111,18 +111,13 @@ class ThreadExecutor:
         process = os.getpid()
         while (flight := self._queue.get()) is not None:
             if self._table.start(flight):
-                flight.context.run(_run, flight, self._pool)
+                run_in_context(flight, self._pool)
                 end_child(process)
                 self._on_end(flight)
             del flight  # it holds inputs and outputs, and the next call may come much later
             with self._lock:
                 self._free += 1
                 self._progress = True
-
-
-def _run(flight: InFlight, pool: ResourcePool) -> None:
-    current.set(flight)
-    run_here(flight, pool)
 
 
 class _Batch:
@@ -194,7 +189,7 @@ class SerialExecutor:
             else:
                 for flight in batch.flights:
                     if flight.wanted:
-                        flight.context.run(_run, flight, self._pool)
+                        run_in_context(flight, self._pool)
                     else:
                         flight.cancelled = True
                     self._on_end(flight)

@@ -62,9 +62,6 @@ class LeaseQueue:
         self._progress_at = 0.0
         self._warned = False
 
-    def __bool__(self) -> bool:
-        return bool(self._fresh or self._granted or self._busy)
-
     def add(self, flight: InFlight) -> None:
         """Add a call to the next wave."""
         needs_none = flight.leased or flight.mode != "use"

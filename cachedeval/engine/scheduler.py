@@ -19,14 +19,13 @@ from typing import Any
 
 from cachedeval.engine.errors import CachedevalError, EncodingError, MissingError
 from cachedeval.engine.execution import Execution
-from cachedeval.engine.inflight import InFlight, Run, Waiter, current
+from cachedeval.engine.inflight import InFlight, Run, Waiter
 from cachedeval.engine.keys import key_of
 from cachedeval.engine.leases import LeaseQueue, unreadable
 from cachedeval.engine.node import Call, describe, recipe_of
 from cachedeval.engine.process import Interrupts
-from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.result import Outcome, State
-from cachedeval.engine.steps import run_here
+from cachedeval.engine.steps import run_in_context
 
 __all__ = ["Scheduler"]
 
@@ -288,7 +287,7 @@ class Scheduler:
         self.runs_inline = True
         try:
             self._interrupts.allow()
-            flight.context.run(_run, flight, self._execution.pool)
+            run_in_context(flight, self._execution.pool)
         finally:
             self._interrupts.defer()
             self.runs_inline = False
@@ -391,11 +390,6 @@ class Scheduler:
         # Calls that had ended by then were posted to this scheduler.
         self._handle_events()
         self._commit()
-
-
-def _run(flight: InFlight, pool: ResourcePool) -> None:
-    current.set(flight)
-    run_here(flight, pool)
 
 
 def _in_event_loop() -> bool:

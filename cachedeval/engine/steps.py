@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Any
 
 from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
-from cachedeval.engine.inflight import InFlight
+from cachedeval.engine.inflight import InFlight, current
 from cachedeval.engine.keys import CLOSURE, read_recipe
 from cachedeval.engine.node import Computed, Limiter, Node, recipe_of, substitute
 from cachedeval.engine.process import importing
@@ -21,7 +21,7 @@ from cachedeval.engine.record import CorruptRecord, Record, pack, unpack, write_
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.values import payload_digest
 
-__all__ = ["complete", "inputs_of", "run_batch", "run_here", "to_record"]
+__all__ = ["complete", "inputs_of", "run_batch", "run_in_context", "to_record"]
 
 
 def inputs_of(flight: InFlight, pool: ResourcePool) -> dict[str, Any]:
@@ -49,8 +49,14 @@ def inputs_of(flight: InFlight, pool: ResourcePool) -> dict[str, Any]:
     }
 
 
-def run_here(flight: InFlight, pool: ResourcePool) -> None:
+def run_in_context(flight: InFlight, pool: ResourcePool) -> None:
+    """Run a synchronous step on this thread, in the context variables of its run."""
+    flight.context.run(_run_here, flight, pool)
+
+
+def _run_here(flight: InFlight, pool: ResourcePool) -> None:
     """Run a synchronous step on this thread."""
+    current.set(flight)
     node = flight.call.node
     value: Any = None
     error: BaseException | None = None
