@@ -14,6 +14,7 @@ any exception. So any exception while a payload is decoded means that it holds n
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,10 +37,16 @@ def payload_digest(payload: bytes) -> str:
     It is cryptographic, unlike a key: it replaces the output in those recipes, so a hit cannot
     compare the output itself.
     """
+    return f"sha256:{_sha256()(payload).hexdigest()}"
+
+
+@cache
+def _sha256() -> Any:
+    """Return `hashlib.sha256`; the lock around the import is taken once, not for each output."""
     with importing():
         import hashlib
 
-    return "sha256:" + hashlib.sha256(payload).hexdigest()
+    return hashlib.sha256
 
 
 class Codec:
