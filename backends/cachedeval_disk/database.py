@@ -94,19 +94,25 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
         BackendError: it must be left alone.
         sqlite3.Error: it cannot be read.
     """
-    ((application,),) = connection.execute("PRAGMA application_id").fetchall()
-    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-    stamp = version & 0xFFFFFFFF
-    number = stamp & 0xFF
-    valid = number > 0 and stamp == number * _REPEATED
+    # In one transaction: between two statements another process may create the database.
+    connection.execute("BEGIN")
+    try:
+        ((application,),) = connection.execute("PRAGMA application_id").fetchall()
+        ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+        stamp = version & 0xFFFFFFFF
+        number = stamp & 0xFF
+        valid = number > 0 and stamp == number * _REPEATED
+        ours = valid or application == APPLICATION
+        empty = ours or not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+    finally:
+        with suppress(sqlite3.Error):  # nothing was written, and the first error is to be seen
+            connection.execute("COMMIT")
     if valid and number > _FORMAT:
         raise BackendError(
             f"the cache {path} has format {number}, written by a newer version of cachedeval "
             f"(this one knows format {_FORMAT}): upgrade cachedeval, or use another folder"
         )
-    if valid or application == APPLICATION:
-        return
-    if connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall():  # not just empty yet
+    if not ours and not empty:
         raise BackendError(f"{path} is not a cache of cachedeval's: use another folder")
 
 
