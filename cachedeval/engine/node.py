@@ -6,7 +6,7 @@ output in a `Computed`, which adds its cost and provenance.
 """
 
 import types
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import wraps
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
@@ -15,7 +15,7 @@ from cachedeval.engine.closure import closure_of
 from cachedeval.engine.encoding import Output, encode
 from cachedeval.engine.errors import EncodingError, InputError
 from cachedeval.engine.keys import CLOSURE, RecipeHead
-from cachedeval.engine.record import write_notes
+from cachedeval.engine.record import TAGS, write_notes
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.signature import Signature, signature_of
 from cachedeval.engine.source import (
@@ -290,6 +290,7 @@ class Node(Generic[R_co]):
         batch: whether the function takes all misses together.
         executor: nodes with the same executor share one thread and take turns; None is any thread.
         limiter: delays the steps; None means no limit.
+        tags: labels that are stored with each result, sorted.
 
     Example:
         >>> from cachedeval import node
@@ -310,6 +311,7 @@ class Node(Generic[R_co]):
         batch: bool = False,
         executor: str | None = None,
         limiter: Limiter | None = None,
+        tags: Iterable[str] = (),
     ) -> None:
         qualname = getattr(function, "__qualname__", "")
         if not isinstance(function, types.FunctionType):
@@ -340,6 +342,7 @@ class Node(Generic[R_co]):
                 f"{qualname}: a batched node takes no limiter, as it computes many calls at once"
             )
         self.limiter = limiter
+        self.tags = _checked_tags(qualname, tags)
         self.is_closed = version is not None and not function.__closure__
         """Whether the closure of the function is no part of its calls' keys."""
         self.__doc__ = function.__doc__
@@ -394,7 +397,14 @@ class Node(Generic[R_co]):
     @_computed_once
     def notes(self) -> bytes:
         """The encoded provenance of a result without provenance of its own."""
-        return write_notes(self.fingerprints)
+        return write_notes(self.provenance({}))
+
+    def provenance(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the provenance that is stored with a result, which may have some of its own."""
+        noted: dict[str, Any] = {**self.fingerprints, **own}
+        if self.tags:  # those without tags keep the records that they had
+            noted[TAGS] = list(self.tags)
+        return noted
 
     def drifted(self, provenance: Mapping[str, Any]) -> bool:
         """Return whether the source has changed since a result with this provenance was stored."""
@@ -437,6 +447,15 @@ class Node(Generic[R_co]):
         return closure_of(self.function, versioned=self.version is not None)
 
 
+def _checked_tags(qualname: str, tags: Iterable[str]) -> tuple[str, ...]:
+    found = None if isinstance(tags, str) else list(tags)
+    if found is None or not all(isinstance(tag, str) and tag for tag in found):
+        raise InputError(
+            f'{qualname}: tags are strings that are not empty, as in @node(tags=("summaries",))'
+        )
+    return tuple(sorted({*found}))
+
+
 class _Decorator(Protocol):
     """The type of `node(…)`: the output may be awaited, and may be in a `Computed`."""
 
@@ -477,6 +496,7 @@ def node(
     name: str | None = None,
     helpers: Sequence[Callable[..., Any]] = (),
     executor: str | None = None,
+    tags: Iterable[str] = (),
 ) -> Callable[[Callable[..., Iterator[Any]]], Node[Any]]: ...
 
 
@@ -489,6 +509,7 @@ def node(
     batch: Literal[False] = False,
     executor: str | None = None,
     limiter: Limiter | None = None,
+    tags: Iterable[str] = (),
 ) -> _Decorator: ...
 
 
@@ -502,6 +523,7 @@ def node(
     batch: bool = False,
     executor: str | None = None,
     limiter: Limiter | None = None,
+    tags: Iterable[str] = (),
 ) -> Any:
     """Make a function a node, a step whose results are cached.
 
@@ -519,6 +541,8 @@ def node(
         batch: whether the function takes all misses together.
         executor: nodes with the same executor share one thread and take turns.
         limiter: delays steps to keep a rate; hits do not use it.
+        tags: labels by which results are listed and pruned. They are stored with each result, and
+            are no part of the key: results that were stored before have the tags of that time.
 
     Returns:
         The node, or a decorator if `function` is None.
@@ -553,6 +577,7 @@ def node(
             batch=batch,
             executor=executor,
             limiter=limiter,
+            tags=tags,
         )
 
     return wrap if function is None else wrap(function)

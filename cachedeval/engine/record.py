@@ -13,13 +13,17 @@ from typing import Any
 import msgspec
 import xxhash
 
-__all__ = ["CorruptRecord", "Record", "pack", "unpack", "write_notes"]
+__all__ = ["TAGS", "CorruptRecord", "Record", "pack", "unpack", "write_notes"]
 
 _MAGIC = b"ceR\x00"
 _FORMAT = 1
 _HEAD = _MAGIC + bytes((_FORMAT,))
 _SEAL_AT = len(_HEAD)
 _BODY_AT = _SEAL_AT + 16
+
+
+TAGS = "tags"
+"""Where the provenance holds the tags of a result."""
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -50,6 +54,14 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
             return _read_notes(self.notes) if self.notes else {}
         except Exception:  # noqa: BLE001  any program may write a record with a valid checksum
             return {}
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags of the node when the result was stored; none in records of older versions."""
+        found = self.provenance.get(TAGS)
+        if not isinstance(found, list):
+            return ()
+        return tuple(tag for tag in found if isinstance(tag, str))
 
 
 class CorruptRecord(Exception):  # noqa: N818  a finding, not an error of the program

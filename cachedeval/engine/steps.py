@@ -138,7 +138,7 @@ def to_record(node: Node[Any], recipe: bytes, value: Any, seconds: float) -> Rec
     if computed is None or not (computed.cost or computed.provenance):
         return Record(recipe, payload, digest, time.time(), seconds, {}, node.notes)
     try:
-        notes = write_notes({**node.fingerprints, **computed.provenance})
+        notes = write_notes(node.provenance(computed.provenance))
         record = Record(recipe, payload, digest, time.time(), seconds, computed.cost, notes)
         if computed.cost:
             unpack(pack(record))
