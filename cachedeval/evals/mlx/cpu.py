@@ -8,7 +8,9 @@ OpenBLAS cuts each product into one part a core and waits, spinning, until the l
 another program uses a core, one part waits for its turn while the others spin: measured on two
 cores, decoding beside one busy program took 2.6 times as long with two threads as it did alone, and
 two evaluations at once took 11 times as long as with one thread each. So the number of threads
-follows what others use. The results are the same, to the last bit, with every number of threads.
+follows what others use. The results must be the same, to the last bit, with every number of
+threads. OpenBLAS's kernels for processors with AVX2 and without AVX-512 are not: they sum in another
+order where a product is cut. There the next older kernels are used (a fifth to a third slower).
 
 As a program, it measures in a separate process and prints one line of JSON:
 
@@ -64,6 +66,10 @@ _CHOSEN = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
 """Where one of these is set, the user has chosen."""
 
 _STAT = Path("/proc/stat")
+_CPUINFO = Path("/proc/cpuinfo")
+
+_CORETYPE = "OPENBLAS_CORETYPE"
+"""The variable from which OpenBLAS, when it is opened, takes the kernels to use."""
 
 OWN_BLAS = "--own-blas"
 
@@ -155,13 +161,29 @@ def _packaged_library() -> Path | None:
 
 
 def _open(library: str) -> bool:
+    kernels = None if os.environ.get(_CORETYPE) else _same_for_all_threads()
     try:
+        if kernels is not None:
+            os.environ[_CORETYPE] = kernels
         ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         _log.debug("cannot open %s: %s", library, error)
         return False
+    finally:
+        if kernels is not None:
+            del os.environ[_CORETYPE]  # not for the processes that this one starts
     atexit.register(_wait_for_products)
     return True
+
+
+def _same_for_all_threads() -> str | None:
+    """Return the kernels to use if those for this processor depend on the number of threads."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    return "Sandybridge" if "avx2" in flags and "avx512vl" not in flags else None
 
 
 def _wait_for_products() -> None:

@@ -200,10 +200,11 @@ def test_what_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("rows", [1, 5, 64, 127])
-def test_no_bit_depends_on_the_threads(rows: int) -> None:
-    left = mx.random.normal((rows, 576), key=mx.random.key(1))
-    right = mx.random.normal((1536, 576), key=mx.random.key(2))
+@pytest.mark.parametrize("rows", [1, 4, 5, 16, 64, 127])
+@pytest.mark.parametrize(("inner", "columns"), [(576, 1536), (1536, 576)])
+def test_no_bit_depends_on_the_threads(rows: int, inner: int, columns: int) -> None:
+    left = mx.random.normal((rows, inner), key=mx.random.key(1))
+    right = mx.random.normal((columns, inner), key=mx.random.key(2))
 
     def product(threads: int) -> Any:
         LIBRARY.openblas_set_num_threads(threads)
@@ -213,3 +214,23 @@ def test_no_bit_depends_on_the_threads(rows: int) -> None:
 
     one, two = product(1), product(2)
     assert mx.array_equal(one, two).item()
+
+
+@pytest.mark.parametrize(
+    ("flags", "kernels"),
+    [
+        ("fpu sse2 avx avx2 fma", "Sandybridge"),
+        ("fpu sse2 avx avx2 fma avx512f avx512vl", None),
+        ("fpu sse2 avx", None),
+        ("", None),
+    ],
+)
+def test_kernels_do_not_depend_on_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, kernels: str | None
+) -> None:
+    found = tmp_path / "cpuinfo"
+    found.write_text(f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\n", encoding="utf-8")
+    monkeypatch.setattr(cpu, "_CPUINFO", found)
+    assert cpu._same_for_all_threads() == kernels
+    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "none")
+    assert cpu._same_for_all_threads() is None
