@@ -9,10 +9,12 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
+from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from cachedeval.engine.executors import OnEnd
 from cachedeval.engine.inflight import InFlight, InFlightTable, current
@@ -20,15 +22,22 @@ from cachedeval.engine.process import end_child
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.steps import complete, inputs_of
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
 __all__ = ["EventLoopExecutor"]
 
 T = TypeVar("T")
 
 _DRAIN_SECONDS = 1.0
 """Seconds that connections are given to close when the loop ends."""
+
+
+class _ContextThreads(ThreadPoolExecutor):
+    """Threads for `loop.run_in_executor(None, …)` that see the context variables of the step.
+
+    A run that is started there knows the step that waits for it.
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        return super().submit(copy_context().run, fn, *args, **kwargs)
 
 
 class EventLoopExecutor:
@@ -43,6 +52,7 @@ class EventLoopExecutor:
         self._on_end = on_end
         self._tasks: dict[InFlight, asyncio.Task[None]] = {}
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(_ContextThreads(thread_name_prefix="cachedeval-io"))
         self.thread = threading.Thread(target=self._work, name="cachedeval-loop", daemon=True)
         self.thread.start()
 
@@ -50,13 +60,17 @@ class EventLoopExecutor:
         """Start a task for each call."""
         self.loop.call_soon_threadsafe(self._spawn, flights)
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def cancel(self, flights: Sequence[InFlight]) -> None:
         """Cancel the tasks of calls."""
         self.loop.call_soon_threadsafe(self._cancel, flights)
+
+    def task(self, flight: InFlight) -> "asyncio.Task[None] | None":
+        """Return the task of a call whose step runs."""
+        return self._tasks.get(flight)
 
     def stop(self, timeout: float) -> bool:
         """Cancel all steps and wait up to `timeout` seconds; return whether all of them ended."""

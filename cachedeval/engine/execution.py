@@ -11,7 +11,14 @@ from cachedeval.engine import process
 from cachedeval.engine.encoding import Identified, encode
 from cachedeval.engine.errors import CachedevalError
 from cachedeval.engine.executors import Executor, SerialExecutor, ThreadExecutor
-from cachedeval.engine.inflight import InFlight, InFlightTable, Owner, Run, Waiter
+from cachedeval.engine.inflight import (
+    InFlight,
+    InFlightTable,
+    Owner,
+    Run,
+    Waiter,
+    circle_error,
+)
 from cachedeval.engine.keys import identity_recipe, key_of
 from cachedeval.engine.log import logger
 from cachedeval.engine.node import Call, Node, describe, substitute
@@ -222,15 +229,44 @@ class Execution:
         """Return the context in which the current thread waits for a run."""
         return nullcontext() if self._threads is None else self._threads.waiting()
 
-    @property
-    def may_stall(self) -> bool:
-        """Whether steps that wait for another run may occupy all threads."""
-        return self._threads is not None and self.schedulers > 1
-
     def unstick(self) -> None:
         """Start one more thread for queued steps if no step has ended since the last call."""
         if self._threads is not None:
-            self._threads.unstick()
+            self._threads.unstick(1)
+
+    def look_for_circles(self, scheduler: Owner) -> None:
+        """End the runs of a scheduler that wait, through a thread, for the step that started them.
+
+        Steps that wait for other calls through threads leave their place in the pool to these.
+        """
+        with process.importing():
+            from cachedeval.engine.circles import Waits
+
+        with self.table.lock:
+            flights = self.table.all()
+            waits = Waits(flights, self._thread_of, self._task_of)
+            threads = set() if self._threads is None else self._threads.idents
+            blocked = [f for f in flights if f.thread in threads and waits.blocked(f)]
+            for flight in flights:
+                for waiter in flight.waiters:
+                    run = waiter.run
+                    if waiter.scheduler is not scheduler or run.error is not None:
+                        continue
+                    circle = waits.circle(flight, run.thread)
+                    if circle is not None:
+                        run.error = circle_error(circle)
+        if self._threads is not None and blocked:
+            self._threads.unstick(2 * len(blocked))
+
+    def _thread_of(self, flight: InFlight) -> int | None:
+        if flight.state not in {"queued", "running"}:
+            return None
+        if flight.call.node.executor is not None:
+            return self._serial[flight.call.node.executor].thread.ident
+        return flight.thread
+
+    def _task_of(self, flight: InFlight) -> Any:
+        return None if self._loop is None else self._loop.task(flight)
 
     def stop(self, timeout: float) -> None:
         """Stop all steps; wait up to `timeout` seconds for the async ones."""

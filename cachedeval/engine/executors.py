@@ -83,11 +83,17 @@ class ThreadExecutor:
         finally:
             self._limit -= 1
 
-    def unstick(self) -> None:
-        """Start one more thread if steps are queued and none has ended since the last call."""
+    @property
+    def idents(self) -> set[int | None]:
+        """The identifiers of the threads."""
+        with self._lock:
+            return {thread.ident for thread in self._threads}
+
+    def unstick(self, count: int) -> None:
+        """Start more threads if steps are queued and none has ended since the last call."""
         with self._lock:
             if self._free < 0 and not self._progress:
-                self._limit += 1
+                self._limit += count
                 self._start_missing()
             self._progress = False
 

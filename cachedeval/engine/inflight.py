@@ -18,7 +18,7 @@ from cachedeval.engine.result import CacheMode, OnOutcome, Outcome, State
 if TYPE_CHECKING:
     from cachedeval.engine.record import Record
 
-__all__ = ["InFlight", "InFlightTable", "Owner", "Run", "Waiter", "current"]
+__all__ = ["InFlight", "InFlightTable", "Owner", "Run", "Waiter", "circle_error", "current"]
 
 current: ContextVar["InFlight | None"] = ContextVar("current call", default=None)
 """The call whose step runs in this context: the parent of a nested run."""
@@ -38,12 +38,13 @@ class Run:
         outcomes: the outcomes so far, by call.
         pending: how many calls have no outcome yet.
         parent: the call whose step started this run, if any.
+        thread: the thread that waits for this run.
         error: the error that ended the run early.
     """
 
     __slots__ = (
         *("context", "dependents", "error", "keys", "mode", "on_end", "on_outcome", "outcomes"),
-        *("parent", "pending", "ready", "records", "uses", "waiting"),
+        *("parent", "pending", "ready", "records", "thread", "uses", "waiting"),
     )
 
     def __init__(
@@ -60,6 +61,7 @@ class Run:
         self.pending = len(known.open)
         self.context: Context = copy_context()
         self.parent = current.get()
+        self.thread = threading.get_ident()
         self.error: BaseException | None = None
         self.on_end: Callable[[Run], None] | None = None
         """Called once when the run has ended, with or without an error."""
@@ -99,7 +101,13 @@ class Owner(Protocol):
     """The part of a scheduler that in-flight calls use.
 
     Only `post` may be called from any thread; post the other methods.
+
+    Attributes:
+        notifying: the thread on which it calls a run's `on_outcome` now, if it does. It commits no
+            result meanwhile.
     """
+
+    notifying: int | None
 
     def post(self, handler: Callable[..., None], *args: Any) -> None:
         """Queue a function call for the scheduler's thread."""
@@ -142,13 +150,14 @@ class InFlight:
         mutated: the input that changed while the step ran; then the result is not stored.
         cancelled: whether the step ended without a result because it was cancelled.
         cancelling: whether its cancellation was requested.
+        thread: the thread that runs its synchronous step.
         waits_for: the in-flight calls that runs inside its step wait for.
     """
 
     __slots__ = (
         *("call", "cancelled", "cancelling", "context", "error", "key", "leased", "mode"),
         *("mutated", "outcomes", "owner", "recipe", "record", "state", "stored", "waiters"),
-        "waits_for",
+        *("thread", "waits_for"),
     )
 
     def __init__(self, call: Call[Any], key: bytes, recipe: bytes, run: Run) -> None:
@@ -168,6 +177,7 @@ class InFlight:
         self.mutated: str | None = None
         self.cancelled = False
         self.cancelling = False
+        self.thread: int | None = None
         self.waits_for: list[InFlight] = []
 
     def digest(self, call: Call[Any]) -> str:
@@ -214,6 +224,10 @@ class InFlightTable:
             run.parent.waits_for.append(found)
         return found, new
 
+    def all(self) -> list[InFlight]:
+        """Return the calls; the lock must be held."""
+        return list(self._calls.values())
+
     def waited_for_by(self, run: Run) -> list[InFlight]:
         """Return the calls that a run waits for; the lock must be held."""
         return [
@@ -250,6 +264,14 @@ class InFlightTable:
             return left
 
 
+def circle_error(circle: str) -> CachedevalError:
+    """Return the error of a wait that would never end."""
+    return CachedevalError(
+        f"a step waits for its own result: {circle}; pass calls as inputs to calls, and do not run "
+        "a call inside its own step, or in an on_outcome of a run that computes it"
+    )
+
+
 def _refuse_circle(inside: InFlight, wanted: InFlight) -> None:
     """Raise if `wanted` waits, directly or through other steps, for the step that asks for it.
 
@@ -262,10 +284,7 @@ def _refuse_circle(inside: InFlight, wanted: InFlight) -> None:
         path = paths.pop()
         if path[-1] is inside:
             steps = " -> ".join(describe(flight.call) for flight in [inside, *path])
-            raise CachedevalError(
-                f"a step waits for its own result: {steps}; pass calls as inputs to calls, and "
-                "do not run a call inside its own step"
-            )
+            raise circle_error(steps)
         for following in path[-1].waits_for:
             if id(following) not in seen:
                 seen.add(id(following))

@@ -34,7 +34,8 @@ _WINDOW = 2000
 memory. Calls that became ready through a result start at once, up to twice this number."""
 
 _STALL = 1.0
-"""Seconds without an event after which nested runs may have occupied all threads."""
+"""Seconds without an event after which nested runs may have occupied all threads, or wait for each
+other."""
 
 _GATHER, _MANY = 0.001, 16
 """Seconds for which a scheduler gathers results when so many calls are in flight. Handled one by
@@ -50,6 +51,7 @@ class Scheduler:
 
     Attributes:
         runs_inline: whether a step runs on the driving thread now.
+        notifying: the driving thread while it calls a run's `on_outcome`.
 
     Thread safety: any thread may call `post`; only the driving thread may call other methods.
     """
@@ -68,9 +70,12 @@ class Scheduler:
         self._ended: list[InFlight] = []
         """Calls whose step has ended and that are not committed yet."""
         self._serving = False
+        self.notifying: int | None = None
         self.runs_inline = False
         self._foreign = 0
         """How many waiters of this scheduler wait for calls of other schedulers."""
+        self._stalls = 0
+        """How often in sequence nothing has happened for `_STALL` seconds."""
         self._interrupts = Interrupts()
         self._events: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._bell = threading.Lock()
@@ -166,6 +171,8 @@ class Scheduler:
         self._commit()
 
     def _handle_events(self) -> None:
+        if self._events:
+            self._stalls = 0
         while self._events:
             handler, args = self._events.popleft()
             handler(*args)
@@ -176,7 +183,9 @@ class Scheduler:
             return
         seconds = self._leases.wait_seconds()
         if seconds is None or seconds > _STALL:
-            seconds = _STALL if self._execution.may_stall else -1
+            # One run alone waits for its steps, and they for no run.
+            several = self._execution.schedulers > 1 or len(self._runs) > 1
+            seconds = _STALL if several else -1
         try:
             self._interrupts.allow()
             rung = self._bell.acquire(timeout=seconds)
@@ -185,6 +194,9 @@ class Scheduler:
         if rung and len(self._mine) >= _MANY:
             time.sleep(_GATHER)
         if not rung and seconds == _STALL:
+            self._stalls += 1
+            if self._stalls & (self._stalls - 1) == 0:  # ever more rarely: 1, 2, 4, … seconds
+                self._execution.look_for_circles(self)
             self._execution.unstick()
 
     def _room(self) -> int:
@@ -365,10 +377,13 @@ class Scheduler:
             if not run.waiting[dependent]:
                 del run.waiting[dependent]
                 self._ready.append((run, dependent))
+        self.notifying = threading.get_ident()
         try:
             run.on_outcome(outcome)
         except BaseException as error:  # noqa: BLE001  an error of the callback ends the run
             run.error = run.error or error
+        finally:
+            self.notifying = None
 
     def _fail(self, run: Run, call: Call[Any], error: BaseException | None) -> None:
         self._settle(run, call, Outcome(call, "failed", error=error))

@@ -7,6 +7,7 @@ in-flight call. A batched step takes many calls and posts each result as soon as
 # Lazy imports: only limited synchronous steps need asyncio, and only a mutated input needs
 # differences.
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
@@ -57,6 +58,7 @@ def run_in_context(flight: InFlight, pool: ResourcePool) -> None:
 def _run_here(flight: InFlight, pool: ResourcePool) -> None:
     """Run a synchronous step on this thread."""
     current.set(flight)
+    flight.thread = threading.get_ident()
     node = flight.call.node
     value: Any = None
     error: BaseException | None = None
