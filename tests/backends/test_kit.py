@@ -13,6 +13,8 @@ from support.faulty_leases import LEASE_FAULTS, GrantsTheFirstKeyOnly, LeasesMan
 from cachedeval.engine.backend import Backend, Entry
 from cachedeval.testing import CHECKS, BackendContract, FailedCheckError, check_backend
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("broken", "check"), [*FAULTS, *LEASE_FAULTS])
 def test_the_kit_names_the_failed_check(broken: type[Wrapped], check: str, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from support.judge_http import Answer, Received, completion
 from support.judge_server import JudgeServer
 from support.judge_verdicts import verdict
 
+pytestmark = pytest.mark.slow
+
 KEY = "csk-7Qf2x9RvLm4Tz8Kw1Bn6Yp"
 
 

@@ -33,6 +33,8 @@ from support.cancellable import (
 
 from cachedeval import Engine, Outcome, node
 
+pytestmark = pytest.mark.slow
+
 Moment = Callable[[random.Random, "asyncio.Task[Any]", Watched], Awaitable[None]]
 """Cancels a task at some moment."""
 

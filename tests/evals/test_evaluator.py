@@ -23,6 +23,8 @@ from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.report import Report
 from cachedeval.services.errors import ModelNotFoundError, ServiceError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:

