@@ -97,6 +97,7 @@ def _as_json(a: str, b: str, found: "Comparison") -> dict[str, Any]:
         "b": b,
         "mean_a": found.mean_a,
         "mean_b": found.mean_b,
+        "verdict": found.verdict,
         **found.paired._asdict(),
         "only_a": found.only_a,
         "only_b": found.only_b,
@@ -106,12 +107,22 @@ def _as_json(a: str, b: str, found: "Comparison") -> dict[str, Any]:
 
 
 def _show_comparison(a: str, b: str, found: "Comparison", top: int) -> str:
+    from cachedeval.evals.statistics import FEWEST_PAIRS
+
     test = found.paired
-    interval = f"95% interval {test.low:+.1f} to {test.high:+.1f}, p = {test.p_value:.2g}"
+    pairs = plural(test.n, "pair")
+    if test.n < FEWEST_PAIRS:
+        says = (
+            f"too few to tell: {test.difference:+.1f} on {pairs}; whether B is better can be said "
+            f"from {FEWEST_PAIRS} pairs on"
+        )
+    else:
+        interval = f"95% interval {test.low:+.1f} to {test.high:+.1f}, p = {test.p_value:.2g}"
+        says = f"B is {found.verdict}: {test.difference:+.1f}, {interval}, {pairs}"
     lines = [
         f"A  {found.mean_a:5.1f}  {a}",
         f"B  {found.mean_b:5.1f}  {b}",
-        f"B is {found.verdict}: {test.difference:+.1f}, {interval}, {plural(test.n, 'pair')}",
+        says,
         f"B is better on {test.better}, worse on {test.worse}, the same on {test.same}",
     ]
     left_out = [

@@ -66,9 +66,13 @@ def execute(options: Namespace) -> int:
 def _show_report(report: "Report") -> str:
     """Return a report for people: the score, its parts, and what failed."""
     score = "no score" if report.score is None else f"{report.score:.1f}"
-    error = "" if report.stderr is None else f" ± {report.stderr:.1f}"
+    certain = ""
+    if report.interval is not None:
+        certain = ", 95% interval {:.1f} to {:.1f}".format(*report.interval)
+    elif report.score is not None:
+        certain = ", too few to tell"
     name = short(report.adapter or _BASE, 200)
-    lines = [f"{name}: {score}{error}  ({report.scored} scored, {report.failed} failed)"]
+    lines = [f"{name}: {score}{certain}  ({report.scored} scored, {report.failed} failed)"]
     if len(report.criteria) > 1:
         parts = (f"{criterion} {mean:.2f}" for criterion, mean in report.criteria.items())
         lines.append("  " + ", ".join(parts))

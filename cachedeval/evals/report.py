@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from cachedeval.engine.errors import InputError
-from cachedeval.evals.statistics import Paired, paired, spread
+from cachedeval.evals.statistics import FEWEST_PAIRS, Paired, interval, paired, spread
 
 __all__ = [
     "Change",
@@ -25,6 +25,7 @@ _DIGITS = 6
 """Decimals that means are rounded to, far below what they can mean."""
 
 _SIGNIFICANT = 0.05
+_MOST = 100.0
 
 
 class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +78,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Mean score, 0 to 100; None where no question has a score."""
     stderr: float | None = None
     """Standard error of the mean."""
+    interval: list[float] | None = None
+    """The 95% interval of the mean, both ends; None below two scores, which say nothing."""
     questions: int = 0
     scored: int = 0
     failed: int = 0
@@ -121,9 +124,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def __repr__(self) -> str:
         score = "no score" if self.score is None else f"{self.score:.1f}"
-        error = "" if self.stderr is None else f" ± {self.stderr:.1f}"
+        certain = "" if self.interval is None else " ({:.1f} to {:.1f})".format(*self.interval)
         name = self.adapter or "base"
-        return f"<Report {name}: {score}{error}, {self.scored} scored, {self.failed} failed>"
+        return f"<Report {name}: {score}{certain}, {self.scored} scored, {self.failed} failed>"
 
     def keys(self) -> tuple[str, ...]:
         """Return the names of the JSON's fields."""
@@ -185,8 +188,14 @@ class Comparison(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """How B is compared with A: `better`, `worse`, `the same`, `not clearly different`."""
+        """How B is compared with A.
+
+        `better`, `worse`, `the same`, `not clearly different`, or `too few to tell`: with fewer
+        than six pairs no test can say that one is better.
+        """
         test = self.paired
+        if test.n < FEWEST_PAIRS:
+            return "too few to tell"
         if (test.low > 0 or test.high < 0) and test.p_value < _SIGNIFICANT:
             return "better" if test.difference > 0 else "worse"
         return "the same" if test.same == test.n else "not clearly different"
@@ -217,6 +226,7 @@ def build_report(
     return Report(
         score=None if overall is None else round(overall.mean, _DIGITS),
         stderr=None if stderr is None else round(stderr, _DIGITS),
+        interval=None if stderr is None else list(interval(counted)),
         questions=len(items),
         scored=len(scores),
         failed=failed,
@@ -303,6 +313,11 @@ def compare(a: Report | Mapping[str, Any], b: Report | Mapping[str, Any]) -> Com
                 f"compare: question {left.id} was scored by other criteria in each report: "
                 f"{_listed(left)} and {_listed(right)}"
             )
+        for score in (left.score, right.score):
+            if not 0 <= score <= _MOST:
+                raise InputError(
+                    f"compare: question {left.id} has a score of {score}, not 0 to 100"
+                )
         changes.append(Change(left.id, left.question, left.score, right.score))
     if not changes:
         raise InputError(
@@ -310,8 +325,8 @@ def compare(a: Report | Mapping[str, Any], b: Report | Mapping[str, Any]) -> Com
         )
     scores_a, scores_b = [each.a for each in changes], [each.b for each in changes]
     return Comparison(
-        mean_a=spread(scores_a).mean,
-        mean_b=spread(scores_b).mean,
+        mean_a=round(spread(scores_a).mean, _DIGITS),
+        mean_b=round(spread(scores_b).mean, _DIGITS),
         paired=paired(scores_a, scores_b),
         changes=sorted(changes, key=lambda each: (-abs(each.b - each.a), each.id)),
         only_a=len(one.items) - len(both),

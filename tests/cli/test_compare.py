@@ -73,6 +73,21 @@ def test_the_output_of_json_serves_as_a_report(evaluation: Evaluation, saved: Pa
     assert "changed most" not in shown
 
 
+def test_too_few_pairs_say_so_and_no_more(evaluation: Evaluation, saved: Path) -> None:
+    few = []
+    for name in ("changing", "other"):
+        report = json.loads((saved / f"{name}.json").read_text())
+        path = evaluation.folder / f"few-{name}.json"
+        path.write_text(json.dumps({**report, "items": report["items"][:1]}))
+        few.append(path)
+    shown = evaluation.place.run("compare", *few).out
+    assert "too few to tell: " in shown
+    assert "on 1 pair; whether B is better can be said from 6 pairs on" in shown
+    assert "p =" not in shown
+    assert "95%" not in shown
+    assert evaluation.place.run("compare", *few, "--json").json["verdict"] == "too few to tell"
+
+
 def test_two_adapters_are_evaluated_and_compared(evaluation: Evaluation, saved: Path) -> None:
     before = evaluation.place.run("compare", *sorted(saved.glob("*.json")), "--json").json
     found = compare(evaluation, "changing", "other", "--json").json

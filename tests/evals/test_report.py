@@ -58,6 +58,15 @@ def test_one_score_has_no_standard_error() -> None:
     assert built([item(1, 70)])["stderr"] is None
 
 
+def test_scores_that_are_all_the_same_are_not_certain() -> None:
+    zero = built([item(n, 0.0) for n in range(3)])
+    assert (zero.score, zero.stderr) == (0, 0)
+    assert zero.interval == [0, pytest.approx(71, abs=0.5)]
+    assert built([item(1, 70), item(2, None)]).interval is None
+    counted = built([item(1, 70), item(2, None)], zero=True)
+    assert counted.interval is not None
+
+
 def test_failures_are_counted_by_kind() -> None:
     kinds = ["timed_out", "bad_verdict", "timed_out"]
     items = [item(n, None, error=f"{kind}: why: so") for n, kind in enumerate(kinds)] + [
@@ -83,7 +92,17 @@ def test_criteria_are_averaged_over_those_that_have_them() -> None:
 def test_the_fields_that_other_tools_rely_on() -> None:
     report = json.loads(built([item(1, 50)]).to_json())
     assert list(report) == [
-        *("score", "stderr", "questions", "scored", "failed", "failures", "truncated", "model"),
+        *(
+            "score",
+            "stderr",
+            "interval",
+            "questions",
+            "scored",
+            "failed",
+            "failures",
+            "truncated",
+            "model",
+        ),
         *("adapter", "judge", "judges", "rubric", "seed", "criteria", "items"),
     ]
     assert list(report["items"][0]) == [
@@ -178,7 +197,8 @@ def test_reports_are_readable_in_a_list() -> None:
         [item(1, 80), item(2, 60)], failures_count_zero=False, **{**ABOUT, "adapter": "tuned"}
     )
     assert repr([built([item(1, 70)]), tuned]) == (
-        "[<Report base: 70.0, 1 scored, 0 failed>, <Report tuned: 70.0 ± 10.0, 2 scored, 0 failed>]"
+        "[<Report base: 70.0, 1 scored, 0 failed>, "
+        "<Report tuned: 70.0 (10.8 to 95.6), 2 scored, 0 failed>]"
     )
 
 
@@ -300,6 +320,22 @@ def test_a_verdict_needs_an_interval_beside_zero_and_a_small_p_value() -> None:
     assert compare(high, low).verdict == "worse"
     assert compare(low, low).verdict == "the same"
     assert compare(low, few).verdict == "not clearly different"
+    assert compare(low, low).paired.high > 10, "twenty questions prove no equality"
+
+
+def test_five_pairs_are_too_few_whatever_they_say() -> None:
+    def both(count: int, score: float) -> dict[str, Any]:
+        return plain({f"{n}": score for n in range(count)})
+
+    assert compare(both(6, 0.0), both(6, 100.0)).verdict == "better"
+    for count in range(1, 6):
+        assert compare(both(count, 0.0), both(count, 100.0)).verdict == "too few to tell"
+        assert compare(both(count, 0.0), both(count, 0.0)).verdict == "too few to tell"
+
+
+def test_a_score_out_of_range_is_named() -> None:
+    with pytest.raises(InputError, match=r"question a has a score of 101\.0, not 0"):
+        compare(plain({"a": 101.0}), plain({"a": 1.0}))
 
 
 @pytest.mark.parametrize(
