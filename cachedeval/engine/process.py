@@ -31,6 +31,7 @@ __all__ = [
     "end_child",
     "import_logging",
     "importing",
+    "interrupted",
     "leave_to_parent",
     "register",
 ]
@@ -120,6 +121,11 @@ class Interrupts:
         return was and self._active
 
     @classmethod
+    def pending(cls) -> bool:
+        """Return whether an interrupt is deferred on this thread."""
+        return cls._pending and threading.current_thread() is threading.main_thread()
+
+    @classmethod
     def _handle(cls, _: int, frame: FrameType | None) -> None:
         if cls._open or cls._pending:  # a second Ctrl-C is not deferred
             cls._pending = False
@@ -135,6 +141,14 @@ class Interrupts:
         except BaseException:
             cls.raised = True
             raise
+
+
+def interrupted() -> bool:
+    """Return whether Ctrl-C was pressed, and the engine defers it until an operation has ended.
+
+    A backend that waits for somebody else asks this, and stops waiting with an error.
+    """
+    return Interrupts.pending()
 
 
 # Forks.

@@ -9,7 +9,9 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cachedeval.engine import process
 from cachedeval.engine.backend import Backend, Entry, completed
+from cachedeval.engine.breaker import Breaker, Kind
 from cachedeval.engine.errors import BackendError
 from cachedeval.engine.log import logger
 from cachedeval.engine.record import CorruptRecord, Record, pack, unpack
@@ -18,6 +20,12 @@ __all__ = ["Store", "StoreCounts"]
 
 _TOUCH_AT = 50_000
 """How many keys of hits are collected in memory before they are written to the backend."""
+
+_KINDS: dict[str, Kind] = {
+    **{"get": "read", "put": "write", "delete": "write", "touch": "write", "close": "write"},
+    "lease": "lease",
+}
+"""The operations that are skipped together."""
 
 _READ_AT_ONCE = 500
 """How many records a scan reads with one query."""
@@ -61,6 +69,9 @@ class Store:
         self._lock = threading.Lock()
         self._warned: set[str] = set()
         self._closed = False
+        self._breaker = Breaker()
+        self._unreleased: set[bytes] = set()
+        """Leases whose release failed; it is tried again."""
 
     def get_many(self, recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
         """Return the verified records of those recipes that have one; each counts as a hit.
@@ -75,10 +86,13 @@ class Store:
 
     def peek_many(self, recipes: Mapping[bytes, bytes]) -> dict[bytes, Record]:
         """Return the same as `get_many`, without counting hits."""
+        if self._breaker.skips("read"):
+            return {}
+        start = time.monotonic()
         try:
             values = self.backend.get_many([*recipes])
         except Exception as error:  # noqa: BLE001  a backend may raise anything
-            self._failed("get", error)
+            self._failed("get", error, start)
             return {}
         found: dict[bytes, Record] = {}
         for key, data in values.items():
@@ -89,10 +103,13 @@ class Store:
 
     def get(self, key: bytes, recipe: bytes) -> Record | None:
         """Return the verified record of one recipe, or None; a record counts as a hit."""
+        if not self._breaker.closed and self._breaker.skips("read"):
+            return None
+        start = time.monotonic()
         try:
             data = self.backend.get_many((key,)).get(key)
         except Exception as error:  # noqa: BLE001  a backend may raise anything
-            self._failed("get", error)
+            self._failed("get", error, start)
             return None
         if data is None:
             return None
@@ -103,13 +120,20 @@ class Store:
 
     def put_many(self, records: Mapping[bytes, Record]) -> bool:
         """Store the records; return whether they are durable now."""
+        if self._breaker.skips("write"):
+            self._breaker.keep(records)
+            return False
+        start = time.monotonic()
         try:
             self.backend.put_many({key: pack(record) for key, record in records.items()})
         except Exception as error:  # noqa: BLE001  a backend may raise anything
-            self._failed("put", error)
+            if self._failed("put", error, start):
+                self._breaker.keep(records)
             return False
         with self._lock:
             self._noticed.difference_update(records)
+        if waiting := self._breaker.take():  # the cache answers again
+            self.put_many(waiting)
         return True
 
     def delete_many(self, keys: Sequence[bytes]) -> int:
@@ -128,20 +152,33 @@ class Store:
         If the backend fails, all are granted: two processes may then compute the same call, which
         costs time and does no harm.
         """
+        if self._breaker.skips("lease"):
+            return set(keys)
+        if self._unreleased:  # else this process would wait for itself
+            self.release_many(())
+        start = time.monotonic()
         try:
             return self.backend.lease_many(keys)
         except Exception as error:  # noqa: BLE001  a backend may raise anything
-            self._failed("lease", error)
+            self._failed("lease", error, start)
             return set(keys)
 
     def release_many(self, keys: Collection[bytes]) -> None:
         """Release leases that were granted."""
+        if self._unreleased:
+            with self._lock:
+                keys, self._unreleased = {*self._unreleased, *keys}, set()
         if not keys:
             return
+        start = time.monotonic()
         try:
-            self.backend.release_many(keys)
+            if not self._breaker.skips("lease"):
+                self.backend.release_many(keys)
+                return
         except Exception as error:  # noqa: BLE001
-            self._failed("lease", error)
+            self._failed("lease", error, start)
+        with self._lock:
+            self._unreleased.update(keys)
 
     def records(self) -> Iterator[tuple[Entry, Record | CorruptRecord]]:
         """Yield every record, verified, with its entry; counts no hits.
@@ -162,13 +199,19 @@ class Store:
             raise BackendError(f"the cache cannot be read: {error}") from error
 
     def flush(self) -> None:
-        """Write the hits that were counted in memory to the backend."""
+        """Write to the backend what waits in memory: the hits, and records that failed before."""
         with self._lock:
             touched, self._touched = self._touched, {}
-        if touched:
+        if self._breaker.skips("write"):
+            return
+        if waiting := self._breaker.take():
+            self.put_many(waiting)
+        if touched and not self._breaker.skips("write"):
+            start = time.monotonic()
             try:
                 self.backend.touch_many(touched, time.time())
             except Exception as error:  # noqa: BLE001
+                self._breaker.failed("write", time.monotonic() - start, error)
                 # Only the order in which a prune deletes records depends on it.
                 self.counts.errors["touch"] = self.counts.errors.get("touch", 0) + 1
                 logger().debug("the last use of %d records was not stored: %s", len(touched), error)
@@ -177,6 +220,8 @@ class Store:
         """Replace the lock in a forked child and drop the parent's hits, which the parent writes."""
         self._lock = threading.Lock()
         self._touched = {}
+        self._unreleased = set()
+        self._breaker.forget_parent()
 
     def close(self) -> None:
         """Write the hits and close the backend; closing twice is harmless."""
@@ -258,8 +303,12 @@ class Store:
             self._noticed.add(key)
             return not known
 
-    def _failed(self, operation: str, error: Exception) -> None:
+    def _failed(self, operation: str, error: Exception, start: float | None = None) -> bool:
+        """Count and report a failed operation; return whether it timed out."""
         self.counts.errors[operation] = self.counts.errors.get(operation, 0) + 1
+        if process.interrupted():  # it gave up because of Ctrl-C
+            self._breaker.rest(_KINDS[operation])
+            return False
         # One warning in all: later failures usually have the same cause.
         self._warn_once(
             "failed",
@@ -268,6 +317,9 @@ class Store:
             type(error).__name__,
             error,
         )
+        if start is None:
+            return False
+        return self._breaker.failed(_KINDS[operation], time.monotonic() - start, error)
 
     def _warn_once(self, kind: str, message: str, *args: Any) -> None:
         with self._lock:
