@@ -164,14 +164,14 @@ class Execution:
             records[flight.key] = flight.record
             if not flight.call.plain:
                 self._add_identities(flight.call, records)
-        stored = bool(records) and self.store.put_many(records)
+        stored = self.store.put_many(records)
         self._release(flights)
         reports: list[tuple[Waiter, State, InFlight]] = []
         with self.table.lock:
             for flight in flights:
                 state: State = "computed" if flight.state == "running" else "hit"
                 flight.stored = state == "hit" or (
-                    stored and flight.mode == "use" and flight.mutated is None
+                    flight.key in stored and flight.mode == "use" and flight.mutated is None
                 )
                 for waiter in flight.waiters:
                     reports.append((waiter, state, flight))

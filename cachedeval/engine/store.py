@@ -31,6 +31,10 @@ _READ_AT_ONCE = 500
 """How many records a scan reads with one query."""
 
 
+_GIVE_UP = 3
+"""How many single records fail in a row before the rest of their group is given up."""
+
+
 class StoreCounts:
     """The faults that a store has met since it was opened.
 
@@ -118,23 +122,42 @@ class Store:
             self._touch((key,))
         return record
 
-    def put_many(self, records: Mapping[bytes, Record]) -> bool:
-        """Store the records; return whether they are durable now."""
-        if self._breaker.skips("write"):
-            self._breaker.keep(records)
-            return False
-        start = time.monotonic()
-        try:
-            self.backend.put_many({key: pack(record) for key, record in records.items()})
-        except Exception as error:  # noqa: BLE001  a backend may raise anything
-            if self._failed("put", error, start):
-                self._breaker.keep(records)
-            return False
-        with self._lock:
-            self._noticed.difference_update(records)
-        if waiting := self._breaker.take():  # the cache answers again
-            self.put_many(waiting)
-        return True
+    def put_many(self, records: Mapping[bytes, Record]) -> set[bytes]:
+        """Store the records; return the keys of those that are durable now.
+
+        A backend stores a group whole or not at all. A group that fails is tried again by halves,
+        so that a disk with little room left stores as many records as it has room for.
+        """
+        stored: set[bytes] = set()
+        groups = [[*records]] if records else []
+        failed = 0
+        while groups and failed < _GIVE_UP:
+            if self._breaker.skips("write"):
+                self._breaker.keep({key: records[key] for group in groups for key in group})
+                break
+            group = groups.pop()
+            start = time.monotonic()
+            try:
+                self.backend.put_many({key: pack(records[key]) for key in group})
+            except Exception as error:  # noqa: BLE001  a backend may raise anything
+                if self._failed("put", error, start):
+                    groups.append(group)
+                    self._breaker.keep({key: records[key] for group in groups for key in group})
+                    break
+                if len(group) == 1:
+                    failed += 1
+                else:
+                    half = len(group) // 2
+                    groups += group[half:], group[:half]
+            else:
+                failed = 0
+                stored.update(group)
+        if stored:
+            with self._lock:
+                self._noticed.difference_update(stored)
+            if waiting := self._breaker.take():  # the cache answers again
+                self.put_many(waiting)
+        return stored
 
     def delete_many(self, keys: Sequence[bytes]) -> int:
         """Delete the records of these keys; return how many there were."""

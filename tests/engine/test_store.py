@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.faulty import FaultyBackend
+from support.places import small_disk
 
 from cachedeval import Engine, node
 from cachedeval.engine.errors import BackendError
@@ -14,7 +15,7 @@ from cachedeval.engine.record import CorruptRecord, Record, pack
 from cachedeval.engine.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 def record(recipe: bytes) -> Record:
@@ -217,3 +218,73 @@ def test_what_a_database_says_is_no_bytes_is_counted_computed_again_and_healed(
     with Engine(f"disk:{tmp_path}") as engine:
         assert engine.run(calls) == values
         assert engine.store.counts.corrupt == engine.stats["repeat"].computed == 0
+
+
+class SmallBackend(FaultyBackend):
+    """Has room for so many values; stores a group whole or not at all."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def put_many(self, items: "Mapping[bytes, bytes]") -> None:
+        if len(self._values.keys() | items.keys()) > self.room:
+            self.broken = {"put"}
+        try:
+            super().put_many(items)
+        finally:
+            self.broken = set()
+
+
+@pytest.mark.parametrize("room", [0, 1, 12, 30, 59, 60])
+def test_a_group_that_does_not_fit_is_stored_as_far_as_it_fits(room: int) -> None:
+    backend = SmallBackend(room)
+    store = Store(backend)
+    records = {b"%16d" % n: record(b"%d" % n) for n in range(60)}
+    stored = store.put_many(records)
+    assert len(stored) == room
+    assert stored == {entry.key for entry in backend.scan()}
+    assert backend.counts["put"] <= 20 + room  # it does not try each of the rest
+
+
+def test_a_group_that_holds_one_bad_record_loses_that_one_alone() -> None:
+    backend = FaultyBackend()
+    store = Store(backend)
+    bad = b"%16d" % 17
+    put = backend.put_many
+
+    def refuse(items: "Mapping[bytes, bytes]") -> None:
+        if bad in items:
+            raise OSError(27, "file too large")
+        put(items)
+
+    backend.put_many = refuse  # type: ignore[method-assign]
+    records = {b"%16d" % n: record(b"%d" % n) for n in range(60)}
+    assert store.put_many(records) == records.keys() - {bad}
+
+
+def test_a_group_is_not_tried_again_on_a_backend_that_does_not_answer() -> None:
+    backend = FaultyBackend()
+
+    def time_out(items: "Mapping[bytes, bytes]") -> None:
+        del items
+        backend.counts["put"] += 1
+        raise TimeoutError
+
+    backend.put_many = time_out  # type: ignore[method-assign]
+    assert not Store(backend).put_many({b"%16d" % n: record(b"%d" % n) for n in range(60)})
+    assert backend.counts["put"] == 1
+
+
+@pytest.mark.slow
+def test_results_are_stored_as_far_as_the_disk_has_room(tmp_path: Path) -> None:
+    @node(version="1", name="room.step")
+    def step(x: int) -> bytes:
+        return bytes((x,)) * 60_000
+
+    calls = [step(x) for x in range(60)]
+    with small_disk(tmp_path, "2m"):
+        with Engine(f"disk:{tmp_path}/cache") as engine:
+            assert [value[0] for value in engine.run(calls)] == [*range(60)]
+        with Engine(f"disk:{tmp_path}/cache") as engine:
+            assert engine.plan(calls)[step.name].hits >= 10
