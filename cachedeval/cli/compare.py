@@ -9,10 +9,12 @@ from cachedeval.cli.options import (
     Namespace,
     Parser,
     add_evaluation,
+    add_html,
     add_json,
     add_mode,
     evaluator_of,
     whole,
+    write_html,
 )
 from cachedeval.cli.progress import progress_of
 from cachedeval.cli.run import show_run
@@ -41,6 +43,7 @@ def declare(parser: Parser) -> None:
         help="How many of the questions that changed most are shown (default: %(default)s).",
     )
     add_json(parser, "the comparison")
+    add_html(parser)
 
 
 def execute(options: Namespace) -> int:
@@ -74,6 +77,7 @@ def execute(options: Namespace) -> int:
         status = _SOME_FAILED if any(report.failed for report in reports) else 0
         run = reports[0].run
     found = compare(*reports)
+    write_html(options.html, reports)
     if options.json:
         show_json(_as_json(a, b, found))
     else:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cachedeval.cli.streams import write
+from cachedeval.evals.text import clean
 
 if TYPE_CHECKING:
     import logging
@@ -26,25 +27,6 @@ __all__ = [
 ]
 
 _STEPS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
-_JOINERS = "\u200c\u200d"  # not printable, harmless, and part of words and of emoji
-
-
-def clean(text: str) -> str:
-    r"""Return a text whose control characters are replaced, except for line breaks.
-
-    Models, servers and files supply much of what is shown. Their escape sequences must not reach a
-    terminal, which would obey them: clear the screen, set its title, write to the clipboard.
-
-    Example:
-        >>> clean("a\x1b[2Jb")
-        'a\ufffd[2Jb'
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c == "\n" or c in _JOINERS or c.isprintable() else " " if c.isspace() else "\ufffd"
-        for c in text
-    )
 
 
 def short(text: str, width: int = 60) -> str:

@@ -33,6 +33,7 @@ COMMANDS = {
     "plan": "Show what a run would compute and what it would cost.",
     "explain": "Show why results of a run are not in the cache.",
     "compare": "Compare two adapters or two saved reports, question by question.",
+    "report": "Write saved reports as one page of HTML.",
     "cache": "Inspect and maintain a cache.",
     "doctor": "Check that this machine can run evaluations.",
     "demo": "Evaluate two adapters of a small real model, without a key.",

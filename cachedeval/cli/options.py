@@ -10,7 +10,7 @@ from argparse import (
     HelpFormatter,
     Namespace,
 )
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from cachedeval.evals.evaluator import AdapterEvaluator
+    from cachedeval.evals.report import Report
 
 __all__ = [
     "DEFAULT_CACHE",
@@ -28,14 +29,17 @@ __all__ = [
     "Parser",
     "add_cache",
     "add_evaluation",
+    "add_html",
     "add_json",
     "add_mode",
     "at_least",
     "duration",
     "evaluator_of",
+    "new_file",
     "number",
     "size",
     "whole",
+    "write_html",
 ]
 
 DEFAULT_CACHE = "disk:./eval_cache"
@@ -199,6 +203,38 @@ def duration(text: str) -> "timedelta":
 def add_json(parser: Parser, what: str) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help=f"Print {what} as JSON.")
+
+
+def add_html(parser: Parser) -> None:
+    """Add `--html`."""
+    parser.add_argument(
+        "--html",
+        type=new_file,
+        metavar="FILE",
+        help="Write a page with scores, differences and all answers, which any browser opens.",
+    )
+
+
+def write_html(path: str | None, reports: Sequence["Report"]) -> None:
+    """Write the page of some reports, if `--html` names a file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    if path is not None:
+        from cachedeval.evals.page.render import write_page
+
+        write_page(path, reports)
+
+
+def new_file(path: str) -> str:
+    """Check, before any work is done, that a file can be written here."""
+    folder = os.path.dirname(path) or "."  # noqa: PTH120  pathlib takes long to import
+    if not os.path.isdir(folder):  # noqa: PTH112
+        raise ArgumentTypeError(f"there is no folder {folder!r}; make it first")
+    if os.path.isdir(path):  # noqa: PTH112
+        raise ArgumentTypeError(f"{path!r} is a folder; give the name of a file")
+    return path
 
 
 def add_cache(parser: "Parser | _ArgumentGroup") -> None:

@@ -9,9 +9,11 @@ from cachedeval.cli.options import (
     Namespace,
     Parser,
     add_evaluation,
+    add_html,
     add_json,
     add_mode,
     evaluator_of,
+    write_html,
 )
 from cachedeval.cli.progress import progress_of
 from cachedeval.engine.errors import InputError
@@ -31,6 +33,7 @@ def declare(parser: Parser) -> None:
     add_mode(parser)
     add_json(parser, "report and run")
     parser.add_argument("--out", metavar="DIR", help="Write each report to a file in this folder.")
+    add_html(parser)
     parser.add_argument("--verbose", action="store_true", help="Log what happens to stderr.")
 
 
@@ -52,6 +55,7 @@ def execute(options: Namespace) -> int:
         )
     if out is not None:
         _write(out, reports)
+    write_html(options.html, reports)
     run = reports[0].run
     if options.json:
         all_of = [report.to_dict() for report in reports]

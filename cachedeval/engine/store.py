@@ -22,7 +22,11 @@ _TOUCH_AT = 50_000
 """How many keys of hits are collected in memory before they are written to the backend."""
 
 _KINDS: dict[str, Kind] = {
-    **{"get": "read", "put": "write", "delete": "write", "touch": "write", "close": "write"},
+    "get": "read",
+    "put": "write",
+    "delete": "write",
+    "touch": "write",
+    "close": "write",
     "lease": "lease",
 }
 """The operations that are skipped together."""

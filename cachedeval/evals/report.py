@@ -19,6 +19,7 @@ __all__ = [
     "build_report",
     "compare",
     "read_report",
+    "read_reports",
 ]
 
 _DIGITS = 6
@@ -248,6 +249,20 @@ def read_report(path: str | os.PathLike[str]) -> Report:
     Raises:
         InputError: the file cannot be read, or does not hold exactly one report.
     """
+    reports = read_reports(path)
+    if len(reports) != 1:
+        raise InputError(
+            f"report {path}: holds {len(reports)} reports; write each to a separate file with --out"
+        )
+    return reports[0]
+
+
+def read_reports(path: str | os.PathLike[str]) -> list[Report]:
+    """Return the reports in a file that `cachedeval run` wrote, with `--out` or with `--json`.
+
+    Raises:
+        InputError: the file cannot be read, or holds no report.
+    """
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
@@ -256,15 +271,13 @@ def read_report(path: str | os.PathLike[str]) -> Report:
         value = json.loads(raw.decode("utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise InputError(f"report {path}: is not JSON: {error}") from None
-    several = value.get("reports") if isinstance(value, dict) else None
-    if isinstance(several, list) and len(several) != 1:
-        raise InputError(
-            f"report {path}: holds {len(several)} reports; write each to a separate file with --out"
-        )
-    found = value.get("report", value) if isinstance(value, dict) else value
-    if not isinstance(found, dict) or "items" not in found:
+    found = [value]
+    if isinstance(value, dict):
+        several = value.get("reports")
+        found = several if isinstance(several, list) else [value.get("report", value)]
+    if not found or not all(isinstance(each, dict) and "items" in each for each in found):
         raise InputError(f"report {path}: holds no report of `cachedeval run`")
-    return _report(found, f"report {path}")
+    return [_report(each, f"report {path}") for each in found]
 
 
 def compare(a: Report | Mapping[str, Any], b: Report | Mapping[str, Any]) -> Comparison:

@@ -338,6 +338,9 @@ def test_a_score_out_of_range_is_named() -> None:
         compare(plain({"a": 101.0}), plain({"a": 1.0}))
 
 
+ONE = b'{"judge": "f1", "items": []}'
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -348,7 +351,7 @@ def test_a_score_out_of_range_is_named() -> None:
         (b"[]", "holds no report"),
         (b"{}", "holds no report"),
         (b'{"report": 3}', "holds no report"),
-        (b'{"reports": [{}, {}], "run": {}}', "holds 2 reports; write each to a separate file"),
+        (b'{"reports": [%b, %b]}' % (ONE, ONE), "holds 2 reports; write each to a separate file"),
     ],
 )
 def test_what_is_no_report_is_named_by_its_file(

@@ -1,0 +1,1 @@
+"""A report as one static HTML file that needs no network, no server and no build."""

@@ -1,0 +1,36 @@
+"""Text of models, services and files, made safe for the place where it is shown."""
+
+import html as _html
+
+__all__ = ["clean", "html"]
+
+_JOINERS = "\u200c\u200d"  # not printable, harmless, and part of words and of emoji
+
+
+def clean(text: str) -> str:
+    r"""Return a text whose control characters are replaced, except for line breaks.
+
+    Models, servers and files supply much of what is shown. Their escape sequences must not reach a
+    terminal, which would obey them: clear the screen, set its title, write to the clipboard. Marks
+    that change the direction of what follows, and halves of surrogate pairs, are replaced as well.
+
+    Example:
+        >>> clean("a\x1b[2Jb")
+        'a\ufffd[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c == "\n" or c in _JOINERS or c.isprintable() else " " if c.isspace() else "\ufffd"
+        for c in text
+    )
+
+
+def html(text: str) -> str:
+    """Return a text as HTML that shows it and does nothing else, between tags and in attributes.
+
+    Example:
+        >>> html('<script>alert("x")</script>')
+        '&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;'
+    """
+    return _html.escape(clean(text))
