@@ -9,11 +9,13 @@ from cachedeval.cli.options import (
     Namespace,
     Parser,
     add_evaluation,
+    add_export,
     add_html,
     add_json,
     add_mode,
     evaluator_of,
     whole,
+    write_exports,
     write_html,
 )
 from cachedeval.cli.progress import progress_of
@@ -44,6 +46,7 @@ def declare(parser: Parser) -> None:
     )
     add_json(parser, "the comparison")
     add_html(parser)
+    add_export(parser)
 
 
 def execute(options: Namespace) -> int:
@@ -78,6 +81,7 @@ def execute(options: Namespace) -> int:
         run = reports[0].run
     found = compare(*reports)
     write_html(options.html, reports)
+    write_exports(options.export, reports)
     if options.json:
         show_json(_as_json(a, b, found))
     else:

@@ -29,6 +29,7 @@ __all__ = [
     "Parser",
     "add_cache",
     "add_evaluation",
+    "add_export",
     "add_html",
     "add_json",
     "add_mode",
@@ -39,6 +40,7 @@ __all__ = [
     "number",
     "size",
     "whole",
+    "write_exports",
     "write_html",
 ]
 
@@ -225,6 +227,42 @@ def write_html(path: str | None, reports: Sequence["Report"]) -> None:
         from cachedeval.evals.page.render import write_page
 
         write_page(path, reports)
+
+
+def add_export(parser: Parser) -> None:
+    """Add `--export`."""
+    parser.add_argument(
+        "--export",
+        type=_export_file,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Write a row for each question and judge: .csv, .jsonl, .parquet, or .xml for JUnit. "
+        "Again for more files.",
+    )
+
+
+def write_exports(paths: Sequence[str], reports: Sequence["Report"]) -> None:
+    """Write the files of `--export`.
+
+    Raises:
+        InputError: one cannot be written.
+    """
+    if paths:
+        from cachedeval.evals.export import export
+
+        for path in paths:
+            export(reports, path)
+
+
+def _export_file(path: str) -> str:
+    from cachedeval.evals.export import check_export
+
+    try:
+        check_export(path)
+    except InputError as error:
+        raise ArgumentTypeError(str(error).partition(": ")[2]) from None
+    return new_file(path)
 
 
 def new_file(path: str) -> str:

@@ -9,10 +9,12 @@ from cachedeval.cli.options import (
     Namespace,
     Parser,
     add_evaluation,
+    add_export,
     add_html,
     add_json,
     add_mode,
     evaluator_of,
+    write_exports,
     write_html,
 )
 from cachedeval.cli.progress import progress_of
@@ -34,6 +36,7 @@ def declare(parser: Parser) -> None:
     add_json(parser, "report and run")
     parser.add_argument("--out", metavar="DIR", help="Write each report to a file in this folder.")
     add_html(parser)
+    add_export(parser)
     parser.add_argument("--verbose", action="store_true", help="Log what happens to stderr.")
 
 
@@ -56,6 +59,7 @@ def execute(options: Namespace) -> int:
     if out is not None:
         _write(out, reports)
     write_html(options.html, reports)
+    write_exports(options.export, reports)
     run = reports[0].run
     if options.json:
         all_of = [report.to_dict() for report in reports]

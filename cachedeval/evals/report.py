@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -150,6 +151,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             scores = row.pop("scores") or {self.judge: item.score}
             rows += [{**about, "judge": judge, **row, "score": scores[judge]} for judge in scores]
         return rows
+
+    def to_pandas(self) -> Any:
+        """Return the rows of `to_dicts` as a `pandas.DataFrame`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return import_module("pandas").DataFrame(self.to_dicts())
 
     def to_json(self) -> str:
         """Return the deterministic part as JSON: the same bytes for the same inputs.

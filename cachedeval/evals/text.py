@@ -2,8 +2,9 @@
 
 import html as _html
 
-__all__ = ["clean", "html"]
+__all__ = ["cell", "clean", "html", "markdown", "xml"]
 
+_MARKUP = frozenset("\\`*_{}[]()#+!|~@&$")
 _JOINERS = "\u200c\u200d"  # not printable, harmless, and part of words and of emoji
 
 
@@ -34,3 +35,38 @@ def html(text: str) -> str:
         '&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;'
     """
     return _html.escape(clean(text))
+
+
+def xml(text: str) -> str:
+    r"""Return a text as XML, between tags and in attributes; line breaks stay in both.
+
+    Example:
+        >>> xml("a < b\x00")
+        'a &lt; b\ufffd'
+    """
+    return html(text).replace("\n", "&#10;")
+
+
+def cell(text: str) -> str:
+    """Return a text for a cell of a spreadsheet, which must not take it for a formula.
+
+    A text that begins as a formula does gets an apostrophe in front: OWASP, CSV injection.
+
+    Example:
+        >>> cell("=HYPERLINK(1)"), cell("5 - 3")
+        ("'=HYPERLINK(1)", '5 - 3')
+    """
+    cleaned = clean(text)
+    return f"'{cleaned}" if cleaned.lstrip(" \n").startswith(("=", "+", "-", "@")) else cleaned
+
+
+def markdown(text: str) -> str:
+    r"""Return a text as one line of Markdown that is neither markup nor HTML.
+
+    Example:
+        >>> markdown("*a* | <b>\nc")
+        '\\*a\\* \\| &lt;b&gt; c'
+    """
+    line = " ".join(clean(text).split())
+    escaped = "".join(f"\\{c}" if c in _MARKUP else c for c in line)
+    return escaped.replace("<", "&lt;").replace(">", "&gt;")
