@@ -279,6 +279,9 @@ class Explainer:
             return Explanation(name, "new", [], [])
         was, now = nearest.recipe, read_recipe(recipe)
         found = list(self._differences(was, now, call))
+        bound = call.node.bound
+        if not found and bound is not None:
+            found = [Difference(bound.name, "a smaller one", repr(call.inputs[bound.name]))]
         return Explanation(name, "changed", found, self._above(was, now, call, known, _DEEP))
 
     def _differences(self, was: Recipe, now: Recipe, call: Call[Any]) -> Iterator[Difference]:

@@ -6,12 +6,13 @@ scheduler waits, a step that has not started is dropped, and one that runs conti
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from cachedeval.engine.errors import CachedevalError
-from cachedeval.engine.node import Call, describe
+from cachedeval.engine.node import Call, Node, describe
 from cachedeval.engine.resolve import Resolution
 from cachedeval.engine.result import CacheMode, OnOutcome, Outcome, State
 
@@ -45,6 +46,7 @@ class Run:
     __slots__ = (
         *("context", "dependents", "error", "keys", "mode", "on_end", "on_outcome", "outcomes"),
         *("parent", "pending", "ready", "records", "thread", "uses", "waiting"),
+        *("_awaited", "_first_steps", "_gathered"),
     )
 
     def __init__(
@@ -86,6 +88,38 @@ class Run:
                 self.waiting[call] = missing
             else:
                 self.ready.append(call)
+        self._first_steps = {call for call in self.ready if call.node.executor is not None}
+        self._gathered: dict[Node[Any], list[Call[Any]]] = {}
+        self._awaited = Counter(call.node for call in self.waiting if self._shares_thread(call))
+        """How many calls of a batched node wait for a step that the thread of the node runs first."""
+        if self._awaited:
+            self.ready = [each for call in self.ready for each in self.gather(call, waited=False)]
+
+    def gather(self, call: Call[Any], *, waited: bool = True) -> list[Call[Any]]:
+        """Return the calls that can start now that a call is ready: none, it alone, or a batch.
+
+        A batch that starts with the first of its calls would decode them alone. Where the others
+        are waiting for steps on the thread of the node itself, nothing is lost by waiting for them.
+        """
+        node = call.node
+        if node not in self._awaited:
+            return [call]
+        gathered = self._gathered.setdefault(node, [])
+        gathered.append(call)
+        if waited and self._shares_thread(call):
+            self._awaited[node] -= 1
+        if self._awaited[node]:
+            return []
+        del self._gathered[node], self._awaited[node]
+        return gathered
+
+    def _shares_thread(self, call: Call[Any]) -> bool:
+        """Return whether a batched call waits for a step on its own thread that waits for nothing."""
+        node = call.node
+        return node.batch and any(
+            upstream.node.executor == node.executor and upstream in self._first_steps
+            for upstream in call.upstream
+        )
 
     def digest(self, call: Call[Any]) -> str:
         """Return the digest of a call's output."""
@@ -138,6 +172,7 @@ class InFlight:
     """A call that is computed now, or waits for that.
 
     Attributes:
+        bound: the value of the input that bounds its output, if its node has one.
         call: the call object of the first run that needs it.
         outcomes: the outcomes of its upstream calls.
         owner: the scheduler that gets the result; None if no run waits for it any more.
@@ -155,7 +190,7 @@ class InFlight:
     """
 
     __slots__ = (
-        *("call", "cancelled", "cancelling", "context", "error", "key", "leased", "mode"),
+        *("bound", "call", "cancelled", "cancelling", "context", "error", "key", "leased", "mode"),
         *("mutated", "outcomes", "owner", "recipe", "record", "state", "stored", "waiters"),
         *("thread", "waits_for"),
     )
@@ -164,6 +199,7 @@ class InFlight:
         self.call = call
         self.key = key
         self.recipe = recipe
+        self.bound = _bound_of(call)
         self.mode: CacheMode = run.mode
         self.outcomes: Mapping[Call[Any], Outcome] = run.outcomes
         self.context: Context = run.context.copy()
@@ -198,7 +234,7 @@ class InFlightTable:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._calls: dict[tuple[CacheMode, bytes], InFlight] = {}
+        self._calls: dict[tuple[CacheMode, bytes, Any], InFlight] = {}
 
     def join(self, waiter: Waiter, key: bytes, recipe: bytes) -> tuple[InFlight, bool]:
         """Add a waiter to the in-flight call of a recipe, or start one; the lock must be held.
@@ -210,7 +246,7 @@ class InFlightTable:
             CachedevalError: the wait would never end.
         """
         run = waiter.run
-        at = (run.mode, recipe)
+        at = (run.mode, recipe, _bound_of(waiter.call))
         found = self._calls.get(at)
         new = found is None
         if found is None:
@@ -248,7 +284,7 @@ class InFlightTable:
         """Remove calls from the table; the lock must be held."""
         for flight in flights:
             flight.state = "ended"
-            at = (flight.mode, flight.recipe)
+            at = (flight.mode, flight.recipe, flight.bound)
             if self._calls.get(at) is flight:
                 del self._calls[at]
             for waiter in flight.waiters:
@@ -270,6 +306,12 @@ def circle_error(circle: str) -> CachedevalError:
         f"a step waits for its own result: {circle}; pass calls as inputs to calls, and do not run "
         "a call inside its own step, or in an on_outcome of a run that computes it"
     )
+
+
+def _bound_of(call: Call[Any]) -> Any:
+    """Return the value of the input that bounds a call's output: calls with others are not joined."""
+    bound = call.node.bound
+    return None if bound is None else call.inputs[bound.name]
 
 
 def _refuse_circle(inside: InFlight, wanted: InFlight) -> None:

@@ -13,7 +13,7 @@ from cachedeval.engine.inflight import InFlight
 from cachedeval.engine.keys import key_of
 from cachedeval.engine.log import logger
 from cachedeval.engine.record import Record
-from cachedeval.engine.result import Outcome, Unreadable
+from cachedeval.engine.result import Outcome, Unreadable, found_outcome
 from cachedeval.engine.store import Store
 
 __all__ = ["LeaseQueue", "Wave", "unreadable"]
@@ -116,8 +116,8 @@ class LeaseQueue:
         records = self._store.get_many(keys)
         done: list[bytes] = []
         for flight in wanted:
-            record = records.get(flight.key)
-            if record is not None and self._answers(flight, record):
+            record = self._answer(flight, records.get(flight.key))
+            if record is not None:
                 wave.found.append((flight, record))
                 if flight.leased:
                     flight.leased = False
@@ -129,14 +129,18 @@ class LeaseQueue:
         self._store.release_many(done)
         return wave
 
-    def _answers(self, flight: InFlight, record: Record) -> bool:
-        """Return whether a record is of a call's recipe and its value can be read."""
-        if record.recipe != flight.recipe:
-            return False
-        why = unreadable(Outcome(flight.call, "hit", record))
-        if why is not None:
-            self._store.found_unreadable(*why)
-        return why is None
+    def _answer(self, flight: InFlight, record: Record | None) -> Record | None:
+        """Return a record if it is of a call's recipe, is long enough and its value can be read."""
+        if record is None or record.recipe != flight.recipe:
+            return None
+        found = found_outcome(flight.call, record)
+        if found is None:
+            return None
+        why = unreadable(found)
+        if why is None:
+            return found.record
+        self._store.found_unreadable(*why)
+        return None
 
     def _schedule(self, *, progress: bool) -> None:
         now = time.monotonic()

@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import wraps
-from typing import Any, Generic, Literal, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
 
 from cachedeval.engine.closure import closure_of
 from cachedeval.engine.encoding import Output, encode
@@ -26,7 +26,17 @@ from cachedeval.engine.source import (
 )
 from cachedeval.engine.values import Codec
 
-__all__ = ["Call", "Computed", "Limiter", "Node", "describe", "node", "recipe_of", "substitute"]
+__all__ = [
+    "Bound",
+    "Call",
+    "Computed",
+    "Limiter",
+    "Node",
+    "describe",
+    "node",
+    "recipe_of",
+    "substitute",
+]
 
 
 R = TypeVar("R")
@@ -281,6 +291,35 @@ class Limiter(Protocol):
         ...
 
 
+class Bound(NamedTuple):
+    """An input that only bounds the output, such as the most tokens of an answer.
+
+    It is no part of the key. One result is stored for all bounds, the longest that was computed, and
+    `within` returns the output for each. So every call has the output, and the digest of the output,
+    that a step with its own bound would give.
+
+    Attributes:
+        name: the name of the input; its values are hashable.
+        within: takes a stored output and a bound, and returns the output for that bound: the same
+            object if it is the whole, or None if the stored output ends too early. Then the step
+            runs, and its result replaces the stored one.
+
+    Example:
+        >>> from cachedeval import Engine, node
+        >>> def first(digits: str, count: int) -> str | None:
+        ...     return digits[:count] if len(digits) >= count else None
+        >>> @node(version="1", name="digits", bound=Bound("count", first))
+        ... def digits(count: int) -> str:
+        ...     return "31415926"[:count]
+        >>> with Engine() as engine:
+        ...     engine.run([digits(6)]), engine.run([digits(4)]), engine.stats["digits"].computed
+        (['314159'], ['3141'], 1)
+    """
+
+    name: str
+    within: Callable[[Any, Any], Any]
+
+
 class Node(Generic[R_co]):
     """A step: a function with a name and a version. Use the decorator `node` to make one.
 
@@ -290,6 +329,7 @@ class Node(Generic[R_co]):
         batch: whether the function takes all misses together.
         executor: nodes with the same executor share one thread and take turns; None is any thread.
         limiter: delays the steps; None means no limit.
+        bound: the input that only bounds the output, or None.
         tags: labels that are stored with each result, sorted.
 
     Example:
@@ -311,6 +351,7 @@ class Node(Generic[R_co]):
         batch: bool = False,
         executor: str | None = None,
         limiter: Limiter | None = None,
+        bound: Bound | None = None,
         tags: Iterable[str] = (),
     ) -> None:
         qualname = getattr(function, "__qualname__", "")
@@ -342,6 +383,7 @@ class Node(Generic[R_co]):
                 f"{qualname}: a batched node takes no limiter, as it computes many calls at once"
             )
         self.limiter = limiter
+        self.bound = bound
         self.tags = _checked_tags(qualname, tags)
         self.is_closed = version is not None and not function.__closure__
         """Whether the closure of the function is no part of its calls' keys."""
@@ -440,6 +482,8 @@ class Node(Generic[R_co]):
         head = self._heads.get(outside)
         if head is None:
             names = (*self.signature.names, CLOSURE) if outside else self.signature.names
+            if self.bound is not None:
+                names = tuple(name for name in names if name != self.bound.name)
             head = self._heads[outside] = RecipeHead(self.name, self._key_version, names)
         return head.recipe(inputs)
 
@@ -496,6 +540,7 @@ def node(
     name: str | None = None,
     helpers: Sequence[Callable[..., Any]] = (),
     executor: str | None = None,
+    bound: Bound | None = None,
     tags: Iterable[str] = (),
 ) -> Callable[[Callable[..., Iterator[Any]]], Node[Any]]: ...
 
@@ -509,6 +554,7 @@ def node(
     batch: Literal[False] = False,
     executor: str | None = None,
     limiter: Limiter | None = None,
+    bound: Bound | None = None,
     tags: Iterable[str] = (),
 ) -> _Decorator: ...
 
@@ -523,6 +569,7 @@ def node(
     batch: bool = False,
     executor: str | None = None,
     limiter: Limiter | None = None,
+    bound: Bound | None = None,
     tags: Iterable[str] = (),
 ) -> Any:
     """Make a function a node, a step whose results are cached.
@@ -541,6 +588,7 @@ def node(
         batch: whether the function takes all misses together.
         executor: nodes with the same executor share one thread and take turns.
         limiter: delays steps to keep a rate; hits do not use it.
+        bound: names the input that only bounds the output; see `Bound`.
         tags: labels by which results are listed and pruned. They are stored with each result, and
             are no part of the key: results that were stored before have the tags of that time.
 
@@ -577,6 +625,7 @@ def node(
             batch=batch,
             executor=executor,
             limiter=limiter,
+            bound=bound,
             tags=tags,
         )
 

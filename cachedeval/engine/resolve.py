@@ -11,7 +11,7 @@ from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.keys import key_of
 from cachedeval.engine.node import Call, recipe_of
 from cachedeval.engine.record import Record
-from cachedeval.engine.result import Outcome, Unreadable
+from cachedeval.engine.result import Outcome, Unreadable, found_outcome
 
 __all__ = ["Resolution", "graph_of", "resolve", "resolve_alone"]
 
@@ -105,8 +105,10 @@ def resolve_alone(call: Call[Any], lookup: Callable[[bytes, bytes], Record | Non
         return known
     key = key_of(recipe)
     record = lookup(key, recipe)
+    outcome = None
     if record is not None and record.recipe == recipe:
-        outcome = Outcome(call, "hit", record)
+        outcome = found_outcome(call, record)
+    if outcome is not None:
         why = outcome.unreadable()
         if why is None:
             known.outcomes[call] = outcome
@@ -152,8 +154,11 @@ def _resolve(calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup) -> N
     records = lookup(wanted) if wanted else {}
     for call, key, recipe in keyed:
         record = records.get(key)
-        if record is None or record.recipe != recipe or call in known.unreadable:
+        found = None
+        if record is not None and record.recipe == recipe and call not in known.unreadable:
+            found = found_outcome(call, record)
+        if found is None:
             known.keys[call] = key, recipe
             known.open.append(call)
         else:
-            outcomes[call] = Outcome(call, "hit", record)
+            outcomes[call] = found

@@ -10,6 +10,7 @@ from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.keys import key_of
 from cachedeval.engine.node import Call
 from cachedeval.engine.record import Record
+from cachedeval.engine.values import payload_digest
 
 __all__ = [
     "MODES",
@@ -20,6 +21,7 @@ __all__ = [
     "State",
     "Stats",
     "Unreadable",
+    "found_outcome",
 ]
 
 
@@ -124,6 +126,29 @@ class Outcome(msgspec.Struct, eq=False):
         if self.record is None:
             raise self.error or RuntimeError("a call has neither a result nor an error")
         return self.record.digest
+
+
+def found_outcome(call: Call[Any], record: Record) -> Outcome | None:
+    """Return the outcome of a call whose recipe a record has; None if its output ends too early.
+
+    Only nodes with a bound have outputs that can end too early; see `cachedeval.engine.node.Bound`.
+    """
+    bound = call.node.bound
+    found = Outcome(call, "hit", record)
+    if bound is None:
+        return found
+    try:
+        whole = found.value
+        value = bound.within(whole, call.inputs[bound.name])
+    except EncodingError:
+        return found  # a miss, whose reason is reported where values are read
+    if value is whole:
+        return found
+    if value is None:
+        return None
+    payload = call.node.codec.dump(value)
+    part = msgspec.structs.replace(record, payload=payload, digest=payload_digest(payload))
+    return Outcome(call, "hit", part)
 
 
 OnOutcome = Callable[[Outcome], None]

@@ -24,7 +24,7 @@ from cachedeval.engine.keys import key_of
 from cachedeval.engine.leases import LeaseQueue, unreadable
 from cachedeval.engine.node import Call, describe, recipe_of
 from cachedeval.engine.process import Interrupts
-from cachedeval.engine.result import Outcome, State
+from cachedeval.engine.result import Outcome, State, found_outcome
 from cachedeval.engine.steps import run_in_context
 
 __all__ = ["Scheduler"]
@@ -251,7 +251,8 @@ class Scheduler:
                 return None
             keyed = key_of(recipe), recipe
         record = run.records.get(keyed[1])
-        if record is not None and unreadable(known := Outcome(call, "hit", record)) is None:
+        known = None if record is None else found_outcome(call, record)
+        if known is not None and unreadable(known) is None:
             self._settle(run, call, known)
             return None
         if run.mode == "offline":
@@ -376,7 +377,8 @@ class Scheduler:
             run.waiting[dependent] -= 1
             if not run.waiting[dependent]:
                 del run.waiting[dependent]
-                self._ready.append((run, dependent))
+                for each in run.gather(dependent):
+                    self._ready.append((run, each))
         self.notifying = threading.get_ident()
         try:
             run.on_outcome(outcome)
