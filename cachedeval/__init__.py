@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     from cachedeval.engine.backend import Backend, Entry, open_backend
     from cachedeval.engine.engine import Engine
-    from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
+    from cachedeval.engine.errors import CachedevalError, EncodingError, InputError, MissingError
     from cachedeval.engine.node import Call, Computed, Node, node
     from cachedeval.engine.resource import Handle, Resource
     from cachedeval.engine.result import Outcome
+    from cachedeval.engine.retry import RetryPolicy
     from cachedeval.evals.evaluator import AdapterEvaluator, OptimizedAdapterEvaluator
     from cachedeval.evals.report import Report, compare
 
@@ -38,11 +39,13 @@ __all__ = [
     "Entry",
     "Handle",
     "InputError",
+    "MissingError",
     "Node",
     "OptimizedAdapterEvaluator",
     "Outcome",
     "Report",
     "Resource",
+    "RetryPolicy",
     "__version__",
     "compare",
     "node",
@@ -60,11 +63,13 @@ _HOMES = {
     "Entry": "cachedeval.engine.backend",
     "Handle": "cachedeval.engine.resource",
     "InputError": "cachedeval.engine.errors",
+    "MissingError": "cachedeval.engine.errors",
     "Node": "cachedeval.engine.node",
     "OptimizedAdapterEvaluator": "cachedeval.evals.evaluator",
     "Outcome": "cachedeval.engine.result",
     "Report": "cachedeval.evals.report",
     "Resource": "cachedeval.engine.resource",
+    "RetryPolicy": "cachedeval.engine.retry",
     "compare": "cachedeval.evals.report",
     "node": "cachedeval.engine.node",
     "open_backend": "cachedeval.engine.backend",

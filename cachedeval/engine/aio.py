@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from cachedeval.engine.executors import OnEnd
 from cachedeval.engine.inflight import InFlight, InFlightTable, current
-from cachedeval.engine.process import end_child
+from cachedeval.engine.process import end_child, importing
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.steps import complete, inputs_of
 
@@ -114,10 +114,11 @@ class EventLoopExecutor:
         process = os.getpid()
         start = time.perf_counter()
         try:
-            inputs = inputs_of(flight, self._pool)
-            async with nullcontext() if node.limiter is None else node.limiter.acquire():
-                start = time.perf_counter()
-                value = await node.signature.call(node.function, inputs)
+            if node.is_guarded:
+                value, seconds = await self._attempts(flight)
+                start = time.perf_counter() - seconds
+            else:
+                value = await node.signature.call(node.function, inputs_of(flight, self._pool))
         except asyncio.CancelledError as raised:
             # A cancellation that the step caused itself is a failure of the step.
             flight.cancelled = flight.cancelling
@@ -126,6 +127,31 @@ class EventLoopExecutor:
             error = raised
         end_child(process)
         complete(flight, value, error, time.perf_counter() - start)
+
+    async def _attempts(self, flight: InFlight) -> tuple[Any, float]:
+        """Run a step that has a limiter, a time limit or retries, as `run_attempts` does."""
+        with importing():
+            from cachedeval.engine.attempts import Attempts, timed_out
+
+        node = flight.call.node
+        attempts = Attempts(node)
+        while True:
+            inputs = inputs_of(flight, self._pool)
+            start = time.perf_counter()
+            limit = asyncio.timeout(None)
+            try:
+                async with nullcontext() if node.limiter is None else node.limiter.acquire():
+                    start = time.perf_counter()
+                    async with asyncio.timeout(attempts.timeout) as limit:
+                        value = await node.signature.call(node.function, inputs)
+                    seconds = time.perf_counter() - start
+            except Exception as error:  # noqa: BLE001  it may be final
+                late = isinstance(error, TimeoutError) and limit.expired()
+                failure = timed_out(flight, attempts.timeout) if late else error
+                pause = attempts.pause(failure, time.perf_counter() - start)
+            else:
+                return value, seconds
+            await asyncio.sleep(pause)
 
     def _ended(self, flight: InFlight, task: asyncio.Task[None]) -> None:
         del self._tasks[flight]

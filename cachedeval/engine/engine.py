@@ -232,7 +232,7 @@ class Engine:
 
     def forget(self, calls: Sequence[Call[Any]]) -> int:
         """Delete the records of these calls; return how many there were."""
-        known = resolve(calls, self.store.peek_many)
+        known = resolve(calls, self.store.peek_many, any_age=True)
         keys = [key_of(o.record.recipe) for c in calls if (o := known.outcomes.get(c)) and o.record]
         keys += [known.unreadable[call].key for call in calls if call in known.unreadable]
         return self.store.delete_many(keys)
@@ -323,22 +323,26 @@ class Engine:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
-        def wake() -> None:
-            if not done.done():
-                done.set_result(None)
+        def set_result(future: asyncio.Future[None]) -> None:
+            if not future.done():
+                future.set_result(None)
 
-        def ended(_: Run) -> None:
+        def wake(future: asyncio.Future[None]) -> None:
             with suppress(RuntimeError):  # the loop was closed in the meantime
-                loop.call_soon_threadsafe(wake)
+                loop.call_soon_threadsafe(set_result, future)
 
-        run.on_end = ended
+        run.on_end = lambda _: wake(done)
         runtime.start(run)
+        runtime.pause(run)
         try:
-            with runtime.waiting():
-                await done
+            await done
         except asyncio.CancelledError:
             runtime.cancel(run, CachedevalError("the run was cancelled"))
+            runtime.resume(run, lambda: None)
             raise
+        granted: asyncio.Future[None] = loop.create_future()
+        if not runtime.resume(run, partial(wake, granted)):
+            await granted
         if run.error is not None:
             raise run.error
 

@@ -3,8 +3,8 @@
 # Lazy import: only async steps need asyncio.
 
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cachedeval.engine import process
@@ -25,6 +25,7 @@ from cachedeval.engine.node import Call, Node, describe, substitute
 from cachedeval.engine.record import Record
 from cachedeval.engine.resource import Resource, ResourcePool
 from cachedeval.engine.result import State
+from cachedeval.engine.slots import Slots
 from cachedeval.engine.store import Store
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Execution:
         self._threads: ThreadExecutor | None = None
         self._serial: dict[str, SerialExecutor] = {}
         self._loop: EventLoopExecutor | None = None
+        self._slots: dict[Node[Any], Slots] = {}
         self._identified: set[Identified] = set()
         """Resources whose identity is stored for explanations."""
         self._warned: set[str] = set()
@@ -86,6 +88,32 @@ class Execution:
                 self._threads = ThreadExecutor(self.table, self.pool, self.ended)
             return self._threads
 
+    def admitted(self, flights: Sequence[InFlight]) -> list[InFlight]:
+        """Return the queued calls that may start now; others start when a slot is free."""
+        return [
+            flight
+            for flight in flights
+            if flight.call.node.concurrency is None or self._slots_of(flight.call.node).take(flight)
+        ]
+
+    def left_slot(self, flight: InFlight) -> None:
+        """Pass the slot of a call that has ended, or was dropped, to the next one."""
+        if flight.call.node.concurrency is not None:
+            flight.finished = True
+            self._slots_of(flight.call.node).release(flight)
+
+    def _slots_of(self, node: Node[Any]) -> Slots:
+        with self._lock:
+            slots = self._slots.get(node)
+            if slots is None:
+                assert node.concurrency is not None  # noqa: S101  for the type checker
+                slots = self._slots[node] = Slots(node.concurrency, self._submit_admitted)
+            return slots
+
+    def _submit_admitted(self, flight: InFlight) -> None:
+        with suppress(CachedevalError):  # the engine was closed
+            self.executor(flight.call.node).submit_many([flight])
+
     def wait_idle(self) -> None:
         """Wait until batches whose calls have all ended have released their resources.
 
@@ -98,6 +126,7 @@ class Execution:
 
     def ended(self, flight: InFlight) -> None:
         """Pass a call whose step has ended to its owner; called on any thread."""
+        self.left_slot(flight)
         with self.table.lock:
             owner = flight.owner
             if owner is not None:
@@ -113,7 +142,7 @@ class Execution:
         with self.table.lock:
             if flight.waiters:
                 flight.state = "waiting"
-                flight.cancelled = flight.cancelling = False
+                flight.cancelled = flight.cancelling = flight.finished = False
                 flight.error = None
                 flight.owner = owner = flight.waiters[0].scheduler
                 owner.post(owner.adopt, flight)
@@ -142,6 +171,8 @@ class Execution:
                 else:
                     dropped.append(flight)
             self.table.remove(dropped)
+        for flight in dropped:
+            self.left_slot(flight)
         self._release(dropped)
         # A batch notices by itself that no run waits for the rest; a thread cannot be interrupted.
         if self._loop is not None:
@@ -225,9 +256,36 @@ class Execution:
             or any(here is serial.thread for serial in self._serial.values())
         )
 
-    def waiting(self) -> AbstractContextManager[None]:
-        """Return the context in which the current thread waits for a run."""
-        return nullcontext() if self._threads is None else self._threads.waiting()
+    def pause(self, flight: InFlight | None) -> None:
+        """Leave thread and slot of a step to others while it waits for a run.
+
+        Args:
+            flight: the call whose step waits; None outside of steps.
+        """
+        if self._is_lent(flight) and self._threads is not None:
+            self._threads.lend()
+        if flight is not None and flight.call.node.concurrency is not None:
+            with self._lock:
+                flight.nested += 1
+            if flight.nested == 1:
+                self._slots_of(flight.call.node).release(flight)
+
+    def resume(self, flight: InFlight | None, wake: Callable[[], None]) -> bool:
+        """Take thread and slot again; return False if the slot is there when `wake` is called."""
+        if self._is_lent(flight) and self._threads is not None:
+            self._threads.take_back()
+        if flight is not None and flight.call.node.concurrency is not None:
+            with self._lock:
+                flight.nested -= 1
+            if flight.nested == 0:
+                return self._slots_of(flight.call.node).resume(flight, wake)
+        return True
+
+    def _is_lent(self, flight: InFlight | None) -> bool:
+        """Return whether a wait on this thread takes a thread of the pool from others."""
+        if flight is not None and flight.on_pool:
+            return True
+        return self._threads is not None and self._threads.owns(threading.current_thread())
 
     def unstick(self) -> None:
         """Start one more thread for queued steps if no step has ended since the last call."""
@@ -246,7 +304,12 @@ class Execution:
             flights = self.table.all()
             waits = Waits(flights, self._thread_of, self._task_of)
             threads = set() if self._threads is None else self._threads.idents
-            blocked = [f for f in flights if f.thread in threads and waits.blocked(f)]
+            blocked = [
+                flight
+                for flight in flights
+                if (flight.thread in threads or flight.call.node.concurrency is not None)
+                and waits.blocked(flight)
+            ]
             for flight in flights:
                 for waiter in flight.waiters:
                     run = waiter.run
@@ -255,6 +318,9 @@ class Execution:
                     circle = waits.circle(flight, run.thread)
                     if circle is not None:
                         run.error = circle_error(circle)
+        for flight in blocked:
+            if flight.call.node.concurrency is not None:
+                self._slots_of(flight.call.node).release(flight)
         if self._threads is not None and blocked:
             self._threads.unstick(2 * len(blocked))
 

@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Protocol
 
 from cachedeval.engine.inflight import InFlight, InFlightTable
@@ -68,19 +68,19 @@ class ThreadExecutor:
             self._free -= len(flights)
             self._start_missing()
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Allow one more thread while the current one, if it is of this pool, waits for a run."""
-        mine = threading.current_thread() in self._threads
-        if not mine:
-            yield
-            return
+    def owns(self, thread: threading.Thread) -> bool:
+        """Return whether a thread is one of this pool."""
+        return thread in self._threads
+
+    def lend(self) -> None:
+        """Allow one more thread while one of the pool waits for a run."""
         with self._lock:
             self._limit += 1
             self._start_missing()
-        try:
-            yield
-        finally:
+
+    def take_back(self) -> None:
+        """End what `lend` began."""
+        with self._lock:
             self._limit -= 1
 
     @property
@@ -117,6 +117,7 @@ class ThreadExecutor:
         process = os.getpid()
         while (flight := self._queue.get()) is not None:
             if self._table.start(flight):
+                flight.on_pool = True
                 run_in_context(flight, self._pool)
                 end_child(process)
                 self._on_end(flight)

@@ -6,6 +6,7 @@ the explanations of many calls: calls in which the same fields changed share one
 """
 
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -272,6 +273,12 @@ class Explainer:
         if self._index is None:
             self._index = Index(self._store)
         key, recipe = known.keys[call]
+        if call.node.ttl is not None:
+            record = self._store.peek_many({key: recipe}).get(key)
+            if record is not None and call.node.expired(record.created):
+                age = f"{time.time() - record.created:.0f} s"
+                old = Difference("age", f"at most {call.node.ttl:g} s (the node's ttl)", age)
+                return Explanation(name, "changed", [old], [])
         if key in self._index.unreadable:
             return Explanation(name, "changed", [], [])
         nearest = self._index.nearest(recipe)

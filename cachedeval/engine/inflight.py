@@ -185,6 +185,9 @@ class InFlight:
         mutated: the input that changed while the step ran; then the result is not stored.
         cancelled: whether the step ended without a result because it was cancelled.
         cancelling: whether its cancellation was requested.
+        finished: whether its step has ended.
+        nested: how many runs inside its step wait now.
+        on_pool: whether its step takes a thread of the pool.
         thread: the thread that runs its synchronous step.
         waits_for: the in-flight calls that runs inside its step wait for.
     """
@@ -192,7 +195,7 @@ class InFlight:
     __slots__ = (
         *("bound", "call", "cancelled", "cancelling", "context", "error", "key", "leased", "mode"),
         *("mutated", "outcomes", "owner", "recipe", "record", "state", "stored", "waiters"),
-        *("thread", "waits_for"),
+        *("finished", "nested", "on_pool", "thread", "waits_for"),
     )
 
     def __init__(self, call: Call[Any], key: bytes, recipe: bytes, run: Run) -> None:
@@ -213,6 +216,9 @@ class InFlight:
         self.mutated: str | None = None
         self.cancelled = False
         self.cancelling = False
+        self.finished = False
+        self.nested = 0
+        self.on_pool = False
         self.thread: int | None = None
         self.waits_for: list[InFlight] = []
 

@@ -133,6 +133,8 @@ class LeaseQueue:
         """Return a record if it is of a call's recipe, is long enough and its value can be read."""
         if record is None or record.recipe != flight.recipe:
             return None
+        if flight.call.node.expired(record.created):
+            return None
         found = found_outcome(flight.call, record)
         if found is None:
             return None

@@ -5,11 +5,12 @@ yet. The inputs of a call may be other calls: together they are a graph. A step 
 output in a `Computed`, which adds its cost and provenance.
 """
 
+import time
 import types
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import wraps
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
 
 from cachedeval.engine.closure import closure_of
 from cachedeval.engine.encoding import Output, encode
@@ -17,6 +18,14 @@ from cachedeval.engine.errors import EncodingError, InputError
 from cachedeval.engine.keys import CLOSURE, RecipeHead
 from cachedeval.engine.record import TAGS, write_notes
 from cachedeval.engine.resource import Resource
+from cachedeval.engine.settings import (
+    checked_concurrency,
+    checked_kinds,
+    checked_retry,
+    checked_tags,
+    refuse_settings,
+    seconds_of,
+)
 from cachedeval.engine.signature import Signature, signature_of
 from cachedeval.engine.source import (
     code_fingerprint,
@@ -25,6 +34,11 @@ from cachedeval.engine.source import (
     source_fingerprint,
 )
 from cachedeval.engine.values import Codec
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from cachedeval.engine.retry import RetryPolicy
 
 __all__ = [
     "Bound",
@@ -331,6 +345,12 @@ class Node(Generic[R_co]):
         limiter: delays the steps; None means no limit.
         bound: the input that only bounds the output, or None.
         tags: labels that are stored with each result, sorted.
+        concurrency: how many of its steps an engine runs at once; None means no limit.
+        timeout: seconds for one attempt of a step; None means no limit.
+        retry: how often a step is tried, or the policy; None means once.
+        retry_on: the exceptions after which it is tried again.
+        ttl: seconds after which a result counts as a miss; None means never.
+        is_guarded: whether steps need a limiter, a time limit or retries.
 
     Example:
         >>> from cachedeval import node
@@ -353,6 +373,11 @@ class Node(Generic[R_co]):
         limiter: Limiter | None = None,
         bound: Bound | None = None,
         tags: Iterable[str] = (),
+        concurrency: int | None = None,
+        timeout: "float | timedelta | None" = None,
+        retry: "int | RetryPolicy | None" = None,
+        retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+        ttl: "float | timedelta | None" = None,
     ) -> None:
         qualname = getattr(function, "__qualname__", "")
         if not isinstance(function, types.FunctionType):
@@ -378,13 +403,21 @@ class Node(Generic[R_co]):
             raise InputError(
                 f"{qualname}: an async step runs on the event loop and takes no executor: remove it"
             )
-        if batch and limiter is not None:
-            raise InputError(
-                f"{qualname}: a batched node takes no limiter, as it computes many calls at once"
-            )
+        self.concurrency = checked_concurrency(qualname, concurrency)
+        self.timeout = seconds_of(qualname, "timeout", timeout)
+        self.retry = checked_retry(qualname, retry)
+        self.retry_on = checked_kinds(qualname, retry_on)
+        self.ttl = seconds_of(qualname, "ttl", ttl)
         self.limiter = limiter
         self.bound = bound
-        self.tags = _checked_tags(qualname, tags)
+        self.tags = checked_tags(qualname, tags)
+        refuse_settings(
+            qualname,
+            {"limiter": limiter, "concurrency": concurrency, "timeout": timeout, "retry": retry},
+            batch=batch,
+            serial=executor is not None,
+        )
+        self.is_guarded = not (limiter is None and self.timeout is None and self.retry is None)
         self.is_closed = version is not None and not function.__closure__
         """Whether the closure of the function is no part of its calls' keys."""
         self.__doc__ = function.__doc__
@@ -457,6 +490,10 @@ class Node(Generic[R_co]):
             self._compared[then] = drifted(self.function, *then)
         return self._compared[then]
 
+    def expired(self, created: float) -> bool:
+        """Return whether a result that was stored at a time, in seconds, is too old by now."""
+        return self.ttl is not None and not time.time() - created <= self.ttl
+
     def changed_closure(self, inputs: Mapping[str, Any]) -> str | None:
         """Return the name of a closure value that has changed since a call was made, or None."""
         if self.is_closed:
@@ -489,15 +526,6 @@ class Node(Generic[R_co]):
 
     def _closure(self) -> dict[str, Any]:
         return closure_of(self.function, versioned=self.version is not None)
-
-
-def _checked_tags(qualname: str, tags: Iterable[str]) -> tuple[str, ...]:
-    found = None if isinstance(tags, str) else list(tags)
-    if found is None or not all(isinstance(tag, str) and tag for tag in found):
-        raise InputError(
-            f'{qualname}: tags are strings that are not empty, as in @node(tags=("summaries",))'
-        )
-    return tuple(sorted({*found}))
 
 
 class _Decorator(Protocol):
@@ -542,6 +570,7 @@ def node(
     executor: str | None = None,
     bound: Bound | None = None,
     tags: Iterable[str] = (),
+    ttl: "float | timedelta | None" = None,
 ) -> Callable[[Callable[..., Iterator[Any]]], Node[Any]]: ...
 
 
@@ -556,6 +585,11 @@ def node(
     limiter: Limiter | None = None,
     bound: Bound | None = None,
     tags: Iterable[str] = (),
+    concurrency: int | None = None,
+    timeout: "float | timedelta | None" = None,
+    retry: "int | RetryPolicy | None" = None,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+    ttl: "float | timedelta | None" = None,
 ) -> _Decorator: ...
 
 
@@ -571,6 +605,11 @@ def node(
     limiter: Limiter | None = None,
     bound: Bound | None = None,
     tags: Iterable[str] = (),
+    concurrency: int | None = None,
+    timeout: "float | timedelta | None" = None,
+    retry: "int | RetryPolicy | None" = None,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+    ttl: "float | timedelta | None" = None,
 ) -> Any:
     """Make a function a node, a step whose results are cached.
 
@@ -591,6 +630,16 @@ def node(
         bound: names the input that only bounds the output; see `Bound`.
         tags: labels by which results are listed and pruned. They are stored with each result, and
             are no part of the key: results that were stored before have the tags of that time.
+        concurrency: how many of its steps an engine runs at once, at most. A step that waits for a
+            run of its own does not count meanwhile.
+        timeout: seconds for one attempt of a step, without the wait for the limiter. An async step
+            is cancelled then. A synchronous one cannot be: its call fails, and what it returns
+            later is dropped.
+        retry: how often a step is tried, or a `RetryPolicy`, if it raises an exception.
+        retry_on: the exceptions after which it is tried again; by default all, except those of this
+            package.
+        ttl: seconds (or a timedelta) after which a stored result counts as a miss. It is judged
+            when a result is read, and is no part of the key.
 
     Returns:
         The node, or a decorator if `function` is None.
@@ -627,6 +676,11 @@ def node(
             limiter=limiter,
             bound=bound,
             tags=tags,
+            concurrency=concurrency,
+            timeout=timeout,
+            retry=retry,
+            retry_on=retry_on,
+            ttl=ttl,
         )
 
     return wrap if function is None else wrap(function)

@@ -66,7 +66,13 @@ def graph_of(roots: Iterable[Call[Any]]) -> list[list[Call[Any]]]:
     return levels
 
 
-def resolve(roots: Sequence[Call[Any]], lookup: Lookup, *, read_all: bool = False) -> Resolution:
+def resolve(
+    roots: Sequence[Call[Any]],
+    lookup: Lookup,
+    *,
+    read_all: bool = False,
+    any_age: bool = False,
+) -> Resolution:
     """Look up the calls of a graph.
 
     A record whose value the node cannot read counts as a miss. Values that no caller and no missing
@@ -76,6 +82,7 @@ def resolve(roots: Sequence[Call[Any]], lookup: Lookup, *, read_all: bool = Fals
         roots: the calls whose outcomes the caller needs.
         lookup: returns the records of recipes, by key.
         read_all: read the values of all calls, not only the needed ones.
+        any_age: take results that are older than the `ttl` of their node, too.
     """
     unreadable: dict[Call[Any], Unreadable] = {}
     while True:
@@ -83,7 +90,7 @@ def resolve(roots: Sequence[Call[Any]], lookup: Lookup, *, read_all: bool = Fals
         known.unreadable = unreadable
         for level in graph_of(roots):
             for start in range(0, len(level), _AT_ONCE):
-                _resolve(level[start : start + _AT_ONCE], known, lookup)
+                _resolve(level[start : start + _AT_ONCE], known, lookup, any_age=any_age)
         read = known.outcomes if read_all else _needed(roots, known.open)
         before = len(unreadable)
         for call in read:
@@ -106,7 +113,7 @@ def resolve_alone(call: Call[Any], lookup: Callable[[bytes, bytes], Record | Non
     key = key_of(recipe)
     record = lookup(key, recipe)
     outcome = None
-    if record is not None and record.recipe == recipe:
+    if record is not None and record.recipe == recipe and not _expired(call, record):
         outcome = found_outcome(call, record)
     if outcome is not None:
         why = outcome.unreadable()
@@ -126,7 +133,13 @@ def _needed(roots: Sequence[Call[Any]], missing: Sequence[Call[Any]]) -> Iterato
         yield from call.upstream
 
 
-def _resolve(calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup) -> None:
+def _expired(call: Call[Any], record: Record) -> bool:
+    return call.node.ttl is not None and call.node.expired(record.created)
+
+
+def _resolve(
+    calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup, *, any_age: bool
+) -> None:
     """Look up calls of one depth."""
     outcomes = known.outcomes
 
@@ -155,7 +168,12 @@ def _resolve(calls: Iterable[Call[Any]], known: Resolution, lookup: Lookup) -> N
     for call, key, recipe in keyed:
         record = records.get(key)
         found = None
-        if record is not None and record.recipe == recipe and call not in known.unreadable:
+        if (
+            record is not None
+            and record.recipe == recipe
+            and call not in known.unreadable
+            and (any_age or not _expired(call, record))
+        ):
             found = found_outcome(call, record)
         if found is None:
             known.keys[call] = key, recipe

@@ -5,7 +5,8 @@ An engine creates its runtime at the first miss. A run of hits imports none of t
 
 import threading
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from cachedeval.engine.execution import Execution, closed_error
 from cachedeval.engine.inflight import Run
@@ -56,7 +57,7 @@ class Runtime:
             self._driven.add(scheduler)
             self._execution.schedulers += 1
         try:
-            with self._execution.waiting():
+            with self._waiting(run):
                 scheduler.drive(run)
         finally:
             with self._lock:
@@ -90,9 +91,30 @@ class Runtime:
                 scheduler = self._background[0]
                 scheduler.post(scheduler.cancel, run, error)
 
-    def waiting(self) -> AbstractContextManager[None]:
-        """Return the context in which the current thread waits for a background run."""
-        return self._execution.waiting()
+    def pause(self, run: Run) -> None:
+        """Leave thread and slot of the step that started a run to others, as it waits for the run."""
+        self._execution.pause(run.parent)
+
+    def resume(self, run: Run, wake: Callable[[], None]) -> bool:
+        """Take them again; return False if the step may go on when `wake` is called."""
+        return self._execution.resume(run.parent, wake)
+
+    @contextmanager
+    def _waiting(self, run: Run) -> Iterator[None]:
+        """The context in which the step that started a run waits for it on this thread."""
+        granted = threading.Event()
+        self.pause(run)
+        try:
+            yield
+        except Exception:  # the step may handle it, and go on
+            if not self.resume(run, granted.set):
+                granted.wait()
+            raise
+        except BaseException:
+            self.resume(run, granted.set)
+            raise
+        if not self.resume(run, granted.set):
+            granted.wait()
 
     def stop(self) -> None:
         """Cancel all runs and steps; results computed by then are stored."""

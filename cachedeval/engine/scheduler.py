@@ -276,6 +276,7 @@ class Scheduler:
         with table.lock:
             for flight in flights:
                 flight.state = "queued"
+        flights = self._execution.admitted(flights)
         if len(flights) == 1 and self._may_run_inline(flights[0]):
             self._run_inline(flights[0])
             return
@@ -308,6 +309,7 @@ class Scheduler:
                 flight.cancelled = True  # interrupted before its step began
             elif flight.error is not None and self._interrupts.acknowledge():
                 flight.error, flight.cancelled = None, True
+            self._execution.left_slot(flight)
             self._ended.append(flight)
         if flight.cancelled:
             raise KeyboardInterrupt

@@ -4,19 +4,18 @@ A step runs on the thread or event loop of its executor, and sets its result or 
 in-flight call. A batched step takes many calls and posts each result as soon as it is known.
 """
 
-# Lazy imports: only limited synchronous steps need asyncio, and only a mutated input needs
-# differences.
+# Lazy imports: few steps have limiters, time limits or retries, and few inputs are mutated.
 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
 from cachedeval.engine.inflight import InFlight, current
 from cachedeval.engine.keys import CLOSURE, read_recipe
-from cachedeval.engine.node import Computed, Limiter, Node, recipe_of, substitute
+from cachedeval.engine.node import Computed, Node, recipe_of, substitute
 from cachedeval.engine.process import importing
 from cachedeval.engine.record import CorruptRecord, Record, pack, unpack, write_notes
 from cachedeval.engine.resource import ResourcePool
@@ -64,39 +63,17 @@ def _run_here(flight: InFlight, pool: ResourcePool) -> None:
     error: BaseException | None = None
     start = time.perf_counter()
     try:
-        inputs = inputs_of(flight, pool)
-        with nullcontext() if node.limiter is None else _limited(node.limiter):
-            start = time.perf_counter()
-            value = node.signature.call(node.function, inputs)
+        if node.is_guarded:
+            with importing():
+                from cachedeval.engine.attempts import run_attempts
+
+            value, seconds = run_attempts(flight, partial(inputs_of, flight, pool))
+            start = time.perf_counter() - seconds
+        else:
+            value = node.signature.call(node.function, inputs_of(flight, pool))
     except BaseException as raised:  # noqa: BLE001  it is the error of the call
         error = raised
     complete(flight, value, error, time.perf_counter() - start)
-
-
-@contextmanager
-def _limited(limiter: Limiter) -> Iterator[None]:
-    """Wait for a limiter on this thread, with an event loop of its own."""
-    with importing():
-        import asyncio
-
-    with asyncio.Runner() as runner:
-        context = limiter.acquire()
-        runner.run(_entered(context))
-        try:
-            yield
-        except BaseException as error:
-            runner.run(_left(context, error))
-            raise
-        runner.run(_left(context, None))
-
-
-async def _entered(context: AbstractAsyncContextManager[Any]) -> None:
-    await context.__aenter__()
-
-
-async def _left(context: AbstractAsyncContextManager[Any], error: BaseException | None) -> None:
-    kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
-    await context.__aexit__(kind, error, trace)
 
 
 def complete(flight: InFlight, value: Any, error: BaseException | None, seconds: float) -> None:
