@@ -50,4 +50,14 @@ class BackendError(CachedevalError):
 
 
 class MissingError(CachedevalError):
-    """A result is not in the cache, and the mode `offline` forbids computing it."""
+    """A result is not in the cache, and the mode `offline` forbids computing it.
+
+    Example:
+        >>> from cachedeval import Engine, node
+        >>> @node(version="1", name="double")
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> with Engine(mode="offline") as engine:
+        ...     engine.settle([double(1)])[0].error
+        MissingError('double(x=1) is not in the cache, and offline mode computes nothing')
+    """
