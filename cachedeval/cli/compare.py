@@ -9,15 +9,12 @@ from cachedeval.cli.options import (
     Namespace,
     Parser,
     add_evaluation,
-    add_export,
-    add_html,
     add_json,
     add_mode,
     evaluator_of,
     whole,
-    write_exports,
-    write_html,
 )
+from cachedeval.cli.outputs import add_outputs, write_outputs
 from cachedeval.cli.progress import progress_of
 from cachedeval.cli.run import show_run
 from cachedeval.engine.errors import InputError
@@ -45,8 +42,7 @@ def declare(parser: Parser) -> None:
         help="How many of the questions that changed most are shown (default: %(default)s).",
     )
     add_json(parser, "the comparison")
-    add_html(parser)
-    add_export(parser)
+    add_outputs(parser)
 
 
 def execute(options: Namespace) -> int:
@@ -80,8 +76,7 @@ def execute(options: Namespace) -> int:
         status = _SOME_FAILED if any(report.failed for report in reports) else 0
         run = reports[0].run
     found = compare(*reports)
-    write_html(options.html, reports)
-    write_exports(options.export, reports)
+    write_outputs(options, reports)
     if options.json:
         show_json(_as_json(a, b, found))
     else:

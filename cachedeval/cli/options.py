@@ -10,7 +10,7 @@ from argparse import (
     HelpFormatter,
     Namespace,
 )
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from cachedeval.evals.evaluator import AdapterEvaluator
-    from cachedeval.evals.report import Report
 
 __all__ = [
     "DEFAULT_CACHE",
@@ -29,19 +28,14 @@ __all__ = [
     "Parser",
     "add_cache",
     "add_evaluation",
-    "add_export",
-    "add_html",
     "add_json",
     "add_mode",
     "at_least",
     "duration",
     "evaluator_of",
-    "new_file",
     "number",
     "size",
     "whole",
-    "write_exports",
-    "write_html",
 ]
 
 DEFAULT_CACHE = "disk:./eval_cache"
@@ -205,74 +199,6 @@ def duration(text: str) -> "timedelta":
 def add_json(parser: Parser, what: str) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help=f"Print {what} as JSON.")
-
-
-def add_html(parser: Parser) -> None:
-    """Add `--html`."""
-    parser.add_argument(
-        "--html",
-        type=new_file,
-        metavar="FILE",
-        help="Write a page with scores, differences and all answers, which any browser opens.",
-    )
-
-
-def write_html(path: str | None, reports: Sequence["Report"]) -> None:
-    """Write the page of some reports, if `--html` names a file.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    if path is not None:
-        from cachedeval.evals.page.render import write_page
-
-        write_page(path, reports)
-
-
-def add_export(parser: Parser) -> None:
-    """Add `--export`."""
-    parser.add_argument(
-        "--export",
-        type=_export_file,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="Write a row for each question and judge: .csv, .jsonl, .parquet, or .xml for JUnit. "
-        "Again for more files.",
-    )
-
-
-def write_exports(paths: Sequence[str], reports: Sequence["Report"]) -> None:
-    """Write the files of `--export`.
-
-    Raises:
-        InputError: one cannot be written.
-    """
-    if paths:
-        from cachedeval.evals.export import export
-
-        for path in paths:
-            export(reports, path)
-
-
-def _export_file(path: str) -> str:
-    from cachedeval.evals.export import check_export
-
-    try:
-        check_export(path)
-    except InputError as error:
-        raise ArgumentTypeError(str(error).partition(": ")[2]) from None
-    return new_file(path)
-
-
-def new_file(path: str) -> str:
-    """Check, before any work is done, that a file can be written here."""
-    folder = os.path.dirname(path) or "."  # noqa: PTH120  pathlib takes long to import
-    if not os.path.isdir(folder):  # noqa: PTH112
-        raise ArgumentTypeError(f"there is no folder {folder!r}; make it first")
-    if os.path.isdir(path):  # noqa: PTH112
-        raise ArgumentTypeError(f"{path!r} is a folder; give the name of a file")
-    return path
 
 
 def add_cache(parser: "Parser | _ArgumentGroup") -> None:

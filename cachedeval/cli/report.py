@@ -1,7 +1,8 @@
 """`cachedeval report`: saved reports as one page of HTML."""
 
 from cachedeval.cli.format import plural, show
-from cachedeval.cli.options import Namespace, Parser, new_file
+from cachedeval.cli.options import Namespace, Parser
+from cachedeval.cli.outputs import new_file
 
 __all__ = ["declare", "execute"]
 

@@ -9,14 +9,11 @@ from cachedeval.cli.options import (
     Namespace,
     Parser,
     add_evaluation,
-    add_export,
-    add_html,
     add_json,
     add_mode,
     evaluator_of,
-    write_exports,
-    write_html,
 )
+from cachedeval.cli.outputs import add_gates, add_outputs, gates_of, write_outputs
 from cachedeval.cli.progress import progress_of
 from cachedeval.engine.errors import InputError
 
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["declare", "execute", "show_run"]
 
-_SOME_FAILED = 3
+_GATE_FAILED, _SOME_FAILED = 1, 3
 _BASE = "base"
 
 
@@ -35,20 +32,21 @@ def declare(parser: Parser) -> None:
     add_mode(parser)
     add_json(parser, "report and run")
     parser.add_argument("--out", metavar="DIR", help="Write each report to a file in this folder.")
-    add_html(parser)
-    add_export(parser)
+    add_outputs(parser)
+    add_gates(parser)
     parser.add_argument("--verbose", action="store_true", help="Log what happens to stderr.")
 
 
 def execute(options: Namespace) -> int:
     """Evaluate a model and its adapters on questions, computing only what is not in the cache.
 
-    The exit status is 0 if all questions have a score, 3 if some failed, 2 for bad input. Run the
-    same command again to retry exactly the failed questions.
+    The exit status is 0 if all questions have a score, 1 if a gate failed, 3 if some questions
+    failed, 2 for bad input. Run the same command again to retry exactly the failed questions.
     """
     if options.verbose:
         log_all()
     out = None if options.out is None else _folder(options.out)
+    decide = gates_of(options)  # what is wrong with the baseline is better known before the work
     with evaluator_of(options) as evaluator, progress_of(sys.stderr) as progress:
         reports = evaluator.evaluate_adapters(
             options.adapters or [None],
@@ -58,8 +56,8 @@ def execute(options: Namespace) -> int:
         )
     if out is not None:
         _write(out, reports)
-    write_html(options.html, reports)
-    write_exports(options.export, reports)
+    gates = decide(reports)
+    write_outputs(options, reports, gates)
     run = reports[0].run
     if options.json:
         all_of = [report.to_dict() for report in reports]
@@ -68,6 +66,10 @@ def execute(options: Namespace) -> int:
         for report in reports:
             show(_show_report(report))
         show(show_run(run))
+    for gate in gates:
+        show(gate.message, error=True)
+    if not all(gate.passed for gate in gates):
+        return _GATE_FAILED
     return _SOME_FAILED if any(report.failed for report in reports) else 0
 
 

@@ -12,7 +12,10 @@ from cachedeval.engine.errors import InputError
 from cachedeval.evals import evaluator as evaluator_module
 
 NAMED_OTHERWISE = {"evaluation_seed": "seed"}
-OF_RUN_ALONE = {"adapters", "data", "num_questions", "json", "out", "verbose"}
+OF_RUN_ALONE = {
+    *("adapters", "data", "num_questions", "json", "out", "verbose"),
+    *("html", "export", "summary", "fail_under", "not_worse_than", "margin"),
+}
 
 
 @pytest.fixture(autouse=True)

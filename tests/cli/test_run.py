@@ -418,6 +418,36 @@ def test_out_writes_the_report(job: Job, tmp_path: Path) -> None:
     assert written == done.json["report"]
 
 
+def test_gates_files_and_exit_status(job: Job, tmp_path: Path) -> None:
+    done = job("--out", tmp_path)
+    score = done.json["report"]["score"]
+    summary, page, rows = tmp_path / "summary.md", tmp_path / "page.html", tmp_path / "rows.csv"
+    files = ("--summary", summary, "--html", page, "--export", rows)
+    baseline = tmp_path / "changing.json"
+    passed = job(*files, "--fail-under", str(score), "--not-worse-than", baseline)
+    assert passed.status == 0
+    assert "fail-under passed" in passed.err
+    assert "not-worse-than passed" in passed.err
+    assert passed.json["run"]["nodes"]["generation"]["computed"] == 0
+    assert summary.read_text("utf-8").count("✅") == 2
+    assert "changing" in page.read_text("utf-8")
+    assert len(rows.read_text("utf-8").splitlines()) > 6
+    failed = job(*files, "--fail-under", str(min(100.0, score + 0.5)))
+    assert failed.status == 1
+    assert "fail-under failed" in failed.err
+    assert failed.json["report"] == passed.json["report"]
+    assert summary.read_text("utf-8").count("❌") == 1
+    for wrong, message in (
+        (("--not-worse-than", tmp_path / "none.json"), "cannot be read"),
+        (("--margin", "2"), "--margin needs --not-worse-than"),
+        (("--fail-under", "101"), "not from 0 to 100"),
+        (("--export", tmp_path / "rows.pdf"), "its extension is none of"),
+    ):
+        refused = job(*wrong)
+        assert refused.status == 2
+        assert message in refused.err
+
+
 def test_identity_follows_content(place: Workplace, tmp_path: Path, server: JudgeServer) -> None:
     job = Job(place, tmp_path, server)
     mine = tmp_path / "mine"
