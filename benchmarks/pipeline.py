@@ -7,6 +7,7 @@ scores: 2 n + 1 steps.
 import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.peers.steps import answer_of, question_of, verdict_of
@@ -32,7 +33,7 @@ def judge(model: str, question: str, answer: str) -> dict[str, Any]:
 
 
 @node(version="1", name="bench_mean")
-def mean(verdicts: list[dict[str, Any]]) -> float:
+def mean(verdicts: Sequence[dict[str, Any]]) -> float:
     """Average."""
     computed["mean"] += 1
     return sum(float(verdict["score"]) for verdict in verdicts) / len(verdicts)

@@ -17,37 +17,67 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cachedeval.engine.backend import Backend, Entry, open_backend
+    from cachedeval.engine.difference import Difference
     from cachedeval.engine.engine import Engine
-    from cachedeval.engine.errors import CachedevalError, EncodingError, InputError, MissingError
-    from cachedeval.engine.node import Call, Computed, Node, node
+    from cachedeval.engine.errors import (
+        BackendError,
+        CachedevalError,
+        EncodingError,
+        InputError,
+        MissingError,
+    )
+    from cachedeval.engine.explain import Explanation
+    from cachedeval.engine.files import FileEntry, digest_file, manifest
+    from cachedeval.engine.maintenance import PruneReport
+    from cachedeval.engine.node import Call, Computed, Limiter, Node, node
+    from cachedeval.engine.plan import NodePlan, Plan
+    from cachedeval.engine.record import Record
     from cachedeval.engine.resource import Handle, Resource
-    from cachedeval.engine.result import Outcome
+    from cachedeval.engine.result import NodeStats, Outcome, Stats
     from cachedeval.engine.retry import RetryPolicy
     from cachedeval.evals.evaluator import AdapterEvaluator, OptimizedAdapterEvaluator
-    from cachedeval.evals.report import Report, compare
+    from cachedeval.evals.report import Change, Comparison, ItemResult, Report, compare
+    from cachedeval.evals.statistics import Paired
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AdapterEvaluator",
     "Backend",
+    "BackendError",
     "CachedevalError",
     "Call",
+    "Change",
+    "Comparison",
     "Computed",
+    "Difference",
     "EncodingError",
     "Engine",
     "Entry",
+    "Explanation",
+    "FileEntry",
     "Handle",
     "InputError",
+    "ItemResult",
+    "Limiter",
     "MissingError",
     "Node",
+    "NodePlan",
+    "NodeStats",
     "OptimizedAdapterEvaluator",
     "Outcome",
+    "Paired",
+    "Plan",
+    "PruneReport",
+    "Record",
     "Report",
     "Resource",
     "RetryPolicy",
+    "Stats",
     "__version__",
     "compare",
+    "digest_file",
+    "manifest",
     "node",
     "open_backend",
 ]
@@ -55,22 +85,39 @@ __all__ = [
 _HOMES = {
     "AdapterEvaluator": "cachedeval.evals.evaluator",
     "Backend": "cachedeval.engine.backend",
+    "BackendError": "cachedeval.engine.errors",
     "CachedevalError": "cachedeval.engine.errors",
     "Call": "cachedeval.engine.node",
+    "Change": "cachedeval.evals.report",
+    "Comparison": "cachedeval.evals.report",
     "Computed": "cachedeval.engine.node",
+    "Difference": "cachedeval.engine.difference",
     "EncodingError": "cachedeval.engine.errors",
     "Engine": "cachedeval.engine.engine",
     "Entry": "cachedeval.engine.backend",
+    "Explanation": "cachedeval.engine.explain",
+    "FileEntry": "cachedeval.engine.files",
     "Handle": "cachedeval.engine.resource",
     "InputError": "cachedeval.engine.errors",
+    "ItemResult": "cachedeval.evals.report",
+    "Limiter": "cachedeval.engine.node",
     "MissingError": "cachedeval.engine.errors",
     "Node": "cachedeval.engine.node",
+    "NodePlan": "cachedeval.engine.plan",
+    "NodeStats": "cachedeval.engine.result",
     "OptimizedAdapterEvaluator": "cachedeval.evals.evaluator",
     "Outcome": "cachedeval.engine.result",
+    "Paired": "cachedeval.evals.statistics",
+    "Plan": "cachedeval.engine.plan",
+    "PruneReport": "cachedeval.engine.maintenance",
+    "Record": "cachedeval.engine.record",
     "Report": "cachedeval.evals.report",
     "Resource": "cachedeval.engine.resource",
     "RetryPolicy": "cachedeval.engine.retry",
+    "Stats": "cachedeval.engine.result",
     "compare": "cachedeval.evals.report",
+    "digest_file": "cachedeval.engine.files",
+    "manifest": "cachedeval.engine.files",
     "node": "cachedeval.engine.node",
     "open_backend": "cachedeval.engine.backend",
 }
@@ -84,3 +131,7 @@ def __getattr__(name: str) -> "Any":
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

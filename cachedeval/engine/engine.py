@@ -5,7 +5,7 @@
 
 import threading
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
@@ -147,14 +147,34 @@ class Engine:
             return (await self.asettle([calls], mode=mode, on_outcome=on_outcome))[0].value
         return [o.value for o in await self.asettle(calls, mode=mode, on_outcome=on_outcome)]
 
+    @overload
     def settle(
         self,
-        calls: Sequence[Call[Any]],
+        calls: Call[Any],
         *,
         mode: CacheMode | None = None,
         on_outcome: OnOutcome | None = None,
-    ) -> list[Outcome]:
-        """Return the outcome of each call; the outcome of a failed call holds its error.
+    ) -> Outcome: ...
+
+    @overload
+    def settle(
+        self,
+        calls: Iterable[Call[Any]],
+        *,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
+    ) -> list[Outcome]: ...
+
+    def settle(
+        self,
+        calls: Any,
+        *,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
+    ) -> Any:
+        """Return the outcome of a call, or the list of outcomes of several calls.
+
+        The outcome of a failed call holds its error.
 
         Args:
             calls: as for `run`.
@@ -164,18 +184,40 @@ class Engine:
         Raises:
             CachedevalError: a fatal error of a step, after which no other call can succeed.
         """
+        if isinstance(calls, Call):
+            return self._settled([calls], mode, on_outcome)[calls]
         calls = list(calls)
         outcomes = self._settled(calls, mode, on_outcome)
         return [outcomes[call] for call in calls]
 
+    @overload
     async def asettle(
         self,
-        calls: Sequence[Call[Any]],
+        calls: Call[Any],
         *,
         mode: CacheMode | None = None,
         on_outcome: OnOutcome | None = None,
-    ) -> list[Outcome]:
+    ) -> Outcome: ...
+
+    @overload
+    async def asettle(
+        self,
+        calls: Iterable[Call[Any]],
+        *,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
+    ) -> list[Outcome]: ...
+
+    async def asettle(
+        self,
+        calls: Any,
+        *,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
+    ) -> Any:
         """Run as `settle` does, without blocking the event loop."""
+        if isinstance(calls, Call):
+            return (await self.asettle([calls], mode=mode, on_outcome=on_outcome))[0]
         process.import_logging()
         with process.importing():
             import asyncio
@@ -186,23 +228,26 @@ class Engine:
             await self._await_run(calls, known, mode, on_outcome)
         return [known.outcomes[call] for call in calls]
 
-    def plan(self, calls: Sequence[Call[Any]]) -> "Plan":
-        """Return what a run would compute, with estimates of its cost; runs and opens nothing."""
+    def plan(self, calls: Call[Any] | Iterable[Call[Any]]) -> "Plan":
+        """Return what a run of these calls would compute, with estimates of its cost.
+
+        It runs and opens nothing.
+        """
         with process.importing():
             from cachedeval.engine.plan import plan_of
 
-        return plan_of(resolve(list(calls), self.store.peek_many), self.store)
+        return plan_of(resolve(_calls_of(calls), self.store.peek_many), self.store)
 
     def explain(self, call: Call[Any]) -> "Explanation":
         """Return why a call is not in the cache: how it differs from the nearest record."""
         return self.explain_many([call])[0]
 
-    def explain_many(self, calls: Sequence[Call[Any]]) -> "list[Explanation]":
+    def explain_many(self, calls: Iterable[Call[Any]]) -> "list[Explanation]":
         """Explain many calls; reads the cache once."""
         with process.importing():
             from cachedeval.engine.explain import Explainer
 
-        return Explainer(self.store).explain(list(calls))
+        return Explainer(self.store).explain(_calls_of(calls))
 
     def prune(
         self,
@@ -230,8 +275,9 @@ class Engine:
             self.store.backend, older_than=older_than, max_bytes=max_bytes, dry_run=dry_run
         )
 
-    def forget(self, calls: Sequence[Call[Any]]) -> int:
-        """Delete the records of these calls; return how many there were."""
+    def forget(self, calls: Call[Any] | Iterable[Call[Any]]) -> int:
+        """Delete the records of a call, or of several calls; return how many there were."""
+        calls = _calls_of(calls)
         known = resolve(calls, self.store.peek_many, any_age=True)
         keys = [key_of(o.record.recipe) for c in calls if (o := known.outcomes.get(c)) and o.record]
         keys += [known.unreadable[call].key for call in calls if call in known.unreadable]
@@ -290,12 +336,7 @@ class Engine:
     ) -> Resolution:
         if self._closed:
             raise CachedevalError("the engine is closed: create another one")
-        for call in calls:
-            if not isinstance(call, Call):
-                raise TypeError(
-                    f"a {type(call).__name__} is no call: pass what a @node function returns, as in "
-                    "run(f(x))"
-                )
+        _check_calls(calls)
         reads = _checked(self.mode if mode is None else mode) in _READING
         if len(calls) == 1 and not calls[0].upstream:
             known = resolve_alone(calls[0], self.store.get if reads else _find_none)
@@ -368,6 +409,22 @@ class Engine:
         if on_outcome is not None:
             for outcome in outcomes:
                 on_outcome(outcome)
+
+
+def _calls_of(calls: Call[Any] | Iterable[Call[Any]]) -> list[Call[Any]]:
+    """Return one call or several calls as a list."""
+    found = [calls] if isinstance(calls, Call) else list(calls)
+    _check_calls(found)
+    return found
+
+
+def _check_calls(calls: Iterable[Any]) -> None:
+    for call in calls:
+        if not isinstance(call, Call):
+            raise TypeError(
+                f"a {type(call).__name__} is no call: pass what a @node function returns, as in "
+                "run(f(x))"
+            )
 
 
 def _checked(mode: CacheMode) -> CacheMode:

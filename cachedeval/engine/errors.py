@@ -46,7 +46,14 @@ class EncodingError(InputError):
 
 
 class BackendError(CachedevalError):
-    """A backend operation failed; the engine continues without the cache."""
+    """A backend operation failed; the engine continues without the cache.
+
+    Example:
+        >>> from cachedeval import Backend, BackendError
+        >>> class FullBackend(Backend):
+        ...     def put_many(self, entries):
+        ...         raise BackendError("no space left on the device")
+    """
 
 
 class MissingError(CachedevalError):

@@ -40,6 +40,15 @@ class FileEntry(NamedTuple):
         path: relative to the manifest's root, with `/` between its parts.
         size: in bytes.
         digest: of the content, as `digest_file` returns it.
+
+    Example:
+        >>> import tempfile
+        >>> from cachedeval import manifest
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.txt").write_text("hello")
+        ...     [entry] = manifest(folder, ["a.txt"])
+        >>> entry.path, entry.size
+        ('a.txt', 5)
     """
 
     path: str
@@ -113,6 +122,14 @@ def manifest(
 
     Raises:
         InputError: as for `digest_file`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.txt", "a.txt"):
+        ...         _ = Path(folder, name).write_text(name)
+        ...     print([entry.path for entry in manifest(folder, ["b.txt", "a.txt"])])
+        ['a.txt', 'b.txt']
     """
     names = sorted(set(relative_paths))
     found = _identify([Path(root, name) for name in names], known_digests, linked_sha256)

@@ -10,7 +10,17 @@ import types
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
 
 from cachedeval.engine.closure import closure_of
 from cachedeval.engine.encoding import Output, encode
@@ -26,6 +36,7 @@ from cachedeval.engine.settings import (
     refuse_settings,
     seconds_of,
 )
+from cachedeval.engine.show import SECRET, add_note, is_secret, show
 from cachedeval.engine.signature import Signature, signature_of
 from cachedeval.engine.source import (
     code_fingerprint,
@@ -33,12 +44,28 @@ from cachedeval.engine.source import (
     remember_source,
     source_fingerprint,
 )
+from cachedeval.engine.unrun import Unrun
 from cachedeval.engine.values import Codec
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    # To type checkers, a class derived from `Any` fits everywhere: a call may stand for its value,
+    # so that `double(double(3))` checks, and `double("x")` does not. `list[Call[int]]` is still
+    # no `list[int]`, but it is a `Sequence[int]`.
+    from typing import Any as Value
+
+    from typing_extensions import ParamSpec as ParamSpecWithDefault
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
     from cachedeval.engine.retry import RetryPolicy
+
+    P_any = ParamSpecWithDefault("P_any", default=...)
+    F_co = TypeVarWithDefault("F_co", covariant=True, default=Any)
+else:
+    Value = Unrun
+    P_any = ParamSpec("P_any")
+    F_co = TypeVar("F_co", covariant=True)
 
 __all__ = [
     "Bound",
@@ -53,6 +80,7 @@ __all__ = [
 ]
 
 
+P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -64,6 +92,8 @@ _SHOWN = 3
 
 _WIDTH = 40
 """How many characters of an input it shows."""
+
+_LONGEST_NAME = 200
 
 _UNSET: Any = object()
 
@@ -105,8 +135,11 @@ class Computed(Generic[R]):
 # Calls.
 
 
-class Call(Generic[R_co]):
+class Call(Value, Generic[R_co]):  # type: ignore[misc]  # its base is Any, on purpose
     """A node bound to its inputs, not run yet.
+
+    It has no value before it runs: `call + 1`, `if call:` or `f"{call}"` raise an error. Two calls
+    are equal if they are the same object.
 
     Attributes:
         node: the node.
@@ -216,15 +249,19 @@ def recipe_of(call: Call[Any], digest: Callable[[Call[Any]], str]) -> bytes:
     """Return a call's recipe, given the digests of its upstream calls' outputs.
 
     Raises:
-        EncodingError: an input has no canonical encoding.
+        EncodingError: an input has no canonical encoding; its note names the call.
     """
     inputs = call.inputs
-    if not call.plain:
-        inputs = {
-            name: value if type(value) in _ATOMS else _as_known(value, digest)
-            for name, value in inputs.items()
-        }
-    return call.node.recipe(inputs)
+    try:
+        if not call.plain:
+            inputs = {
+                name: value if type(value) in _ATOMS else _as_known(value, digest)
+                for name, value in inputs.items()
+            }
+        return call.node.recipe(inputs)
+    except EncodingError as error:
+        add_note(error, describe(call))
+        raise
 
 
 def _as_known(value: Any, digest: Callable[[Call[Any]], str]) -> Any:
@@ -240,15 +277,17 @@ def _as_known(value: Any, digest: Callable[[Call[Any]], str]) -> Any:
 
 
 def describe(call: Call[Any]) -> str:
-    """Return a short description of a call for messages, as in `add(x=1, y=2)`."""
+    """Return a short description of a call for messages, as in `add(x=1, y=2)`.
+
+    Its length is bounded, and it contains no secrets.
+    """
     shown = []
     names = call.node.signature.names
     for name in names[:_SHOWN]:
-        value = call.inputs[name]
-        text = f"<{value.label}>" if isinstance(value, Resource) else repr(value)
-        shown.append(f"{name}={text if len(text) <= _WIDTH else text[: _WIDTH - 1] + '…'}")
+        text = SECRET if is_secret(name) else show(call.inputs.get(name), _WIDTH)
+        shown.append(f"{name}={text}")
     more = ", …" if len(names) > _SHOWN else ""
-    return f"{call.node.name}({', '.join(shown)}{more})"
+    return f"{call.node.name[:_LONGEST_NAME]}({', '.join(shown)}{more})"
 
 
 # Nodes.
@@ -334,8 +373,12 @@ class Bound(NamedTuple):
     within: Callable[[Any, Any], Any]
 
 
-class Node(Generic[R_co]):
+class Node(Generic[R_co, P_any, F_co]):
     """A step: a function with a name and a version. Use the decorator `node` to make one.
+
+    For type checkers, `Node[R, P, F]` takes the arguments `P`, and its calls have values of type
+    `R`. `F` is what the plain function returns: `R`, a coroutine, or a `Computed[R]`. `Node[R]`
+    takes any arguments.
 
     Attributes:
         name: module and qualified name of the function, or the name given.
@@ -357,7 +400,7 @@ class Node(Generic[R_co]):
         >>> @node(version="1", name="double")
         ... def double(x: int) -> int:
         ...     return 2 * x
-        >>> double, double(4), double.function(4)
+        >>> double, double(4), double.call(4)
         (<node double 1>, <call of double>, 8)
     """
 
@@ -435,7 +478,7 @@ class Node(Generic[R_co]):
         self._fingerprints: dict[str, str] | None = None
         self._compared: dict[tuple[str, str], bool] = {}
 
-    def __call__(self, *args: Any, **kwargs: Any) -> "Call[R_co]":
+    def __call__(self, *args: P_any.args, **kwargs: P_any.kwargs) -> "Call[R_co]":
         """Return a call of the node with these inputs; runs nothing.
 
         Raises:
@@ -446,6 +489,19 @@ class Node(Generic[R_co]):
         if not self.is_closed and (outside := self._closure()):
             inputs[CLOSURE] = outside
         return Call(self, inputs)
+
+    def call(self, *args: P_any.args, **kwargs: P_any.kwargs) -> F_co:
+        """Call the plain function, without a cache and without an engine.
+
+        What the function returns comes back as it is: a coroutine from an async function, a
+        `Computed` from one that returns it, the generator of a batched node.
+        """
+        return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+
+    if not TYPE_CHECKING:  # `Node[int]` is short for `Node[int, ..., Any]`
+
+        def __class_getitem__(cls, parameters: Any) -> types.GenericAlias:
+            return types.GenericAlias(cls, parameters)
 
     def __repr__(self) -> str:
         return f"<node {self.name} {self.version or 'by source'}>"
@@ -532,32 +588,38 @@ class _Decorator(Protocol):
     """The type of `node(…)`: the output may be awaited, and may be in a `Computed`."""
 
     @overload
-    def __call__(self, f: Callable[..., Coroutine[Any, Any, Computed[R]]], /) -> Node[R]: ...
+    def __call__(
+        self, f: Callable[P, Coroutine[Any, Any, Computed[R]]], /
+    ) -> Node[R, P, Coroutine[Any, Any, Computed[R]]]: ...
 
     @overload
-    def __call__(self, f: Callable[..., Coroutine[Any, Any, R]], /) -> Node[R]: ...
+    def __call__(
+        self, f: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Node[R, P, Coroutine[Any, Any, R]]: ...
 
     @overload
-    def __call__(self, f: Callable[..., Computed[R]], /) -> Node[R]: ...
+    def __call__(self, f: Callable[P, Computed[R]], /) -> Node[R, P, Computed[R]]: ...
 
     @overload
-    def __call__(self, f: Callable[..., R], /) -> Node[R]: ...
+    def __call__(self, f: Callable[P, R], /) -> Node[R, P, R]: ...
 
 
 @overload
-def node(f: Callable[..., Coroutine[Any, Any, Computed[R]]], /) -> Node[R]: ...
+def node(
+    f: Callable[P, Coroutine[Any, Any, Computed[R]]], /
+) -> Node[R, P, Coroutine[Any, Any, Computed[R]]]: ...
 
 
 @overload
-def node(f: Callable[..., Coroutine[Any, Any, R]], /) -> Node[R]: ...
+def node(f: Callable[P, Coroutine[Any, Any, R]], /) -> Node[R, P, Coroutine[Any, Any, R]]: ...
 
 
 @overload
-def node(f: Callable[..., Computed[R]], /) -> Node[R]: ...
+def node(f: Callable[P, Computed[R]], /) -> Node[R, P, Computed[R]]: ...
 
 
 @overload
-def node(f: Callable[..., R], /) -> Node[R]: ...
+def node(f: Callable[P, R], /) -> Node[R, P, R]: ...
 
 
 @overload

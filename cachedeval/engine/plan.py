@@ -1,7 +1,6 @@
 """Cache plans: what a run will compute, and an estimate of its cost."""
 
 import math
-from collections.abc import Mapping
 
 from cachedeval.engine.errors import BackendError, EncodingError
 from cachedeval.engine.keys import node_of
@@ -38,8 +37,8 @@ class NodePlan:
         ...     engine.run(double(1))
         ...     plan = engine.plan([double(1), double(double(2))])["double"]
         2
-        >>> plan.hits, plan.computed, plan.unknown
-        (1, 1, 1)
+        >>> plan
+        <NodePlan: 3 calls, 1 hit, 1 to compute, 1 unknown; about ... s>
     """
 
     __slots__ = ("basis", "calls", "computed", "cost", "failed", "hits", "seconds", "unknown")
@@ -54,19 +53,45 @@ class NodePlan:
         self.cost: dict[str, float] = {}
         self.basis = 0
 
+    def __repr__(self) -> str:
+        return f"<NodePlan: {self}>"
 
-Plan = Mapping[str, NodePlan]
-"""The plan of a run: that of each node, by the node's name."""
+    def __str__(self) -> str:
+        hits = f"{self.hits} hit" if self.hits == 1 else f"{self.hits} hits"
+        counts = [f"{self.calls} calls" if self.calls != 1 else "1 call", hits]
+        counts += [f"{self.computed} to compute"]
+        counts += [f"{self.unknown} unknown"] if self.unknown else []
+        counts += [f"{self.failed} failed"] if self.failed else []
+        costs = [] if self.seconds is None else [f"{self.seconds:.3g} s"]
+        costs += [f"{amount:.4g} {unit}" for unit, amount in self.cost.items()]
+        return ", ".join(counts) + (f"; about {', '.join(costs)}" if costs else "")
 
 
-def plan_of(known: Resolution, store: Store) -> dict[str, NodePlan]:
+class Plan(dict[str, NodePlan]):
+    """The plan of a run: that of each node, by the node's name.
+
+    Example:
+        >>> from cachedeval import Engine, node
+        >>> @node(version="1", name="double")
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> with Engine() as engine:
+        ...     print(engine.plan([double(1), double(double(2))]))
+        double: 3 calls, 0 hits, 2 to compute, 1 unknown
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {plan}" for name, plan in self.items())
+
+
+def plan_of(known: Resolution, store: Store) -> Plan:
     """Return the plan of a graph.
 
     Args:
         known: the graph, with the outcomes that the cache provides.
         store: where records are read for estimates.
     """
-    plans: dict[str, NodePlan] = {}
+    plans = Plan()
     experience: dict[str, list[Record]] = {}
     for call, outcome in known.outcomes.items():
         plan = plans.setdefault(call.node.name, NodePlan())

@@ -37,6 +37,15 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
         seconds: how long the step took.
         cost: what the step cost in the node's own units, such as tokens or money.
         notes: the provenance, as `write_notes` encodes it. A hit does not decode it.
+
+    Example:
+        >>> from cachedeval import Computed, Engine, node
+        >>> @node(version="1", name="shout")
+        ... def shout(text: str) -> Computed[str]:
+        ...     return Computed(text.upper(), cost={"letters": len(text)})
+        >>> with Engine() as engine:
+        ...     engine.settle(shout("hello")).record.cost
+        {'letters': 5.0}
     """
 
     recipe: bytes

@@ -8,7 +8,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cachedeval.engine import process
 from cachedeval.engine.encoding import Identified, encode
@@ -20,7 +20,44 @@ __all__ = ["Handle", "Resource", "ResourcePool"]
 T = TypeVar("T")
 
 
-class Resource(Generic[T]):
+class Handle(Generic[T]):
+    """The form of a resource inside a step: `with handle as model: …` opens it on demand.
+
+    Attributes:
+        resource: the resource.
+
+    Example:
+        >>> pool = ResourcePool()
+        >>> handle = pool.handle(Resource("numbers", "1 to 3", lambda: [1, 2, 3]))
+        >>> with handle as numbers:
+        ...     sum(numbers), pool.loads
+        (6, 1)
+    """
+
+    __slots__ = ("_held", "_pool", "resource")
+
+    def __init__(self, pool: "ResourcePool", resource: "Resource[T]") -> None:
+        self.resource = resource
+        self._pool = pool
+        self._held: list[Any] = []
+
+    def __enter__(self) -> T:
+        context = self._pool.hold(self.resource)
+        value = context.__enter__()
+        self._held.append(context)
+        return value
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._held.pop().__exit__(None, None, None)
+
+
+if TYPE_CHECKING:
+    _Stands = Handle  # to type checkers, a resource may stand for the handle that the step gets
+else:
+    _Stands = Generic
+
+
+class Resource(_Stands[T]):
     """An input of a step that is identified by plain data and opened on demand.
 
     Args:
@@ -129,7 +166,7 @@ class ResourcePool:
                 entry.holders -= 1
             self._free(over_budget=not self._closed)
 
-    def handle(self, resource: Resource[T]) -> "Handle[T]":
+    def handle(self, resource: Resource[T]) -> Handle[T]:
         """Return the handle that a step gets instead of the resource."""
         return Handle(self, resource)
 
@@ -209,34 +246,3 @@ class ResourcePool:
             # Models contain reference cycles: without a collection their memory would be freed
             # only at some later time.
             gc.collect()
-
-
-class Handle(Generic[T]):
-    """The form of a resource inside a step: `with handle as model: …` opens it on demand.
-
-    Attributes:
-        resource: the resource.
-
-    Example:
-        >>> pool = ResourcePool()
-        >>> handle = pool.handle(Resource("numbers", "1 to 3", lambda: [1, 2, 3]))
-        >>> with handle as numbers:
-        ...     sum(numbers), pool.loads
-        (6, 1)
-    """
-
-    __slots__ = ("_held", "_pool", "resource")
-
-    def __init__(self, pool: ResourcePool, resource: Resource[T]) -> None:
-        self.resource = resource
-        self._pool = pool
-        self._held: list[Any] = []
-
-    def __enter__(self) -> T:
-        context = self._pool.hold(self.resource)
-        value = context.__enter__()
-        self._held.append(context)
-        return value
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._held.pop().__exit__(None, None, None)

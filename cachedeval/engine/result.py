@@ -2,14 +2,16 @@
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.keys import key_of
-from cachedeval.engine.node import Call
+from cachedeval.engine.node import Call, describe
 from cachedeval.engine.record import Record
+from cachedeval.engine.show import show, show_text
 from cachedeval.engine.values import payload_digest
 
 __all__ = [
@@ -33,6 +35,13 @@ MODES: tuple[CacheMode, ...] = ("use", "refresh", "off", "offline")
 State = Literal["hit", "computed", "failed"]
 
 _UNREAD: Any = object()
+
+_WIDTH = 80
+"""How many characters of a value or an error a `repr` shows."""
+
+_SMALL = 10_000
+"""Bytes of a value that a `repr` decodes."""
+
 _UNCHANGING = {str, bytes, int, float, bool, type(None)}
 
 
@@ -64,7 +73,7 @@ class Outcome(msgspec.Struct, eq=False):
 
     Example:
         >>> from cachedeval import Engine, node
-        >>> @node(version="1")
+        >>> @node(version="1", name="inverse")
         ... def inverse(x: int) -> float:
         ...     return 1 / x
         >>> with Engine() as engine:
@@ -73,6 +82,8 @@ class Outcome(msgspec.Struct, eq=False):
         ('computed', 0.25, 'sha256:')
         >>> bad.state, bad.error
         ('failed', ZeroDivisionError('division by zero'))
+        >>> good
+        <Outcome inverse(x=4): computed 0.25>
     """
 
     call: Call[Any]
@@ -80,6 +91,20 @@ class Outcome(msgspec.Struct, eq=False):
     record: Record | None = None
     error: BaseException | None = None
     _value: Any = _UNREAD
+
+    def __repr__(self) -> str:
+        if self.record is None:
+            result = "without a result"
+            if self.error is not None:
+                result = f"{type(self.error).__name__}: {show_text(str(self.error), _WIDTH)}"
+        elif len(self.record.payload) > _SMALL and self._value is _UNREAD:
+            result = f"{len(self.record.payload):,} bytes"
+        else:
+            result = "a value that cannot be read"
+            with suppress(Exception):  # reading it may run code of its declared type
+                value = self._value if self._value is not _UNREAD else self.copy()
+                result = show(value, _WIDTH)
+        return f"<Outcome {describe(self.call)}: {self.state} {result}>"
 
     @property
     def value(self) -> Any:
@@ -168,6 +193,17 @@ class NodeStats:
         seconds: the time of the computed calls, summed over calls that may have run in parallel.
         cost: the cost of the computed calls, in the node's own units.
         saved: the cost that the hits saved, including `seconds`.
+
+    Example:
+        >>> from cachedeval import Engine, node
+        >>> @node(version="1", name="double")
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> with Engine() as engine:
+        ...     engine.run([double(1), double(2)])
+        ...     engine.stats["double"].computed
+        [2, 4]
+        2
     """
 
     __slots__ = ("computed", "cost", "failed", "hits", "saved", "seconds")

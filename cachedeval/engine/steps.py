@@ -15,10 +15,11 @@ from typing import Any
 from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
 from cachedeval.engine.inflight import InFlight, current
 from cachedeval.engine.keys import CLOSURE, read_recipe
-from cachedeval.engine.node import Computed, Node, recipe_of, substitute
+from cachedeval.engine.node import Computed, Node, describe, recipe_of, substitute
 from cachedeval.engine.process import importing
 from cachedeval.engine.record import CorruptRecord, Record, pack, unpack, write_notes
 from cachedeval.engine.resource import ResourcePool
+from cachedeval.engine.show import add_note
 from cachedeval.engine.values import payload_digest
 
 __all__ = ["complete", "inputs_of", "run_batch", "run_in_context", "to_record"]
@@ -89,12 +90,14 @@ def complete(flight: InFlight, value: Any, error: BaseException | None, seconds:
     if error is None:
         return
     flight.record = None
+    add_note(error, describe(flight.call))
     if not isinstance(error, Exception) or isinstance(error, StopIteration):
         # Raised in the caller, it would end the program, an event loop or a generator.
         text = f"{node.name} raised {type(error).__name__} {error}".rstrip()
         wrapped = RuntimeError(text)
         wrapped.__cause__ = error
         error = wrapped
+        add_note(error, describe(flight.call))
     flight.error = error
 
 

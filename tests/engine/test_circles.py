@@ -126,7 +126,7 @@ def test_steps_that_wait_for_each_other_through_threads_fail(
         return through(lambda: engine.run(a(x)))  # type: ignore[no-any-return]
 
     for calls in ([a(1)], [a(1), b(1)], [a(1), a(2), b(1), b(2)]):
-        for outcome in ends(lambda calls=calls: engine.settle(calls)):  # type: ignore[misc]
+        for outcome in ends(lambda calls=calls: engine.settle(calls)):  # type: ignore[misc,attr-defined]
             assert CIRCLE in str(outcome.error)
             assert "circle.a" in str(outcome.error)
             assert "circle.b" in str(outcome.error)

@@ -105,7 +105,7 @@ def test_outcomes_are_told_as_they_come() -> None:
 
     with Engine() as engine:
         engine.settle([inc(double(1))], on_outcome=note)
-        engine.settle([inc(double(1)), double(Path())], on_outcome=note)
+        engine.settle([inc(double(1)), double(Path())], on_outcome=note)  # type: ignore[arg-type]
     assert told[:2] == [("computed", 2), ("computed", 3)]
     assert sorted(state for state, _ in told[2:]) == ["failed", "hit", "hit"]
 
@@ -119,7 +119,7 @@ def test_an_outcome_tells_its_digest_and_record() -> None:
         assert one.record is not None
         assert one.record.seconds >= 0
         assert before <= one.record.created <= time.time()
-        failed = engine.settle([double(Path())])[0]
+        failed = engine.settle([double(Path())])[0]  # type: ignore[arg-type]
         for ask in (lambda: failed.value, lambda: failed.digest, failed.copy):
             with pytest.raises(InputError):
                 ask()

@@ -249,7 +249,7 @@ def test_a_value_that_cannot_be_read_any_more(engine: Engine) -> None:
 
 
 def test_inputs_that_cannot_be_part_of_a_key(engine: Engine) -> None:
-    explanation = engine.explain(judge(object()))
+    explanation = engine.explain(judge(object()))  # type: ignore[arg-type]
     assert (explanation.state, explanation.reason) == (
         *["failed", "judge: its inputs cannot be part of a key"],
     )

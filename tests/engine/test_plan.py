@@ -83,7 +83,7 @@ def test_nothing_to_do_costs_nothing(engine: Engine) -> None:
 
 
 def test_what_cannot_have_a_key_fails(engine: Engine) -> None:
-    plan = engine.plan([answer(Path("x")), judge(answer(Path("x")))])
+    plan = engine.plan([answer(Path("x")), judge(answer(Path("x")))])  # type: ignore[arg-type]
     assert (plan["answer"].calls, plan["answer"].failed, plan["answer"].computed) == (2, 2, 0)
     assert (plan["judge"].unknown, plan["judge"].failed) == (0, 1)
 

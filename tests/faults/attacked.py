@@ -59,7 +59,7 @@ async def _judge(log: Handle[Log], round: str, number: int, answer: str) -> int:
 
 
 @node(version="1", name="attacked.mean")
-def _mean(scores: list[int]) -> float:
+def _mean(scores: Sequence[int]) -> float:
     return sum(scores) / len(scores)
 
 

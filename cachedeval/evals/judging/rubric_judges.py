@@ -158,7 +158,7 @@ class RemoteJudge(_ByRubric):
 
     def _bind(self, question: Question, answer: Call[Generation]) -> tuple[Call[Verdict], ...]:
         parts = self._parts(question)
-        item = {
+        item: dict[str, Any] = {
             "question": _asked(question),
             "reference": question.reference,
             "response": answer,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from support.bound import asked, bench_of, judge_of
@@ -131,7 +131,7 @@ def test_another_parser_pays_nothing(server: JudgeServer, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("metric", "score"), [("exact", 0.0), ("f1", 0.8)])
-def test_a_metric_is_between_0_and_1(metric: str, score: float) -> None:
+def test_a_metric_is_between_0_and_1(metric: Literal["exact", "f1"], score: float) -> None:
     call = reference_score(
         metric=metric, reference_answer="in Paris", response=said("Paris, France, in")
     )
@@ -143,7 +143,9 @@ def test_a_metric_is_between_0_and_1(metric: str, score: float) -> None:
 @pytest.mark.parametrize("reference", ["A", "the", "?", "Paris"])
 @pytest.mark.parametrize("metric", ["exact", "f1"])
 @pytest.mark.parametrize("answer", ["", " \n"])
-def test_an_empty_answer_scores_0(metric: str, reference: str, answer: str) -> None:
+def test_an_empty_answer_scores_0(
+    metric: Literal["exact", "f1"], reference: str, answer: str
+) -> None:
     call = reference_score(metric=metric, reference_answer=reference, response=said(answer))
     with Engine() as engine:
         assert engine.run(call).scores == {metric: 0}
