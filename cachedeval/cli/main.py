@@ -33,6 +33,8 @@ COMMANDS = {
     "plan": "Show what a run would compute and what it would cost.",
     "explain": "Show why results of a run are not in the cache.",
     "compare": "Compare two adapters or two saved reports, question by question.",
+    "show": "Show the answers of a saved report.",
+    "history": "Show how scores changed over the saved reports of a folder.",
     "report": "Write saved reports as one page of HTML.",
     "cache": "Inspect and maintain a cache.",
     "doctor": "Check that this machine can run evaluations.",
