@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cachedeval.backend import Backend, Entry, InputError
 from cachedeval_disk import database, forks, locks, recovery, usage
+from cachedeval_disk.patience import Patience
 from cachedeval_disk.reader import Reader
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["DiskBackend", "open_url"]
 
 _LOCK_NAME = "lock"
+
+_BRIEF = 0.5
+"""Seconds without a sign of life after which a close or a fork goes on without the lock."""
 
 _T = TypeVar("_T")
 
@@ -46,6 +50,8 @@ class DiskBackend(Backend):
         >>> backend.get_many([b"0123456789abcdef"])  # doctest: +SKIP
         {b'0123456789abcdef': b'value'}
     """
+
+    fails_fast = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         given = os.fspath(path)
@@ -98,7 +104,7 @@ class DiskBackend(Backend):
         if deleted:
             # They are deleted. What fails now is done after the next delete, or need not be.
             with contextlib.suppress(sqlite3.Error, OSError), self._access.lock(exclusive=False):
-                usage.forget(self._folder, wanted)
+                usage.forget(self._folder, wanted, self._access.patience_for_uses)
             with contextlib.suppress(sqlite3.Error, OSError), self._access.exclusive() as writer:
                 writer.give_space_back(deleted)
         return deleted
@@ -124,9 +130,9 @@ class DiskBackend(Backend):
 
         rows = self._reader.rows()
         with self._reader.guard:  # no fork while the other database is open
-            used = usage.read(self._folder, {row.key: row.number for row in rows})
+            uses = usage.read(self._folder, self._reader.patience_for_uses)
         for row in rows:
-            last, hits = used.get(row.key, (row.created, 0))
+            last, hits = uses.of(row.key, row.number) or (row.created, 0)
             size = row_size(row.size, in_file=row.in_file)
             yield Entry(row.key, size, row.created, max(last, row.created), hits)
 
@@ -156,15 +162,18 @@ class DiskBackend(Backend):
         self._access.close()
 
     def _touch_many(self, hits: Mapping[bytes, int], when: float) -> None:
+        patience = self._access.patience_for_uses
         try:
             with self._access.lock(exclusive=False):
-                usage.note(self._folder, hits, when)
+                if not usage.must_be_discarded(self._folder):
+                    usage.note(self._folder, hits, when, patience)
+                    return
         except sqlite3.DatabaseError as error:
             if not recovery.is_corruption(error):
                 raise
-            with self._access.lock(exclusive=True):
-                usage.discard(self._folder)
-                usage.note(self._folder, hits, when)
+        with self._access.lock(exclusive=True):
+            usage.discard(self._folder)
+            usage.note(self._folder, hits, when, patience)
 
 
 class _Access:
@@ -187,6 +196,10 @@ class _Access:
         self._reader = reader
         self.guard = forks.Guard()
         """Held during each operation."""
+        signs = database.signs(folder)
+        self._patience = Patience(folder, signs, lambda: self.guard)
+        self._patience_for_lock = Patience(folder, signs, lambda: self.guard)
+        self.patience_for_uses = Patience(folder, usage.paths(folder), lambda: self.guard)
         self.attach = partial(_attach, folder)
         """Returns the folder's lock file, attached for the caller."""
         self.leases = locks.Leases(self.attach)
@@ -229,16 +242,16 @@ class _Access:
         Raises:
             OSError: the folder cannot be written to.
         """
-        with self.guard, self._attached().writing(exclusive=exclusive):
+        patience = self._patience_for_lock
+        with self.guard, self._attached().writing(patience, exclusive=exclusive):
             yield
 
     def close(self) -> None:
-        """Close the database and the lock file."""
-        with self.guard:
+        """Close the database and the lock file; an operation that waits for others goes later."""
+        with self.guard.first():
+            self.close_before_fork()
             lock_file, self._lock_file = self._lock_file, None
             if lock_file is not None:
-                with lock_file.writing(exclusive=False):
-                    self._close_writer()
                 lock_file.detach()
 
     def close_before_fork(self) -> None:
@@ -249,7 +262,10 @@ class _Access:
             if self._lock_file is not None and not self._lock_file.is_writing():
                 # Without the lock, if another process does not release it.
                 with contextlib.suppress(OSError):
-                    stack.enter_context(self._lock_file.writing(exclusive=False, patience=1.0))
+                    lock = self._lock_file.writing(
+                        self._patience_for_lock, exclusive=False, silence=_BRIEF
+                    )
+                    stack.enter_context(lock)
             self._close_writer()
 
     def forget_parent(self) -> None:
@@ -262,7 +278,7 @@ class _Access:
         with self.guard:
             while True:
                 lock_file = self._attached()
-                with lock_file.writing(exclusive=exclusive):
+                with lock_file.writing(self._patience_for_lock, exclusive=exclusive):
                     # With the lock held, nobody replaces the database.
                     if (writer := self._current()) is not None:
                         try:
@@ -272,7 +288,7 @@ class _Access:
                                 self._reader.corrupt = writer.identity
                             raise
                         return
-                with lock_file.writing(exclusive=True):
+                with lock_file.writing(self._patience_for_lock, exclusive=True):
                     if self._current() is None:
                         self._open_writer()
 
@@ -289,15 +305,16 @@ class _Access:
         found = database.find(self._path)
         if found is None or found != self._reader.corrupt:
             try:
-                self._writer = Writer(self._folder, self._lock_path)
+                self._writer = Writer(self._folder, self._lock_path, self._patience)
             except sqlite3.DatabaseError as error:
                 if not recovery.is_corruption(error):
                     raise
             else:
                 return
+        self._reader.corrupt = found  # not to be read any more either
         aside = recovery.set_aside(self._folder)
-        self._writer = Writer(self._folder, self._lock_path)
-        kept = recovery.carry_over(aside, self._writer.connection)
+        self._writer = Writer(self._folder, self._lock_path, self._patience)
+        kept = recovery.carry_over(aside, self._writer.connection, self._patience)
         recovery.warn(
             "%s was corrupt: it is set aside as %s, and the %d values that can be read are kept",
             self._path,

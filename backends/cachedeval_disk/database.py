@@ -12,6 +12,7 @@ import os
 import sqlite3
 import stat
 import string
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 from cachedeval.backend import BackendError
 from cachedeval_disk import forks
+from cachedeval_disk.patience import Patience
 
 __all__ = [
     "APPLICATION",
@@ -28,7 +30,9 @@ __all__ = [
     "check_format",
     "connect_to_read",
     "connect_to_write",
+    "corruption",
     "find",
+    "signs",
     "transaction",
 ]
 
@@ -49,23 +53,85 @@ may not be written to, on a full disk."""
 
 _UNQUOTED = frozenset(map(ord, "/._-" + string.ascii_letters + string.digits))
 
+_BESIDE = ("-journal", "-wal", "-shm")
+"""How the names of the files that SQLite makes beside a database end."""
+
+_LONGEST = 30.0
+"""Seconds that a statement may take that reads. Ours read a part at a time."""
+
+_TICK = 100_000
+"""SQLite's instructions, some milliseconds, between two looks at the clock and for Ctrl-C. A hit
+takes some dozens, so it pays nothing for them."""
+
 Identity = tuple[int, int]
 """Device and inode: which file it is, whatever becomes of its name."""
 
 
 class Connection(sqlite3.Connection):
-    """A connection to a file that may hold anything."""
+    """A connection to a file that may hold anything, and that any program may hold."""
 
     immutable = False
     """Whether it looks out for no writers, because there can be none while it is used."""
+    patience: Patience | None = None
+    """How long to wait for others."""
+    limited = False
+    """Whether a statement that takes too long is ended."""
+    _since: float | None = None
+    """When the statement was first seen to take long."""
+    _late = False
 
     def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        self._since = None
         try:
             return sqlite3.Connection.execute(self, sql, parameters)
+        except sqlite3.OperationalError as error:
+            self.raise_interrupt(error)
+            if self.patience is None or not _is_busy(error):
+                raise
         except UnicodeDecodeError as error:  # SQLite's complaint quotes the broken file
-            corruption = sqlite3.DatabaseError("malformed database schema")
-            corruption.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise corruption from error
+            raise corruption("malformed database schema") from error
+        found: list[sqlite3.Cursor] = []
+
+        def attempt() -> bool:
+            try:
+                found.append(sqlite3.Connection.execute(self, sql, parameters))
+            except sqlite3.OperationalError as error:
+                self.raise_interrupt(error)
+                if not _is_busy(error):
+                    raise
+            return bool(found)
+
+        self.patience.wait(attempt)
+        return found[0]
+
+    def raise_interrupt(self, error: sqlite3.Error) -> None:
+        """Raise KeyboardInterrupt if that is what has ended a statement.
+
+        `sqlite3` drops an exception that a signal handler raises within a statement, and reports
+        that the statement was interrupted.
+        """
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_INTERRUPT and not self._late:
+            raise KeyboardInterrupt from error
+
+    def is_late(self) -> bool:
+        """Return whether to end the statement; SQLite asks every `_TICK` instructions."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+        self._late = self.limited and now - self._since > _LONGEST
+        return self._late
+
+
+def corruption(message: str) -> sqlite3.DatabaseError:
+    """Return the error that SQLite raises for a broken file."""
+    error = sqlite3.DatabaseError(message)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def find(path: Path) -> Identity | None:
@@ -82,6 +148,31 @@ def find(path: Path) -> Identity | None:
     if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait for its other end
         raise BackendError(f"the cache's {path} is not a regular file: use another folder")
     return found.st_dev, found.st_ino
+
+
+def signs(folder: Path) -> tuple[Path, ...]:
+    """Return the files that change while others write to the cache."""
+    return (folder / NAME, folder / f"{NAME}-wal")
+
+
+def check_files(path: Path) -> None:
+    """Refuse what SQLite would open beside the database, if it is anything but a regular file.
+
+    It would wait for the other end of a FIFO, in C where nothing ends the wait, and write through
+    a link to somebody's file.
+
+    Raises:
+        BackendError: one of them is not a regular file.
+    """
+    for rest in _BESIDE:
+        try:
+            found = os.lstat(f"{path}{rest}")
+        except OSError:
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            raise BackendError(
+                f"the cache's {path}{rest} is not a regular file: remove it, or use another folder"
+            )
 
 
 def check_format(connection: sqlite3.Connection, path: Path) -> None:
@@ -121,13 +212,14 @@ def uri_to_read(path: Path) -> str:
     return f"file:{_quoted(path)}?mode=ro"
 
 
-def connect_to_read(path: Path) -> Connection:
+def connect_to_read(path: Path, patience: Patience) -> Connection:
     """Open a database for reading only: it takes no write lock, and the folder may be read-only.
 
     Raises:
+        BackendError: something else than SQLite's files is in their places.
         sqlite3.Error: it cannot be opened.
     """
-    connection = _open_leniently(path, uri_to_read(path))
+    connection = _open_leniently(path, uri_to_read(path), patience)
     try:
         # The first read opens the other files that belong to it.
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
@@ -137,7 +229,7 @@ def connect_to_read(path: Path) -> Connection:
         if code & 0xFF not in _SHARED_NOTHING or code == sqlite3.SQLITE_READONLY_ROLLBACK:
             raise
         # Nobody writes here now: who does has made the file that readers and writers share.
-        connection = _open_leniently(path, f"{uri_to_read(path)}&immutable=1")
+        connection = _open_leniently(path, f"{uri_to_read(path)}&immutable=1", patience)
         connection.immutable = True
     except BaseException:
         connection.close()
@@ -145,8 +237,9 @@ def connect_to_read(path: Path) -> Connection:
     return connection
 
 
-def _open_leniently(path: Path, uri: str) -> Connection:
-    connection = _connect(path, uri)
+def _open_leniently(path: Path, uri: str, patience: Patience) -> Connection:
+    connection = _connect(path, uri, patience)
+    connection.limited = True
     # A text where a blob belongs shows by its type, and need not be valid UTF-8.
     connection.text_factory = bytearray
     # Nothing is written here. What this allows is to read what is left of a file that was cut off.
@@ -154,13 +247,14 @@ def _open_leniently(path: Path, uri: str) -> Connection:
     return connection
 
 
-def connect_to_write(path: Path, like: Path) -> Connection:
+def connect_to_write(path: Path, like: Path, patience: Patience) -> Connection:
     """Open a database for reading and writing; a new one gets the permissions of the file `like`.
 
     Raises:
+        BackendError: something else than SQLite's files is in their places.
         sqlite3.Error: it cannot be opened.
     """
-    return _connect(path, f"file:{_quoted(path)}?modeof={_quoted(like)}")
+    return _connect(path, f"file:{_quoted(path)}?modeof={_quoted(like)}", patience)
 
 
 @contextmanager
@@ -178,21 +272,24 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _connect(path: Path, uri: str) -> Connection:
+def _connect(path: Path, uri: str, patience: Patience) -> Connection:
     if forks.is_inherited(path):
         raise BackendError(
             f"{path} was in use when this process was forked, so it cannot be used here: "
             "let operations on the cache end before a fork"
         )
+    check_files(path)
     connection = sqlite3.connect(
         uri,
         uri=True,
-        timeout=60,  # before anything else is asked of it: others may be creating it
+        timeout=0,  # see `Patience`
         isolation_level=None,
         check_same_thread=False,
         factory=Connection,
     )
     forks.track(connection, path)
+    connection.patience = patience
+    connection.set_progress_handler(connection.is_late, _TICK)
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection
 

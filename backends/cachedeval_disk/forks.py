@@ -15,16 +15,28 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Guard", "Part", "is_inherited", "register", "repeat_if_forked", "track"]
+__all__ = [
+    "Guard",
+    "GuardWantedError",
+    "Part",
+    "is_inherited",
+    "register",
+    "repeat_if_forked",
+    "track",
+]
 
 _PATIENCE = 30.0
 """Seconds for which a fork waits for the operations of other threads."""
 
 _T = TypeVar("_T")
+
+
+class GuardWantedError(TimeoutError):
+    """An operation stopped waiting for another process, to let a fork or a close go first."""
 
 
 class Guard:
@@ -33,9 +45,11 @@ class Guard:
     Reentrant, because a signal handler may fork in the middle of an operation.
     """
 
-    __slots__ = ("_held", "_turn")
+    __slots__ = ("_held", "_turn", "wanted")
 
     def __init__(self) -> None:
+        self.wanted = False
+        """Whether a fork or a close waits: an operation that waits for another process gives up."""
         self._turn = threading.RLock()
         """All pass here on the way in, so that a busy thread cannot keep a fork out."""
         self._held = threading.RLock()
@@ -49,12 +63,29 @@ class Guard:
 
     def stop(self, deadline: float) -> bool:
         """Let nobody in until `resume`. False if a thread does not leave before the deadline."""
-        if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            return False
-        if not self._held.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            self._turn.release()
-            return False
+        self.wanted = True
+        try:
+            if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                return False
+            if not self._held.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                self._turn.release()
+                return False
+        finally:
+            self.wanted = False
         return True
+
+    @contextlib.contextmanager
+    def first(self) -> Iterator[None]:
+        """Hold the guard, before those who hold it only to wait for another process."""
+        self.wanted = True
+        try:
+            self.__enter__()
+        finally:
+            self.wanted = False
+        try:
+            yield
+        finally:
+            self.__exit__()
 
     def resume(self) -> None:
         """Let operations in again."""
@@ -118,14 +149,16 @@ def is_inherited(path: Path) -> bool:
 
 
 def repeat_if_forked(operation: Callable[..., _T], *args: Any) -> _T:
-    """Return what the operation returns; repeat it if this thread forked in the middle of it.
+    """Return what the operation returns; repeat it if a fork or a close came in between.
 
-    Only a signal handler can do that: all other threads are waited for.
+    Only a signal handler can fork in the middle of an operation: all other threads are waited for.
     """
     while True:
         count = _state.count
         try:
             return operation(*args)
+        except GuardWantedError:
+            continue  # it waits for the guard now
         except (sqlite3.Error, OSError):
             if count == _state.count:
                 raise

@@ -15,12 +15,14 @@ A forked child has none of its parent's locks, and cannot end them.
 import errno
 import fcntl
 import os
+import stat
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
+
+from cachedeval_disk.patience import Patience
 
 __all__ = ["Lease", "Leases", "LockFile", "attach"]
 
@@ -35,8 +37,8 @@ _PRIME = (1 << 61) - 1
 """Keys are numbers modulo this: all bits of a key count, and near keys are kept apart. Two keys with
 one offset exclude each other, which costs a wait and is as likely as any collision of 61 bits."""
 
-_PATIENCE = 60.0
-"""Seconds to wait for the write lock. Its holders need milliseconds, unless they were stopped."""
+_SLICE = 0.05
+"""Seconds for which one attempt waits for another thread of this process."""
 
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 """POSIX allows either where another process holds the lock."""
@@ -100,28 +102,29 @@ class LockFile:
             self._end(offsets)
 
     @contextmanager
-    def writing(self, *, exclusive: bool, patience: float | None = None) -> Iterator[None]:
+    def writing(
+        self, patience: Patience, *, exclusive: bool, silence: float | None = None
+    ) -> Iterator[None]:
         """Hold the write lock: shared with others who write, or exclusively.
 
         Args:
+            patience: how long to wait for those who hold it.
             exclusive: whether to keep all others out, to create or replace files.
-            patience: seconds to wait; a minute by default.
+            silence: as for `Patience.wait`.
 
         Raises:
-            TimeoutError: another held it for longer.
+            TimeoutError: those who hold it show no sign of life.
         """
-        patience = _PATIENCE if patience is None else patience
-        deadline = time.monotonic() + patience
-        if not self._write.acquire(timeout=patience):
-            raise TimeoutError(errno.ETIMEDOUT, "the cache is held by another thread")
+        if not self._write.acquire(blocking=False):
+            patience.wait(lambda: self._write.acquire(timeout=_SLICE), silence)
         self._writer = threading.get_ident()
         try:
             try:
                 if exclusive:
-                    self._wait(fcntl.LOCK_EX, _TURNSTILE, 1, deadline)
-                    self._wait(fcntl.LOCK_EX, _WRITE, 1, deadline)
+                    self._wait(fcntl.LOCK_EX, _TURNSTILE, 1, patience, silence)
+                    self._wait(fcntl.LOCK_EX, _WRITE, 1, patience, silence)
                 else:
-                    self._wait(fcntl.LOCK_SH, _WRITE, 2, deadline)
+                    self._wait(fcntl.LOCK_SH, _WRITE, 2, patience, silence)
             finally:
                 self._unlock(_TURNSTILE)
             try:
@@ -136,12 +139,12 @@ class LockFile:
         """Say whether this thread holds the write lock or waits for it."""
         return self._writer == threading.get_ident()
 
-    def _wait(self, kind: int, offset: int, length: int, deadline: float) -> None:
+    def _wait(
+        self, kind: int, offset: int, length: int, patience: Patience, silence: float | None
+    ) -> None:
         # Asked again and again, because waiting in the system has no time-out.
-        while not self._lock(kind, offset, length):
-            if time.monotonic() > deadline:
-                raise TimeoutError(errno.ETIMEDOUT, "the cache is held by another process")
-            time.sleep(0.002)
+        if not self._lock(kind, offset, length):
+            patience.wait(lambda: self._lock(kind, offset, length), silence)
 
     def _end(self, offsets: Iterable[int]) -> None:
         for offset in offsets:
@@ -256,8 +259,13 @@ def attach(path: Path) -> LockFile:
         else:
             lock = _table.get((found.st_dev, found.st_ino))
         if lock is None:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            # Neither a link is followed nor the other end of a FIFO waited for.
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(path, flags, 0o600)
             found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                os.close(fd)
+                raise OSError(errno.EINVAL, "the cache's lock is not a regular file", str(path))
             identity = (found.st_dev, found.st_ino)
             lock = _table.get(identity)
             if lock is None:

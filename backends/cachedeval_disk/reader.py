@@ -11,7 +11,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cachedeval_disk import database, files, forks, recovery
+from cachedeval_disk import database, files, forks, recovery, schema, usage
+from cachedeval_disk.patience import Patience
 
 __all__ = ["Reader", "Row"]
 
@@ -26,6 +27,9 @@ _IN_ROWS = (
 )
 _IN_FILES = "SELECT key, mode, filename, size FROM Cache WHERE raw = 1 AND key IN"
 _IN_FILE = 2
+
+_LONGEST_ROW = 2**24
+"""Bytes of a row: far more than ours have, and little enough for a broken one that is longer."""
 
 _TRUSTED_S = 0.01
 """Seconds for which the database that is open is taken for the one that its name means: to ask
@@ -59,6 +63,8 @@ class Reader:
         self._path = folder / database.NAME
         self.guard = forks.Guard()
         """Held during each operation."""
+        self._patience = Patience(folder, database.signs(folder), lambda: self.guard)
+        self.patience_for_uses = Patience(folder, usage.paths(folder), lambda: self.guard)
         self._connection: database.Connection | None = None
         self._identity: database.Identity | None = None
         self._trusted_until = 0.0
@@ -162,12 +168,16 @@ class Reader:
             if found is None:
                 return None
             try:
-                self._connection = database.connect_to_read(self._path)
+                self._connection = database.connect_to_read(self._path, self._patience)
+                self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_ROW)
                 database.check_format(self._connection, self._path)
+                schema.check(self._connection, schema.CACHE, table="Cache")
             except BaseException as error:
                 self._close()
                 if recovery.is_uninitialised(error):
                     return None
+                if recovery.is_corruption(error):
+                    self.corrupt = found
                 raise
             # Opening has found the files that belong to it by their names. If meanwhile another
             # database took the name, they are that one's.

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cachedeval_disk import database
+from cachedeval_disk import database, schema
+from cachedeval_disk.patience import Patience
 
 __all__ = [
     "carry_over",
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 _Item = TypeVar("_Item")
+
+_CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
+"""SQLite's answers for broken content. A value that is too big for a row was not written by us."""
 
 _STEP = 256
 """Row numbers to ask for at a time."""
@@ -64,7 +68,7 @@ def is_corruption(error: BaseException) -> bool:
     """Whether SQLite says that a file's content is broken, rather than out of reach."""
     code = getattr(error, "sqlite_errorcode", None)
     # An extended code says more in its higher bytes.
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return code is not None and code & 0xFF in _CORRUPT
 
 
 def is_uninitialised(error: BaseException) -> bool:
@@ -150,7 +154,7 @@ def set_aside(folder: Path) -> Path:
     return aside
 
 
-def carry_over(aside: Path, connection: sqlite3.Connection) -> int:
+def carry_over(aside: Path, connection: sqlite3.Connection, patience: Patience) -> int:
     """Copy the values that can be read into the new database; return how many.
 
     Nothing in them is believed: each value is verified when it is read.
@@ -158,13 +162,14 @@ def carry_over(aside: Path, connection: sqlite3.Connection) -> int:
     Args:
         aside: the corrupt database.
         connection: to the new one, made and empty.
+        patience: how long to wait for others who hold the corrupt one.
 
     Raises:
         sqlite3.Error: the new database cannot be written.
     """
     kept = 0
     deadline = time.monotonic() + _PATIENCE
-    for rows in _readable(aside):
+    for rows in _readable(aside, patience):
         with connection:  # commits, or rolls back
             connection.execute("BEGIN IMMEDIATE")
             kept += connection.executemany(
@@ -176,13 +181,14 @@ def carry_over(aside: Path, connection: sqlite3.Connection) -> int:
     return kept
 
 
-def _readable(aside: Path) -> Iterator[list[Any]]:
+def _readable(aside: Path, patience: Patience) -> Iterator[list[Any]]:
     select = f"SELECT {_COLUMNS} FROM Cache WHERE raw = 1 AND mode IN (1, 2)"  # noqa: S608
     # Whatever fails in a corrupt file, the new one stands, and what was read before stays.
     with (
         contextlib.suppress(sqlite3.DatabaseError),
-        contextlib.closing(database.connect_to_read(aside)) as corrupt,
+        contextlib.closing(database.connect_to_read(aside, patience)) as corrupt,
     ):
+        schema.check(corrupt, schema.CACHE, table="Cache")
         corrupt.text_factory = _latin  # which fails for no bytes
         yield from select_in_parts(corrupt, select)
 

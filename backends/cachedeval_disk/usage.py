@@ -1,7 +1,8 @@
 """When values were last used, and how often: a small database beside the large one.
 
 It is a database of its own, so that reading never competes with storing results. It only helps to
-choose what to prune, so nothing waits for the disk here, and a corrupt one is thrown away.
+choose what to prune, so nothing waits for the disk here, and one that is corrupt, or that is not
+ours, is thrown away.
 
 A run notes all that it used as one row of `notes`, which costs a thousandth of a row a key; the next
 run that uses the same only raises that row's count. Once the notes take much room, and at each
@@ -10,7 +11,9 @@ delete, they are added up by key into `usage`.
 
 import contextlib
 import math
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +21,20 @@ from typing import Any, NamedTuple
 import msgspec
 import xxhash
 
-from cachedeval_disk import database
+from cachedeval.backend import BackendError
+from cachedeval_disk import database, schema
+from cachedeval_disk.patience import Patience
 
-__all__ = ["Use", "discard", "forget", "note", "read"]
+__all__ = ["Use", "Uses", "discard", "forget", "must_be_discarded", "note", "paths", "read"]
 
 _NAME = "usage.db"
 
 _SHARE = 8
 """The notes may take one part in so many of what the values take, and `_LEAST` bytes anyway."""
 _LEAST = 64 * 1024
+
+_MOST = 2**53
+"""Hits that are counted of one key: a stranger may have written any number."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict[bytes, int]).decode
@@ -40,14 +48,77 @@ class Use(NamedTuple):
     hits: int
 
 
-def note(folder: Path, hits: Mapping[bytes, int], when: float) -> None:
+class Uses:
+    """The uses of all keys, as the database held them."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[bytes, Use] = {}
+        self._noted: dict[bytes, list[tuple[int, Use]]] = {}
+        """What was noted of a key, with the highest number that a row had by then."""
+
+    def __bool__(self) -> bool:
+        return bool(self._by_key or self._noted)
+
+    def keys(self) -> list[bytes]:
+        """Return the keys that may have been used."""
+        return list(self._by_key.keys() | self._noted.keys())
+
+    def of(self, key: bytes, number: int) -> Use | None:
+        """Return the use of a key, or None.
+
+        Args:
+            key: the key.
+            number: that of its row. What was noted before the row was put is not its use.
+        """
+        use = self._by_key.get(key)
+        for upto, noted in self._noted.get(key, ()):
+            if number <= upto:
+                use = noted if use is None else _sum(use, noted)
+        return use
+
+    def take(self, connection: sqlite3.Connection) -> None:
+        """Add what the database holds; leave out what makes no sense.
+
+        Raises:
+            sqlite3.Error: it cannot be read.
+        """
+        for key, used, hits in connection.execute(
+            "SELECT key, used, hits FROM main.usage"
+        ).fetchall():  # at once, as others wait meanwhile
+            if type(key) is bytes and _is_time(used) and type(hits) is int and hits > 0:
+                self._by_key[key] = Use(used, min(hits, _MOST))
+        self.take_notes(connection)
+
+    def take_notes(self, connection: sqlite3.Connection) -> None:
+        """Add what was noted and is not added up yet."""
+        for upto, used, times, packed in connection.execute(
+            "SELECT upto, used, times, hits FROM main.notes"
+        ).fetchall():
+            if not _is_time(used) or type(upto) is not int or type(times) is not int or times < 1:
+                continue
+            try:
+                hits = _decode(packed)
+            except (msgspec.MsgspecError, TypeError):
+                continue
+            for key, count in hits.items():
+                if count > 0:
+                    use = Use(used, min(count * times, _MOST))
+                    self._noted.setdefault(key, []).append((upto, use))
+
+
+def paths(folder: Path) -> tuple[Path, ...]:
+    """Return the files that change while others note uses."""
+    return (folder / _NAME, folder / f"{_NAME}-journal")
+
+
+def note(folder: Path, hits: Mapping[bytes, int], when: float, patience: Patience) -> None:
     """Add hits to each key's that is held, in one transaction.
 
     Raises:
         sqlite3.Error, OSError: they could not be noted.
     """
     packed = _encode(hits)
-    with _open(folder) as connection, database.transaction(connection):
+    with _open(folder, patience) as connection, database.transaction(connection):
         # Rows that are put later have higher numbers: a key that is not held has no use yet.
         ((upto,),) = connection.execute("SELECT max(rowid) FROM held.Cache").fetchall()
         connection.execute(
@@ -62,108 +133,90 @@ def note(folder: Path, hits: Mapping[bytes, int], when: float) -> None:
             _add_up(connection)
 
 
-def read(folder: Path, numbers: Mapping[bytes, int]) -> dict[bytes, Use]:
-    """Return the use of each key that was used; nothing if it is unreadable.
-
-    Args:
-        folder: the cache's folder.
-        numbers: the number of the row of each key that is held.
-    """
+def read(folder: Path, patience: Patience) -> Uses:
+    """Return the uses of all keys; none if they are unreadable."""
+    uses = Uses()
     path = folder / _NAME
-    if not path.is_file():
-        return {}
-    try:
-        with contextlib.closing(database.connect_to_read(path)) as connection:
-            rows = connection.execute("SELECT key, used, hits FROM usage").fetchall()
-            found = {
-                key: Use(used, hits)
-                for key, used, hits in rows
-                if type(key) is bytes and _is_time(used) and type(hits) is int
-            }
-            _take_notes(connection, numbers, found)
-    except sqlite3.Error:
-        return {}
-    return found
+    if _is_file(path):
+        with (
+            contextlib.suppress(sqlite3.Error, TimeoutError, BackendError),
+            contextlib.closing(database.connect_to_read(path, patience)) as connection,
+        ):
+            schema.check(connection, schema.USAGE)
+            uses.take(connection)
+    return uses
 
 
-def forget(folder: Path, keys: Sequence[bytes]) -> None:
+def forget(folder: Path, keys: Sequence[bytes], patience: Patience) -> None:
     """Forget the use of these keys, which are no longer held.
 
     Raises:
         sqlite3.Error, OSError: it could not be done.
     """
-    if (folder / _NAME).is_file():
-        with _open(folder) as connection, database.transaction(connection):
+    if _is_file(folder / _NAME):
+        with _open(folder, patience) as connection, database.transaction(connection):
             _add_up(connection)
             connection.executemany("DELETE FROM main.usage WHERE key = ?", zip(keys, strict=True))
 
 
 def discard(folder: Path) -> None:
     """Remove it. The caller holds the write lock exclusively, so nobody has it open to write."""
-    for rest in ("-journal", ""):
+    for rest in ("-journal", "-wal", "-shm", ""):
         (folder / (_NAME + rest)).unlink(missing_ok=True)
 
 
-def _take_notes(
-    connection: sqlite3.Connection, numbers: Mapping[bytes, int], found: dict[bytes, Use]
-) -> None:
-    """Add what was noted of the rows that were there by then to the use of each key."""
-    for upto, used, times, packed in connection.execute(
-        "SELECT upto, used, times, hits FROM notes"
-    ):
-        if not _is_time(used) or type(upto) is not int or type(times) is not int:
-            continue
-        try:
-            hits = _decode(packed)
-        except (msgspec.MsgspecError, TypeError):
-            continue
-        for key, count in hits.items():
-            if numbers.get(key, upto + 1) <= upto:
-                before = found.get(key)
-                found[key] = (
-                    Use(used, count * times)
-                    if before is None
-                    else Use(max(before.used, used), before.hits + count * times)
-                )
+def must_be_discarded(folder: Path) -> bool:
+    """Return whether something else than a regular file is in its place, such as a link.
+
+    Nothing may be written through a link to somebody's database.
+    """
+    return any(
+        os.path.lexists(path) and not _is_file(path)
+        for path in (folder / (_NAME + rest) for rest in ("", "-journal", "-wal", "-shm"))
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _is_time(used: Any) -> bool:
     return type(used) is float and math.isfinite(used)
 
 
+def _sum(one: Use, other: Use) -> Use:
+    return Use(max(one.used, other.used), min(one.hits + other.hits, _MOST))
+
+
 def _add_up(connection: sqlite3.Connection) -> None:
     """Move what was noted into the table of keys."""
-    numbers = dict(
-        connection.execute(
-            "SELECT key, rowid FROM held.Cache WHERE raw = 1 AND typeof(key) = 'blob'"
-        )
+    uses = Uses()
+    uses.take_notes(connection)
+    numbers = connection.execute(
+        "SELECT key, rowid FROM held.Cache WHERE raw = 1 AND typeof(key) = 'blob'"
     )
-    found: dict[bytes, Use] = {}
-    _take_notes(connection, numbers, found)
+    found = {key: use for key, number in numbers if (use := uses.of(key, number)) is not None}
     connection.executemany(
         "INSERT INTO main.usage VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
-        "SET used = max(used, excluded.used), hits = hits + excluded.hits",
-        [(key, *found[key]) for key in sorted(found)],
+        "SET used = max(used, excluded.used), hits = min(hits + excluded.hits, ?)",
+        [(key, *found[key], _MOST) for key in sorted(found)],
     )
     connection.execute("DELETE FROM main.notes")
 
 
 @contextlib.contextmanager
-def _open(folder: Path) -> Iterator[sqlite3.Connection]:
+def _open(folder: Path, patience: Patience) -> Iterator[sqlite3.Connection]:
     path = folder / _NAME
     with contextlib.closing(
-        database.connect_to_write(path, like=folder / database.NAME)
+        database.connect_to_write(path, folder / database.NAME, patience)
     ) as connection:
+        schema.check(connection, schema.USAGE)
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA auto_vacuum = FULL")
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS usage "
-            "(key BLOB PRIMARY KEY, used REAL NOT NULL, hits INTEGER NOT NULL) WITHOUT ROWID"
-        )
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS notes (digest BLOB NOT NULL, upto INTEGER NOT NULL, "
-            "used REAL NOT NULL, times INTEGER NOT NULL, hits BLOB NOT NULL, "
-            "UNIQUE (digest, upto))"
-        )
+        for statement in schema.USAGE.values():
+            connection.execute(statement.replace("TABLE", "TABLE IF NOT EXISTS", 1))
         connection.execute("ATTACH ? AS held", (database.uri_to_read(folder / database.NAME),))
         yield connection

@@ -20,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cachedeval_disk import database, files, recovery
+from cachedeval_disk import database, files, recovery, schema
+from cachedeval_disk.patience import Patience
 
 __all__ = ["Writer", "row_size"]
 
@@ -72,6 +73,9 @@ _PAGE = 4096
 _LOOSE = 1.25
 """How many times what its rows need a database may take before it is written anew."""
 
+_CHECKPOINT_S = 2.0
+"""Seconds for which a checkpoint waits for others to end what they read."""
+
 _VACUUM_AT_MOST = 512 * 1024 * 1024
 """Bytes of a database that is written anew: seconds in which nobody else can write."""
 
@@ -85,22 +89,24 @@ class Writer:
     Args:
         folder: the cache's folder, without symbolic links in it; it exists.
         like: a file whose permissions the new files get.
+        patience: how long to wait for others who write.
 
     Raises:
         BackendError: the database is another program's, or a newer version's.
         sqlite3.Error, OSError: it cannot be opened for writing.
     """
 
-    def __init__(self, folder: Path, like: Path) -> None:
+    def __init__(self, folder: Path, like: Path, patience: Patience) -> None:
         self._folder = folder
         path = folder / database.NAME
         if not path.exists():
             # What is left of a database that somebody removed would be taken for the new one's.
             for rest in ("-wal", "-shm", "-journal"):
                 path.with_name(path.name + rest).unlink(missing_ok=True)
-        self.connection = database.connect_to_write(path, like)
+        self.connection = database.connect_to_write(path, like, patience)
         try:
             database.check_format(self.connection, path)
+            schema.check(self.connection, schema.CACHE)
             self._open()
             self.connection.text_factory = _text
         except BaseException:
@@ -269,17 +275,20 @@ def _prepare(connection: sqlite3.Connection, folder: Path) -> None:
 def _vacuum(connection: sqlite3.Connection) -> None:
     """Write the database anew if that makes it smaller by much, as scattered deletes may."""
     # Others read or write, or the disk is full: then the space stays free for new values.
-    with contextlib.suppress(sqlite3.OperationalError):
+    with contextlib.suppress(sqlite3.OperationalError, TimeoutError):
         if _is_loose(connection):
             connection.execute("VACUUM")
 
 
 def _checkpoint(connection: sqlite3.Connection) -> None:
     """Write the journal into the database and cut both off, if others let go of it soon enough."""
-    connection.execute("PRAGMA busy_timeout = 2000")
-    with contextlib.suppress(sqlite3.OperationalError):
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    connection.execute("PRAGMA busy_timeout = 60000")
+    deadline = time.monotonic() + _CHECKPOINT_S
+    with contextlib.suppress(sqlite3.OperationalError, TimeoutError):
+        # The first column says whether somebody still uses the journal.
+        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
 
 
 def _is_loose(connection: sqlite3.Connection) -> bool:

@@ -86,6 +86,10 @@ class Backend(ABC):
         b'value'
     """
 
+    fails_fast: bool = False
+    """Whether, after a time-out, calls fail at once until the storage answers again. Otherwise the
+    engine makes no calls for a while."""
+
     @classmethod
     def __subclasshook__(cls, other: type) -> Any:
         """Accept any class that has the four required methods."""

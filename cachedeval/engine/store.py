@@ -238,7 +238,8 @@ class Store:
             try:
                 self.backend.touch_many(touched, time.time())
             except Exception as error:  # noqa: BLE001
-                self._breaker.failed("write", time.monotonic() - start, error)
+                if not self.backend.fails_fast:
+                    self._breaker.failed("write", time.monotonic() - start, error)
                 # Only the order in which a prune deletes records depends on it.
                 self.counts.errors["touch"] = self.counts.errors.get("touch", 0) + 1
                 logger().debug("the last use of %d records was not stored: %s", len(touched), error)
@@ -346,7 +347,8 @@ class Store:
         )
         if start is None:
             return False
-        return self._breaker.failed(_KINDS[operation], time.monotonic() - start, error)
+        seconds = 0.0 if self.backend.fails_fast else time.monotonic() - start
+        return self._breaker.failed(_KINDS[operation], seconds, error)
 
     def _warn_once(self, kind: str, message: str, *args: Any) -> None:
         with self._lock:

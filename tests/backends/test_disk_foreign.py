@@ -1,5 +1,6 @@
 """A database that somebody else wrote: nothing in it runs, and nothing outside it is touched."""
 
+import contextlib
 import math
 import os
 import pickle
@@ -11,6 +12,7 @@ from pathlib import Path
 import diskcache
 import pytest
 
+from cachedeval.backend import BackendError
 from cachedeval_disk import DiskBackend
 
 ONE, TWO, THREE = b"1" * 16, b"2" * 16, b"3" * 16
@@ -241,17 +243,145 @@ def test_settings_in_the_database_are_not_believed(cache: Path, tmp_path: Path) 
     assert "set" not in settings
 
 
-def test_a_trigger_in_the_database_removes_no_file(cache: Path, tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.touch()
-    trigger = "CREATE TRIGGER theirs AFTER INSERT ON Cache BEGIN UPDATE Cache SET {}, mode = 2; END"
-    _execute(cache, trigger.format(f"filename = '{precious}'"))
+@pytest.mark.parametrize(
+    "statement",
+    [
+        (
+            "CREATE TRIGGER theirs AFTER INSERT ON Cache BEGIN DELETE FROM Cache WHERE rowid IN "
+            "(WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT x FROM r); END"
+        ),
+        (
+            "CREATE TRIGGER theirs AFTER INSERT ON Cache BEGIN "
+            "UPDATE Cache SET filename = '/etc/passwd', mode = 2; END"
+        ),
+        "CREATE INDEX theirs ON Cache (hex(zeroblob(rowid)))",
+        "CREATE INDEX theirs ON Cache (key) WHERE length(hex(key)) > 0",
+        "CREATE TABLE theirs (x)",
+        "CREATE VIEW theirs AS SELECT * FROM Cache",
+    ],
+    ids=["endless trigger", "trigger", "expression", "partial index", "table", "view"],
+)
+def test_what_a_stranger_added_to_the_schema_never_runs(cache: Path, statement: str) -> None:
+    _execute(cache, statement)
     backend = DiskBackend(cache)
     backend.put_many({THREE: b"three"})
-    assert backend.get_many([ONE, TWO, THREE]) == dict.fromkeys([ONE, TWO, THREE], b"")
-    assert backend.delete_many([ONE, TWO, THREE]) == 3
+    assert backend.get_many([TWO, THREE]) == {TWO: LARGE, THREE: b"three"}  # carried over
+    assert backend.delete_many([TWO, THREE]) == 2
     backend.close()
-    assert precious.exists()
+    assert len([path for path in cache.glob("cache.db.corrupt-*") if path.name[-1].isdigit()]) == 1
+    with sqlite3.connect(cache / "cache.db") as new:
+        assert not new.execute("SELECT 1 FROM sqlite_master WHERE name = 'theirs'").fetchall()
+    new.close()
+
+
+ENDLESS = "r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r)"
+
+
+@pytest.mark.parametrize(
+    "replacement",
+    [
+        f"CREATE VIEW Cache AS WITH RECURSIVE {ENDLESS} SELECT x AS rowid, Real.* FROM r, Real WHERE x < 0",  # noqa: S608
+        (
+            "CREATE VIEW Cache AS SELECT rowid, key, raw, store_time, expire_time, access_time, "
+            "access_count, tag, size, mode, filename, zeroblob(900000000) AS value FROM Real"
+        ),
+        (
+            "CREATE TABLE Cache (rowid INTEGER PRIMARY KEY, key BLOB, raw INTEGER, store_time REAL, "
+            "expire_time REAL, access_time REAL, access_count INTEGER, tag BLOB, size INTEGER, "
+            "mode INTEGER, filename TEXT, value AS (zeroblob(900000000)))"
+        ),
+        "CREATE VIRTUAL TABLE Cache USING fts5(key, raw, value)",
+    ],
+    ids=["endless view", "view of bombs", "generated column", "virtual table"],
+)
+def test_nothing_is_read_from_what_is_not_our_table(cache: Path, replacement: str) -> None:
+    _execute(cache, "ALTER TABLE Cache RENAME TO Real")
+    _execute(cache, replacement)
+    backend = DiskBackend(cache)
+    with pytest.raises(sqlite3.DatabaseError, match="that is not ours"):
+        backend.get_many([ONE, TWO])
+    with pytest.raises(sqlite3.DatabaseError, match="that is not ours"):
+        list(backend.scan())
+    backend.put_many({THREE: b"three"})
+    assert backend.get_many([ONE, TWO, THREE]) == {THREE: b"three"}
+    backend.close()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
+@pytest.mark.parametrize(
+    "name",
+    ["cache.db-journal", "cache.db-wal", "cache.db-shm", "lock", "usage.db", "usage.db-journal"],
+)
+def test_what_is_no_file_is_neither_waited_for_nor_written_through(
+    cache: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    victim = tmp_path / "victim"
+    with sqlite3.connect(victim) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = victim.read_bytes()
+    path = cache / name
+    path.unlink(missing_ok=True)
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(victim)
+        case _:
+            path.mkdir()
+    backend = DiskBackend.__new__(DiskBackend)
+    with contextlib.suppress(BackendError):
+        backend.__init__(cache)  # type: ignore[misc]
+        with contextlib.suppress(OSError):
+            backend.put_many({THREE: b"three"})
+        with contextlib.suppress(OSError):
+            backend.touch_many({ONE: 1}, 2e9)
+        assert backend.get_many([ONE])[ONE] == b"one"
+        assert {entry.key for entry in backend.scan()} >= {ONE, TWO}
+        backend.close()
+    assert victim.read_bytes() == before
+    assert not [*tmp_path.glob("victim-*")]
+
+
+def test_a_link_in_the_place_of_the_uses_is_replaced(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "victim").touch()
+    (cache / "usage.db").symlink_to(tmp_path / "victim")
+    backend = DiskBackend(cache)
+    backend.touch_many({ONE: 3}, 2e9)
+    assert [entry.hits for entry in backend.scan() if entry.key == ONE] == [3]
+    backend.close()
+    assert (tmp_path / "victim").read_bytes() == b""
+
+
+@pytest.mark.parametrize("table", ["notes", "usage"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        (
+            "CREATE TRIGGER theirs AFTER INSERT ON {} BEGIN DELETE FROM usage WHERE hits IN "  # noqa: S608
+            f"(WITH RECURSIVE {ENDLESS} SELECT x FROM r WHERE x < 0); END"
+        ),
+        "DROP TABLE {}",
+        "CREATE TABLE theirs (x)",
+    ],
+)
+def test_uses_in_tables_that_are_not_ours_are_thrown_away(
+    cache: Path, table: str, statement: str
+) -> None:
+    backend = DiskBackend(cache)
+    backend.touch_many({ONE: 1}, 2e9)
+    backend.delete_many([THREE])
+    backend.close()
+    with sqlite3.connect(cache / "usage.db") as connection:
+        connection.execute(statement.format(table))
+        if statement.startswith("DROP"):
+            connection.execute(f"CREATE VIEW {table} AS WITH RECURSIVE {ENDLESS} SELECT x FROM r")  # noqa: S608
+    connection.close()
+    backend = DiskBackend(cache)
+    assert [entry.hits for entry in backend.scan()] == [0, 0]
+    backend.touch_many({ONE: 2}, 2e9)
+    assert sorted(entry.hits for entry in backend.scan()) == [0, 2]
+    backend.close()
 
 
 def test_our_database_is_diskcaches(cache: Path) -> None:

@@ -11,7 +11,11 @@ import pytest
 
 from cachedeval.testing.processes import Channel, ForkedProcess
 from cachedeval_disk import locks
+from cachedeval_disk.forks import Guard
 from cachedeval_disk.locks import Lease, Leases, attach
+from cachedeval_disk.patience import Patience
+
+PATIENCE = Patience(Path("cache"), (), Guard)
 
 
 def _lease(path: Path, key: bytes) -> Lease:
@@ -103,19 +107,19 @@ def test_the_write_lock_is_shared_or_exclusive(tmp_path: Path) -> None:
 
     def stay(*, exclusive: bool) -> None:
         def work(channel: Channel) -> None:
-            with attach(path).writing(exclusive=exclusive):
+            with attach(path).writing(PATIENCE, exclusive=exclusive):
                 channel.send()
                 channel.receive()
 
         with ForkedProcess(work) as child:
             assert child.channel.receive()
             if not exclusive:
-                with lock.writing(exclusive=False):
+                with lock.writing(PATIENCE, exclusive=False):
                     pass
             waited = threading.Event()
 
             def enter() -> None:
-                with lock.writing(exclusive=True):
+                with lock.writing(PATIENCE, exclusive=True):
                     waited.set()
 
             thread = threading.Thread(target=enter)
@@ -137,14 +141,14 @@ def test_sharers_do_not_starve_one_who_wants_it_exclusively(tmp_path: Path) -> N
     def crowd(_: Channel) -> None:
         lock = attach(path)
         while True:
-            with lock.writing(exclusive=False):
+            with lock.writing(PATIENCE, exclusive=False):
                 time.sleep(0.004)
 
     with ForkedProcess(crowd), ForkedProcess(crowd), ForkedProcess(crowd):
         lock = attach(path)
         time.sleep(0.1)
         for _ in range(5):
-            with lock.writing(exclusive=True):
+            with lock.writing(PATIENCE, exclusive=True):
                 pass
         lock.detach()
 
@@ -155,33 +159,39 @@ def test_the_write_lock_is_not_waited_for_for_ever(
     path = tmp_path / "lock"
 
     def stay(channel: Channel) -> None:
-        with attach(path).writing(exclusive=False):
+        with attach(path).writing(PATIENCE, exclusive=False):
             channel.send()
             channel.receive()
 
-    monkeypatch.setattr(locks, "_PATIENCE", 0.1)
+    monkeypatch.setattr("cachedeval_disk.patience._SILENCE", 0.1)
     lock = attach(path)
     with ForkedProcess(stay) as child:
         assert child.channel.receive()
-        with pytest.raises(TimeoutError, match="another process"), lock.writing(exclusive=True):
+        with (
+            pytest.raises(TimeoutError, match="another program"),
+            lock.writing(PATIENCE, exclusive=True),
+        ):
             pass
-        with lock.writing(exclusive=False):  # and the turnstile is free again
+        with lock.writing(PATIENCE, exclusive=False):  # and the turnstile is free again
             pass
         child.kill()
-        with lock.writing(exclusive=True):
+        with lock.writing(PATIENCE, exclusive=True):
             pass
     entered = threading.Event()
     leave = threading.Event()
 
     def inside() -> None:
-        with lock.writing(exclusive=False):
+        with lock.writing(PATIENCE, exclusive=False):
             entered.set()
             leave.wait(10)
 
     thread = threading.Thread(target=inside)
     thread.start()
     entered.wait(10)
-    with pytest.raises(TimeoutError, match="another thread"), lock.writing(exclusive=False):
+    with (
+        pytest.raises(TimeoutError, match="another program"),
+        lock.writing(PATIENCE, exclusive=False),
+    ):
         pass
     leave.set()
     thread.join()

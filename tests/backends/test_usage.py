@@ -2,6 +2,7 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cachedeval_disk import DiskBackend, usage
@@ -67,6 +68,7 @@ def test_a_use_of_what_was_not_held_is_none(backend: DiskBackend, *, deletes: bo
         ("hits", b"\x00no map"),
         ("hits", "text"),
         ("used", "text"),
+        ("times", -1),
         ("used", 9e999),
         ("times", b""),
         ("upto", 0.5),
@@ -82,3 +84,17 @@ def test_a_damaged_note_is_passed_over(
     assert _hits(backend) == {b"\x02": 1}
     assert backend.delete_many([b"\x05"]) == 1
     assert _hits(backend) == {b"\x02": 1}
+
+
+@pytest.mark.parametrize("column", ["times", "hits"])
+def test_a_count_that_no_database_can_hold_does_not_stop_a_prune(
+    backend: DiskBackend, tmp_path: Path, column: str
+) -> None:
+    backend.touch_many({b"\x01": 5}, 2e9)
+    value = 2**63 - 1 if column == "times" else msgspec.msgpack.encode({b"\x01": 2**63})
+    with contextlib.closing(sqlite3.connect(tmp_path / "usage.db")) as connection, connection:
+        connection.execute(f"UPDATE notes SET {column} = ?", (value,))  # noqa: S608
+    for key in (b"\x05", b"\x06"):
+        backend.touch_many({b"\x01": 2**63 - 1}, 2e9)
+        assert backend.delete_many([key]) == 1
+        assert _hits(backend) == {b"\x01": 2**53}
