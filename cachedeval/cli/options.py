@@ -27,6 +27,7 @@ __all__ = [
     "Namespace",
     "Parser",
     "add_cache",
+    "add_config",
     "add_evaluation",
     "add_json",
     "add_mode",
@@ -87,6 +88,7 @@ class Parser(ArgumentParser):
             add_help=False,
         )
         self._positionals.title, self._optionals.title = "Arguments", "Options"
+        self.reads_config = False
         self.add_argument("-h", "--help", action="help", help="Show this help.")
 
     def parse(self, args: list[str]) -> Namespace:
@@ -100,6 +102,8 @@ class Parser(ArgumentParser):
         required = [action for action in self._actions if action.required]
         for action in required:
             action.required = False
+        if self.reads_config:
+            args = self._with_config(args)
         positional = any(not action.option_strings for action in self._actions)
         parse = self.parse_known_intermixed_args if positional else self.parse_known_args
         options, rest = parse(args)
@@ -109,7 +113,35 @@ class Parser(ArgumentParser):
             if getattr(options, action.dest) in (None, []):
                 what = action.option_strings[0] if action.option_strings else action.metavar
                 self.error(f"{what} is missing")
+        if self.reads_config and options.print_config:
+            from cachedeval.cli.config import to_toml
+            from cachedeval.cli.streams import write
+
+            write(to_toml(self, options).rstrip("\n"))
+            raise SystemExit(0)
         return options
+
+    def _with_config(self, args: list[str]) -> list[str]:
+        """Return the arguments, preceded by those of the file of `--config` or the default one."""
+        named = None
+        for at, word in enumerate(args):
+            if word.startswith("--config="):
+                named = word.partition("=")[2]
+            elif word == "--config":
+                named = args[at + 1] if at + 1 < len(args) else named
+        path = named or "cachedeval.toml"
+        if named is None and not os.path.isfile(path):  # noqa: PTH113  pathlib is slow to import
+            return args
+        from cachedeval.cli.config import options_of, read_config
+
+        def of_run() -> dict[str, Action]:
+            from cachedeval.cli import run
+
+            parser = Parser("cachedeval run", None)
+            run.declare(parser)
+            return options_of(parser)
+
+        return [*read_config(path, options_of(self), args, of_run), *args]
 
     def format_help(self) -> str:
         """Return the help, with a usage line that leaves the options to the list below it."""
@@ -194,6 +226,20 @@ def duration(text: str) -> "timedelta":
     except OverflowError:
         pass
     raise ArgumentTypeError(f"{text!r} is not a duration; give one like 30d, 12h or 90s")
+
+
+def add_config(parser: Parser) -> None:
+    """Add `--config` and `--print-config`: options from a file."""
+    parser.reads_config = True
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="Options as TOML, by name; those on the command line win (default: cachedeval.toml, "
+        "if it exists).",
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="Print the options as such a file, and end."
+    )
 
 
 def add_json(parser: Parser, what: str) -> None:

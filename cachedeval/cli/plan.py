@@ -7,6 +7,7 @@ from cachedeval.cli.options import (
     Namespace,
     Parser,
     add_cache,
+    add_config,
     add_evaluation,
     add_json,
     evaluator_of,
@@ -20,6 +21,7 @@ __all__ = ["declare", "execute"]
 
 def declare(parser: Parser) -> None:
     """Add the options."""
+    add_config(parser)
     add_evaluation(parser)
     add_cache(parser)
     add_json(parser, "the plan")

@@ -8,6 +8,7 @@ from cachedeval.cli.format import log_all, short, show, show_json
 from cachedeval.cli.options import (
     Namespace,
     Parser,
+    add_config,
     add_evaluation,
     add_json,
     add_mode,
@@ -28,6 +29,7 @@ _BASE = "base"
 
 def declare(parser: Parser) -> None:
     """Add the options."""
+    add_config(parser)
     add_evaluation(parser)
     add_mode(parser)
     add_json(parser, "report and run")

@@ -14,6 +14,7 @@ from cachedeval.evals import evaluator as evaluator_module
 NAMED_OTHERWISE = {"evaluation_seed": "seed"}
 OF_RUN_ALONE = {
     *("adapters", "data", "num_questions", "json", "out", "verbose"),
+    *("config", "print_config"),
     *("html", "export", "summary", "fail_under", "not_worse_than", "margin"),
 }
 
