@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cachedeval.engine.backend import Backend, Entry, open_backend
+    from cachedeval.engine.codecs import register_codec
     from cachedeval.engine.difference import Difference
     from cachedeval.engine.engine import Engine
     from cachedeval.engine.errors import (
@@ -80,6 +81,7 @@ __all__ = [
     "manifest",
     "node",
     "open_backend",
+    "register_codec",
 ]
 
 _HOMES = {
@@ -120,6 +122,7 @@ _HOMES = {
     "manifest": "cachedeval.engine.files",
     "node": "cachedeval.engine.node",
     "open_backend": "cachedeval.engine.backend",
+    "register_codec": "cachedeval.engine.codecs",
 }
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from cachedeval.engine.encoding import Identified, Member, Output, Typed, encode
+from cachedeval.engine.encoding import Coded, Identified, Member, Output, Typed, encode
 from cachedeval.engine.errors import EncodingError
 
 __all__ = ["ABSENT", "Difference", "differences", "short"]
@@ -92,6 +92,8 @@ def _fields(value: Any) -> Any:
     """Return a value that has named or numbered members as a dict of them."""
     if isinstance(value, Typed):
         return value.fields
+    if isinstance(value, Coded):
+        return _fields(value.data)
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return dict(enumerate(value)) or value
     return value
@@ -119,6 +121,9 @@ def _text(value: Any) -> str:
         return f"{value.kind.rpartition('.')[2]}.{value.name}"
     if isinstance(value, Typed):
         return f"{value.kind.rpartition('.')[2]}({', '.join(value.fields)})"
+    if isinstance(value, Coded):
+        data = value.data if type(value.data) is tuple else (value.data,)
+        return f"{value.name.rpartition('.')[2]}({', '.join(map(repr, data))})"
     # Other text may contain control characters of a terminal, which `repr` escapes.
     return value if isinstance(value, str) and _DIGEST.fullmatch(value) else repr(value)
 

@@ -16,7 +16,8 @@ are sorted by their own encodings.
 | `S` `Z` | set, frozenset | count, members sorted by encoding |
 | `d` | dict | count, key and value in turn, in the dict's order |
 | `e` | enum member | class, name, value |
-| `c` | dataclass, msgspec struct, named tuple | class, count, field name and value in turn |
+| `c` | dataclass, msgspec struct, named tuple, attrs class, pydantic model | class, count, field name and value in turn |
+| `x` | a value with a codec (a datetime, an array) | the codec's name, the codec's data |
 | `o` | the output of another step | its digest |
 | `r` | a resource, by its identity (a model, a file) | label, digest |
 
@@ -38,20 +39,23 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
+from cachedeval.engine.codecs import coder_of, on_register
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.process import importing
 
 __all__ = [
     "ENCODERS",
     "LONG",
+    "Coded",
     "Identified",
+    "Maker",
     "Member",
     "Output",
     "TooDeepError",
     "Typed",
     "decode",
     "encode",
-    "encode_noting_sets",
+    "encode_parts",
     "extra_of",
     "fields_of",
     "refusal",
@@ -101,6 +105,38 @@ class Member(NamedTuple):
     value: Any
 
 
+class Coded(NamedTuple):
+    """The decoded form of a value with a codec.
+
+    Attributes:
+        name: the codec's name.
+        data: the data that the codec made of the value.
+    """
+
+    name: str
+    data: Any
+
+
+class Maker:
+    """Makes the decoded form of values that are not plain data; a subclass makes the values."""
+
+    def typed(self, kind: str, fields: dict[str, Any]) -> Any:
+        """Return the value of a class with fields."""
+        return Typed(kind, fields)
+
+    def member(self, kind: str, name: str, value: Any) -> Any:
+        """Return the member of an enum."""
+        return Member(kind, name, value)
+
+    def coded(self, name: str, data: Any) -> Any:
+        """Return the value that a codec has encoded."""
+        return Coded(name, data)
+
+
+class _Tag(bytes):
+    """The tag of a value that only the canonical encoding can hold."""
+
+
 _Encoder = Callable[[Any, list[bytes]], None]
 
 LONG = 255
@@ -132,15 +168,17 @@ def encode(value: Any) -> bytes:
     return b"".join(_parts(value))
 
 
-def encode_noting_sets(value: Any) -> tuple[bytes, bool]:
-    """Return the canonical encoding, and whether the value may contain sets.
+def encode_parts(value: Any) -> tuple[list[bytes], bool]:
+    """Return the canonical encoding in parts, and whether MessagePack may hold the value, too.
+
+    It cannot hold values with codecs, and the order of a set may differ in the next process. Bytes
+    are a part of their own, without a copy.
 
     Raises:
         EncodingError: as `encode`.
     """
     parts = _parts(value)
-    # The text "S" gives the same part: a false positive costs time and changes no result.
-    return b"".join(parts), b"S" in parts or b"Z" in parts
+    return parts, _Tag not in map(type, parts)
 
 
 def _parts(value: Any) -> list[bytes]:
@@ -236,8 +274,11 @@ def _put_members(value: list[Any] | tuple[Any, ...], out: list[bytes]) -> None:
             raise _inside(f"[{index}]", error) from None
 
 
+_SET, _FROZENSET = _Tag(b"S"), _Tag(b"Z")
+
+
 def _put_set(value: set[Any] | frozenset[Any], out: list[bytes]) -> None:
-    out += (b"S" if type(value) is set else b"Z", _length(len(value)))
+    out += (_SET if type(value) is set else _FROZENSET, _length(len(value)))
     out += sorted(encode(member) for member in value)
 
 
@@ -264,6 +305,9 @@ def _put_identified(value: Identified, out: list[bytes]) -> None:
 
 def _encoder_of(cls: type) -> _Encoder | None:
     """Return the encoder of a class that is not in the table, or None if it has no encoding."""
+    coder = coder_of(cls)
+    if coder is not None:
+        return _coded(*coder)
     kind: list[bytes] = []
     _put_str(f"{cls.__module__}.{cls.__qualname__}", kind)
     header = b"".join(kind)
@@ -277,10 +321,11 @@ def _encoder_of(cls: type) -> _Encoder | None:
 
         return put_enum
 
-    names = fields_of(cls)
-    if names is None:
+    declared = fields_of(cls)
+    if declared is None:
         return None
-    extra = extra_of(cls, names)
+    extra = extra_of(cls, declared)
+    names_of = _pydantic_names(declared) if is_pydantic(cls) else None
 
     def put_fields(instance: Any, out: list[bytes]) -> None:
         # Silently dropping an attribute would give two different values one encoding.
@@ -289,6 +334,7 @@ def _encoder_of(cls: type) -> _Encoder | None:
                 f"a {cls.__qualname__} carries {name!r}, which is not one of its fields; declare it "
                 "as a field"
             )
+        names = declared if names_of is None else names_of(instance)
         out += (b"c", header, _length(len(names)))
         for name in names:
             _put_str(name, out)
@@ -301,6 +347,37 @@ def _encoder_of(cls: type) -> _Encoder | None:
                 raise EncodingError(f"a {cls.__qualname__} has no value for {name!r}") from None
 
     return put_fields
+
+
+def _coded(name: str, to_data: Callable[[Any], Any], from_data: Callable[[Any], Any]) -> _Encoder:
+    del from_data
+    tag: list[bytes] = [b"x"]
+    _put_str(name, tag)
+    header = _Tag(b"".join(tag))
+
+    def put_coded(value: Any, out: list[bytes]) -> None:
+        try:
+            data = to_data(value)
+        except (EncodingError, RecursionError):
+            raise
+        except Exception as error:  # noqa: BLE001  a package may raise anything
+            kind = type(value).__qualname__
+            raise EncodingError(f"a value of type {kind} cannot be encoded: {error}") from None
+        out.append(header)
+        ENCODERS[type(data)](data, out)
+
+    return put_coded
+
+
+def _pydantic_names(declared: tuple[str, ...]) -> Callable[[Any], tuple[str, ...]]:
+    """Return a function of a model that returns its fields, and which were set if not all were."""
+
+    def names_of(instance: Any) -> tuple[str, ...]:
+        return (
+            declared if len(instance.model_fields_set) == len(declared) else (*declared, FIELDS_SET)
+        )
+
+    return names_of
 
 
 def _inside(where: str, error: EncodingError) -> EncodingError:
@@ -348,14 +425,32 @@ ENCODERS: Mapping[type, _Encoder] = _Encoders(
 `EncodingError` and, for a value that contains itself, `RecursionError`."""
 
 
+def _forget(cls: type) -> None:
+    cast("_Encoders", ENCODERS).pop(cls, None)
+
+
+on_register(_forget)
+
+
 # The classes that count as plain data.
 
 
 _PLAIN = (str, bytes, int, float, list, tuple, set, frozenset, dict)
 
+FIELDS_SET = "model_fields_set"
+"""The attribute of a pydantic model that tells which fields were set, not filled with defaults."""
+
+
+def is_pydantic(cls: type) -> bool:
+    """Return whether a class is a pydantic model."""
+    return hasattr(cls, "__pydantic_fields__") and hasattr(cls, FIELDS_SET)
+
 
 def fields_of(cls: type) -> tuple[str, ...] | None:
-    """Return the fields of a dataclass, msgspec struct or named tuple; None for another class."""
+    """Return the fields of a class whose values are its fields; None for another class.
+
+    These are dataclasses, msgspec structs, named tuples, attrs classes and pydantic models.
+    """
     if issubclass(cls, tuple):
         return cast("tuple[str, ...] | None", getattr(cls, "_fields", None))
     if issubclass(cls, _PLAIN):  # such a class holds content that is not in its fields
@@ -365,11 +460,20 @@ def fields_of(cls: type) -> tuple[str, ...] | None:
             import dataclasses
 
         return tuple(field.name for field in dataclasses.fields(cast("Any", cls)))
+    if "__attrs_attrs__" in cls.__dict__:
+        return tuple(attribute.name for attribute in cast("Any", cls).__attrs_attrs__)
+    if is_pydantic(cls):
+        return tuple(cast("Any", cls).__pydantic_fields__)
     return cast("tuple[str, ...] | None", getattr(cls, "__struct_fields__", None))
 
 
 def extra_of(cls: type, names: tuple[str, ...]) -> Callable[[Any], Iterable[str]]:
     """Return a function of an instance that returns its attributes that are not fields."""
+    if is_pydantic(cls):
+        return lambda model: sorted(
+            [*(model.__pydantic_extra__ or ()), *(model.__pydantic_private__ or ())]
+            + [name for name in model.__dict__ if name not in names]
+        )
     slots = {
         slot
         for base in cls.__mro__
@@ -394,28 +498,14 @@ def refusal(value: Any) -> str:
     """Return why a value has no canonical encoding, and what to pass instead."""
     cls = type(value)
     name = cls.__qualname__
-    if hasattr(value, "__fspath__"):
-        return (
-            f"a path ({name}) names a place, not content: pass the text itself, or a resource "
-            'that is identified by its content, Resource("file", digest_file(path), lambda: path)'
-        )
     if callable(value):
         return f"a {name} is code, not data: pass plain data, or make a node of it"
     plain = next((base.__name__ for base in _PLAIN if isinstance(value, base)), None)
     hint = {
         "Call": "pass calls as arguments, or inside lists, tuples and dicts",
         "Resource": "pass resources as arguments, or inside lists, tuples and dicts",
-        "bytearray": "pass bytes(…)",
         "memoryview": "pass bytes(…)",
-        "datetime": "pass .isoformat()",
-        "date": "pass .isoformat()",
-        "time": "pass .isoformat()",
-        "timedelta": "pass .total_seconds()",
-        "Decimal": "pass str(…)",
-        "Fraction": "pass str(…)",
-        "UUID": "pass str(…)",
-        "complex": "pass the pair of floats",
-        "ndarray": "pass .tolist(), or the bytes with shape and dtype",
+        "Timestamp": "pass .to_pydatetime()",
     }.get(name)
     if hint is None and plain is not None:
         hint = f"it is a {plain} and more: pass {plain}(…)"
@@ -423,16 +513,23 @@ def refusal(value: Any) -> str:
         hint = "its base is a dataclass, but it is not: write @dataclass above it"
     return f"a value of type {name} has no canonical encoding: " + (
         hint
-        or "pass plain data: None, bool, int, float, str, bytes, list, tuple, dict, set, an enum, "
-        "a dataclass or a msgspec struct"
+        or "pass plain data (None, bool, int, float, str, bytes, list, tuple, dict, set, an enum, a "
+        "dataclass, …), or register a codec for its type, register_codec(…)"
     )
 
 
 # Reading.
 
 
-def decode(data: bytes) -> Any:
-    """Return the value of a canonical encoding; classes are returned as `Typed` and `Member`.
+_RAW = Maker()
+
+
+def decode(data: bytes | memoryview, maker: Maker = _RAW) -> Any:
+    """Return the value of a canonical encoding.
+
+    Args:
+        data: the encoding.
+        maker: makes the values that are not plain data; by default `Typed`, `Member` and `Coded`.
 
     Raises:
         EncodingError: the bytes are not a canonical encoding, or other bytes follow it.
@@ -443,89 +540,112 @@ def decode(data: bytes) -> Any:
         {'a': (1, 2.0)}
     """
     try:
-        value, end = _take(data, 0)
+        value, end = _take(data, 0, maker)
     except RecursionError:
         raise TooDeepError("a canonical encoding is nested too deeply to read") from None
+    except EncodingError:
+        raise
     except Exception as error:  # noqa: BLE001  the bytes may be anything
-        raise EncodingError(f"not a canonical encoding: {error}") from None
+        raise EncodingError(f"not a canonical encoding: {_text(error)}") from None
     if end != len(data):
         raise EncodingError(f"not a canonical encoding: {len(data) - end} bytes follow its end")
     return value
 
 
-def _take_length(data: bytes, at: int) -> tuple[int, int]:
+def _text(error: Exception) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001  a class of the user may have raised it
+        return name
+
+
+def _take_length(data: bytes | memoryview, at: int) -> tuple[int, int]:
     n = data[at]
     return (n, at + 1) if n < LONG else (int.from_bytes(data[at + 1 : at + 9], "big"), at + 9)
 
 
-def _take_raw(data: bytes, at: int) -> tuple[bytes, int]:
+def _take_raw(data: bytes | memoryview, at: int) -> tuple[bytes | memoryview, int]:
     n, at = _take_length(data, at)
     if at + n > len(data):
         raise IndexError(f"{n} bytes announced at {at}, {len(data) - at} left")
     return data[at : at + n], at + n
 
 
-def _take_str(data: bytes, at: int) -> tuple[str, int]:
+def _take_str(data: bytes | memoryview, at: int) -> tuple[str, int]:
     raw, at = _take_raw(data, at)
-    return raw.decode("utf-8", "surrogatepass"), at
+    return str(raw, "utf-8", "surrogatepass"), at
 
 
-def _take_tagged_str(data: bytes, at: int) -> tuple[str, int]:
+def _take_tagged_str(data: bytes | memoryview, at: int) -> tuple[str, int]:
     return _take_str(data, at + 1)
 
 
-def _take(data: bytes, at: int) -> tuple[Any, int]:  # noqa: C901, PLR0911, PLR0912  one case a tag
-    tag = data[at : at + 1]
+_SEQUENCES: dict[int, Callable[[list[Any]], Any]] = {
+    ord("l"): list,
+    ord("t"): tuple,
+    ord("S"): set,
+    ord("Z"): frozenset,
+}
+
+
+def _take(data: bytes | memoryview, at: int, maker: Maker) -> tuple[Any, int]:  # noqa: C901, PLR0911, PLR0912  one case a tag
+    tag = data[at]
     at += 1
     match tag:
-        case b"N":
+        case 0x4E:  # N
             return None, at
-        case b"T":
+        case 0x54:  # T
             return True, at
-        case b"F":
+        case 0x46:  # F
             return False, at
-        case b"i":
+        case 0x69:  # i
             raw, at = _take_raw(data, at)
             return int.from_bytes(raw, "big", signed=True), at
-        case b"f":
+        case 0x66:  # f
             return _DOUBLE.unpack_from(data, at)[0], at + 8
-        case b"s":
+        case 0x73:  # s
             return _take_str(data, at)
-        case b"b":
-            return _take_raw(data, at)
-        case b"l" | b"t" | b"S" | b"Z":
+        case 0x62:  # b
+            raw, at = _take_raw(data, at)
+            return bytes(raw), at
+        case 0x6C | 0x74 | 0x53 | 0x5A:  # l, t, S, Z
             n, at = _take_length(data, at)
             members = []
             for _ in range(n):
-                member, at = _take(data, at)
+                member, at = _take(data, at, maker)
                 members.append(member)
-            return {b"l": list, b"t": tuple, b"S": set, b"Z": frozenset}[tag](members), at
-        case b"d":
+            return _SEQUENCES[tag](members), at
+        case 0x64:  # d
             n, at = _take_length(data, at)
             items = {}
             for _ in range(n):
-                key, at = _take(data, at)
-                items[key], at = _take(data, at)
+                key, at = _take(data, at, maker)
+                items[key], at = _take(data, at, maker)
             return items, at
-        case b"e":
+        case 0x65:  # e
             kind, at = _take_tagged_str(data, at)
             name, at = _take_tagged_str(data, at)
-            value, at = _take(data, at)
-            return Member(kind, name, value), at
-        case b"c":
+            value, at = _take(data, at, maker)
+            return maker.member(kind, name, value), at
+        case 0x63:  # c
             kind, at = _take_tagged_str(data, at)
             n, at = _take_length(data, at)
             fields = {}
             for _ in range(n):
                 name, at = _take_tagged_str(data, at)
-                fields[name], at = _take(data, at)
-            return Typed(kind, fields), at
-        case b"o":
+                fields[name], at = _take(data, at, maker)
+            return maker.typed(kind, fields), at
+        case 0x78:  # x
+            name, at = _take_str(data, at + 1)
+            value, at = _take(data, at, maker)
+            return maker.coded(name, value), at
+        case 0x6F:  # o
             digest, at = _take_tagged_str(data, at)
             return Output(digest), at
-        case b"r":
+        case 0x72:  # r
             label, at = _take_tagged_str(data, at)
             digest, at = _take_tagged_str(data, at)
             return Identified(label, digest), at
         case _:
-            raise IndexError(f"no value has the tag {tag!r}")
+            raise IndexError(f"no value has the tag {bytes((tag,))!r}")

@@ -38,10 +38,10 @@ class EncodingError(InputError):
 
     Example:
         >>> from cachedeval.engine.encoding import encode
-        >>> encode({"when": 1j})
+        >>> encode({"when": object()})
         Traceback (most recent call last):
         ...
-        cachedeval.engine.errors.EncodingError: at ['when']: a value of type complex has no ...
+        cachedeval.engine.errors.EncodingError: at ['when']: a value of type object has no ...
     """
 
 

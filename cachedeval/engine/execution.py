@@ -27,6 +27,7 @@ from cachedeval.engine.resource import Resource, ResourcePool
 from cachedeval.engine.result import State
 from cachedeval.engine.slots import Slots
 from cachedeval.engine.store import Store
+from cachedeval.engine.values import UNSTORED, Unstored
 
 if TYPE_CHECKING:
     from cachedeval.engine.aio import EventLoopExecutor
@@ -189,9 +190,14 @@ class Execution:
         for flight in flights:
             if flight.state != "running" or flight.record is None or flight.mode == "off":
                 continue
+            if isinstance(flight.record.payload, Unstored):
+                self._warn_unstored(flight, flight.record.payload)
+                continue
             if flight.mutated is not None:
                 self._warn_mutation(flight)
                 continue
+            if UNSTORED.encode() in flight.recipe:
+                continue  # no later run could find it
             records[flight.key] = flight.record
             if not flight.call.plain:
                 self._add_identities(flight.call, records)
@@ -234,6 +240,16 @@ class Execution:
                 recipe = identity_recipe(identified)
                 payload = b"c" + encode(resource.identity)
                 records[key_of(recipe)] = Record(recipe, payload, identified.digest, 0.0, 0.0)
+
+    def _warn_unstored(self, flight: InFlight, payload: Unstored) -> None:
+        name = flight.call.node.name
+        if name not in self._warned:
+            self._warned.add(name)
+            logger().warning(
+                "%s returned a value that cannot be stored, so each run computes it again: %s",
+                name,
+                payload.why,
+            )
 
     def _warn_mutation(self, flight: InFlight) -> None:
         name = flight.call.node.name

@@ -21,7 +21,7 @@ from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import Resolution, graph_of, resolve
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.store import Store
-from cachedeval.engine.values import Codec
+from cachedeval.engine.values import plain_data
 
 __all__ = ["Changed", "Explainer", "Explanation", "Index", "Known", "Reason", "reasons_of"]
 
@@ -39,7 +39,6 @@ _DEEP = 6
 """How many upstream steps are searched for the cause of a changed output."""
 
 _DIGEST = re.compile(r"(?<=:)([0-9a-f]{8})[0-9a-f]{24,}")
-_ANY = Codec()
 
 State = Literal["hit", "new", "changed", "waits", "failed"]
 
@@ -325,7 +324,7 @@ class Explainer:
             assert self._index is not None  # noqa: S101  for the type checker
             for known in self._index.with_output(value.digest):
                 try:
-                    return _ANY.load(known.record.payload)
+                    return plain_data(known.record.payload)
                 except EncodingError:
                     break
             return value

@@ -18,7 +18,7 @@ from cachedeval.engine.errors import BackendError, EncodingError, InputError
 from cachedeval.engine.keys import identity_recipe, key_of, node_of, read_recipe
 from cachedeval.engine.record import CorruptRecord, Record
 from cachedeval.engine.store import Store
-from cachedeval.engine.values import Codec, payload_digest
+from cachedeval.engine.values import payload_digest, plain_data
 
 __all__ = [
     "Contents",
@@ -50,7 +50,6 @@ _LAST = (FILES, IDENTITIES, CORRUPT)
 _AT_ONCE = 1000
 """How many records are deleted together, so that a run that writes meanwhile need not wait long."""
 
-_ANY = Codec()
 
 OnRecord = Callable[[Entry, str, Record], None]
 """Called with each valid record: its entry, the name under which it is listed, and the record."""
@@ -426,7 +425,7 @@ def value_of(record: Record) -> Any:
     Raises:
         EncodingError: the output cannot be read.
     """
-    return _ANY.load(record.payload)
+    return plain_data(record.payload)
 
 
 def inputs_of(record: Record) -> dict[str, Any]:

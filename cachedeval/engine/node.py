@@ -45,7 +45,7 @@ from cachedeval.engine.source import (
     source_fingerprint,
 )
 from cachedeval.engine.unrun import Unrun
-from cachedeval.engine.values import Codec
+from cachedeval.engine.values import SIMPLE, Codec
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -477,6 +477,17 @@ class Node(Generic[R_co, P_any, F_co]):
         self._heads: dict[bool, RecipeHead] = {}
         self._fingerprints: dict[str, str] | None = None
         self._compared: dict[tuple[str, str], bool] = {}
+        if function.__annotations__.get("return") not in SIMPLE:
+            self._refuse_unstorable()
+
+    def _refuse_unstorable(self) -> None:
+        """Raise an error if no value of the declared type can be stored."""
+        try:
+            _ = self.codec
+        except EncodingError as error:
+            raise EncodingError(f"{self.name} returns what cannot be stored: {error}") from None
+        except Exception:  # noqa: BLE001, S110  a name that is defined later; else the first call raises
+            pass
 
     def __call__(self, *args: P_any.args, **kwargs: P_any.kwargs) -> "Call[R_co]":
         """Return a call of the node with these inputs; runs nothing.

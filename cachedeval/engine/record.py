@@ -31,7 +31,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     Attributes:
         recipe: the canonical recipe, compared on each hit.
-        payload: the output, as `Codec` encodes it.
+        payload: the output, as `Codec` encodes it; `Unstored` if it cannot be stored.
         digest: the output's digest, for the recipes of later steps.
         created: seconds since the epoch.
         seconds: how long the step took.

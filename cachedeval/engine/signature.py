@@ -113,7 +113,7 @@ def signature_of(function: types.FunctionType, *, batch: bool) -> Signature:
     returns = hints.get("return", Any)
     if get_origin(returns) is not None and get_args(returns):
         returns = _bare(returns)
-    elif isinstance(returns, type) and returns.__name__ == "Computed":
+    elif _is_computed(returns):
         returns = Any
     if code.co_flags & (_VARARGS | _VARKEYWORDS) or code.co_posonlyargcount:
         import inspect
@@ -158,9 +158,13 @@ def _hints(function: types.FunctionType, *, batch: bool) -> dict[str, Any]:
 def _bare(returns: Any) -> Any:
     """Return `T` for `Computed[T]`, and any other type unchanged."""
     origin = get_origin(returns)
-    if isinstance(origin, type) and origin.__name__ == "Computed":
-        return get_args(returns)[0]
-    return returns
+    return get_args(returns)[0] if _is_computed(origin) else returns
+
+
+def _is_computed(declared: Any) -> bool:
+    """Return whether a type is `cachedeval.Computed`, whose module imports this one."""
+    path = "cachedeval.engine.node", "Computed"
+    return isinstance(declared, type) and (declared.__module__, declared.__qualname__) == path
 
 
 def _batch_signature(function: types.FunctionType, hints: dict[str, Any]) -> Signature:

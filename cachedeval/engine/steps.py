@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
 from cachedeval.engine.inflight import InFlight, current
 from cachedeval.engine.keys import CLOSURE, read_recipe
@@ -20,7 +22,7 @@ from cachedeval.engine.process import importing
 from cachedeval.engine.record import CorruptRecord, Record, pack, unpack, write_notes
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.show import add_note
-from cachedeval.engine.values import payload_digest
+from cachedeval.engine.values import Unstored, digest_unstored, payload_digest
 
 __all__ = ["complete", "inputs_of", "run_batch", "run_in_context", "to_record"]
 
@@ -110,20 +112,27 @@ def to_record(node: Node[Any], recipe: bytes, value: Any, seconds: float) -> Rec
         value: what the function returned: the output, or a `Computed` with it.
         seconds: how long the step took.
 
+    Returns:
+        The record. If the output cannot be stored, the payload is `Unstored`.
+
     Raises:
-        EncodingError: the value, its cost or its provenance cannot be stored.
+        EncodingError: the cost or the provenance cannot be stored.
     """
     computed = value if isinstance(value, Computed) else None
     output = value if computed is None else computed.value
-    payload = node.codec.dump(output)
-    digest = payload_digest(payload)
+    payload: bytes
+    try:
+        payload = node.codec.dump(output)
+        digest = payload_digest(payload)
+    except EncodingError as error:
+        payload, digest = Unstored(output, str(error)), digest_unstored(output)
     if computed is None or not (computed.cost or computed.provenance):
         return Record(recipe, payload, digest, time.time(), seconds, {}, node.notes)
     try:
         notes = write_notes(node.provenance(computed.provenance))
         record = Record(recipe, payload, digest, time.time(), seconds, computed.cost, notes)
         if computed.cost:
-            unpack(pack(record))
+            unpack(pack(replace(record, payload=b"")))
     except (CorruptRecord, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise EncodingError(
             f"{node.name}: its cost or provenance is not plain data: {error}; pass numbers as cost, "

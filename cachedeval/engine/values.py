@@ -1,29 +1,42 @@
 """Codecs: the bytes of a step's output. Outputs are plain data; pickle is never used.
 
 MessagePack with the declared type is compact and fast. But it encodes tuples as lists, and has no
-ints of more than 64 bits and no lone surrogates. A value that MessagePack would change is stored in
-the canonical encoding instead. A value that both would change raises an error when it is computed,
-not when it is read.
+ints of more than 64 bits, no lone surrogates and no values with codecs. A value that MessagePack
+would change is stored in the canonical encoding instead. A value that both would change raises an
+error when it is computed, not when it is read.
 
 Decoding runs code of the declared type, such as the `__post_init__` of a dataclass, which may raise
 any exception. So any exception while a payload is decoded means that it holds no value of the type.
 """
 
-# Lazy import: `hashlib` loads OpenSSL, which no hit needs.
+# Lazy imports: `hashlib` loads OpenSSL, which no hit needs, and most values need no `declared`.
 
+import itertools
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
-from cachedeval.engine.encoding import Member, Typed, decode, encode, encode_noting_sets, too_deep
+from cachedeval.engine.encoding import decode, encode, encode_parts, too_deep
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.process import importing
 
-__all__ = ["Codec", "payload_digest"]
+if TYPE_CHECKING:
+    from cachedeval.engine.declared import Declared
+
+__all__ = [
+    "SIMPLE",
+    "UNSTORED",
+    "Codec",
+    "Unstored",
+    "digest_unstored",
+    "payload_digest",
+    "plain_data",
+]
 
 T = TypeVar("T")
 
@@ -49,6 +62,53 @@ def _sha256() -> Any:
     return hashlib.sha256
 
 
+def plain_data(payload: bytes) -> Any:
+    """Return the value of a payload without its declared type: classes as `Typed` and `Coded`.
+
+    It runs no code of a class and imports no package.
+
+    Raises:
+        EncodingError: the payload holds no value.
+    """
+    if payload.startswith(_CANONICAL):
+        return at_any_depth(lambda: decode(memoryview(payload)[1:]))
+    return _ANY.load(payload)
+
+
+class Unstored(bytes):
+    """Takes the place of the payload of an output that cannot be stored; has no bytes.
+
+    Attributes:
+        value: the output, as the step returned it. It is shared, not copied.
+        why: why it cannot be stored.
+    """
+
+    value: Any
+    why: str
+
+    def __new__(cls, value: Any, why: str) -> Self:
+        """Make the placeholder of an output."""
+        made = super().__new__(cls)
+        made.value = value
+        made.why = why
+        return made
+
+
+UNSTORED = f"unstored:{os.urandom(8).hex()}:"
+"""How the digests of outputs begin that have no canonical encoding. No other process has the same,
+and no result that depends on such a digest is stored."""
+
+_counter = itertools.count()
+
+
+def digest_unstored(value: Any) -> str:
+    """Return the digest of an output that cannot be stored, for the recipes of later steps."""
+    try:
+        return payload_digest(_CANONICAL + encode(value))
+    except EncodingError:
+        return f"{UNSTORED}{next(_counter)}"
+
+
 class Codec:
     """Encodes and decodes the values of one declared type.
 
@@ -64,16 +124,18 @@ class Codec:
         (1, 'one')
     """
 
-    __slots__ = ("_decode", "declared")
+    __slots__ = ("_decode", "_maker", "declared")
 
     def __init__(self, declared: Any = Any) -> None:
         self.declared = declared
+        self._maker: Declared | None = None
+        self._decode: Callable[[bytes], Any]
         try:
             self._decode = msgspec.msgpack.Decoder(declared, ext_hook=_refuse).decode
-        except TypeError as error:
-            raise EncodingError(
-                f"values of the declared type {declared!r} cannot be stored: {error}"
-            ) from None
+        except TypeError:  # such as a union of two classes
+            self._decode = _decode_nothing
+        if declared not in SIMPLE:
+            self._maker = _declared(declared)
 
     def dump(self, value: Any) -> bytes:
         """Return the value as bytes; equal values give equal bytes.
@@ -87,18 +149,19 @@ class Codec:
             raise too_deep(value) from None
 
     def _dump(self, value: Any) -> bytes:
-        wanted, has_sets = encode_noting_sets(value)
-        try:
-            # The order of a set may differ in the next process, and MessagePack would store it.
-            payload = b"" if has_sets else msgspec.msgpack.encode(value)
-            back = self._decode(payload)
-            # With a declared type, an equal value is accepted: 1 for a float.
-            if encode(back) == wanted or (self.declared is not Any and back == value):
-                return _MESSAGEPACK + payload
-        except RecursionError:
-            raise  # the format must not depend on the depth of the caller's stack
-        except Exception:  # noqa: BLE001, S110  the type's own code may raise anything
-            pass
+        parts, is_plain = encode_parts(value)
+        wanted = b"".join(parts)
+        if is_plain:
+            try:
+                payload = msgspec.msgpack.encode(value)
+                back = self._decode(payload)
+                # With a declared type, an equal value is accepted: 1 for a float.
+                if encode(back) == wanted or (self.declared is not Any and back == value):
+                    return _MESSAGEPACK + payload
+            except RecursionError:
+                raise  # the format must not depend on the depth of the caller's stack
+            except Exception:  # noqa: BLE001, S110  the type's own code may raise anything
+                pass
         back = self._load(_CANONICAL + wanted)
         if encode(back) != wanted:
             raise EncodingError(
@@ -113,6 +176,8 @@ class Codec:
         Raises:
             EncodingError: the payload does not hold a value of the declared type.
         """
+        if isinstance(payload, Unstored):
+            return payload.value
         try:
             return self._load(payload)
         except RecursionError:
@@ -127,10 +192,10 @@ class Codec:
             if payload.startswith(_MESSAGEPACK):
                 return self._decode(payload[1:])
             if payload.startswith(_CANONICAL):
-                value = decode(payload[1:])
-                if self.declared is Any:
-                    return value
-                return msgspec.convert(_plain(value), self.declared)
+                maker = self._maker = self._maker or _declared(self.declared)
+                value = decode(memoryview(payload)[1:], maker)
+                maker.check(value)
+                return value
         except (EncodingError, RecursionError):
             raise
         except Exception as error:
@@ -148,17 +213,23 @@ def _refuse(code: int, _: memoryview) -> Any:
     raise EncodingError(f"it holds a MessagePack extension ({code}), which is never written")
 
 
-def _plain(value: Any) -> Any:
-    """Return a decoded value with dicts in place of `Typed`, for msgspec to convert."""
-    if isinstance(value, Member):
-        return _plain(value.value)
-    if isinstance(value, Typed):
-        return {name: _plain(member) for name, member in value.fields.items()}
-    if isinstance(value, dict):
-        return {_plain(key): _plain(member) for key, member in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return type(value)(_plain(member) for member in value)
-    return value
+def _decode_nothing(payload: bytes) -> Any:
+    del payload
+    raise EncodingError("MessagePack cannot hold values of the declared type")
+
+
+SIMPLE: tuple[Any, ...] = (Any, None, bool, int, float, str, bytes, list[str], list[int])
+"""Types of many nodes, which need no look inside."""
+
+
+def _declared(declared: Any) -> "Declared":
+    with importing():
+        from cachedeval.engine.declared import ANYTHING, Declared
+
+    return ANYTHING if declared is Any else Declared(declared)
+
+
+_ANY = Codec()
 
 
 def at_any_depth(work: Callable[[], T]) -> T:

@@ -1,3 +1,5 @@
+import datetime as dt
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -85,3 +87,14 @@ def test_an_enum_is_told_by_its_parts() -> None:
 
 def test_short() -> None:
     assert short("sha256:0123456789abcdef") == "sha256:01234567…"
+
+
+def test_values_with_codecs() -> None:
+    def shown(was: Any, now: Any) -> list[str]:
+        return [str(d) for d in differences(decode(encode(was)), decode(encode(now)))]
+
+    assert shown(dt.date(2024, 1, 2), dt.date(2024, 1, 3)) == [
+        "date('2024-01-02') → date('2024-01-03')"
+    ]
+    assert shown({"n": Counter("aab")}, {"n": Counter("ab")}) == ["n / a: 2 → 1"]
+    assert shown(Counter(a=1), {"a": 1}) == ["Counter({'a': 1}) → {'a': 1}"]

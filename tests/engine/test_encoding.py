@@ -1,14 +1,12 @@
 import contextlib
 import dataclasses
 import datetime as dt
-import decimal
 import enum
 import itertools
 import math
 import struct
-from collections import OrderedDict, defaultdict
+from collections import ChainMap, defaultdict
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import msgspec
@@ -126,24 +124,29 @@ def test_every_nan_is_the_same() -> None:
     assert encode(quiet) == encode(payload) == encode(negative) == encode(math.nan)
 
 
+class Zone(dt.tzinfo):
+    def utcoffset(self, _: dt.datetime | None, /) -> dt.timedelta:
+        return dt.timedelta(hours=1)
+
+    def dst(self, _: dt.datetime | None, /) -> None:
+        return None
+
+    def tzname(self, _: dt.datetime | None, /) -> None:
+        return None
+
+
 @pytest.mark.parametrize(
     ("value", "hint"),
     [
-        (Path("x"), "a path (PosixPath) names a place, not content"),
-        (PurePosixPath("x"), "names a place"),
         (print, "is code"),
         (lambda: None, "is code"),
         (int, "is code"),
         (object(), "pass plain data"),
-        (bytearray(b"x"), "pass bytes(…)"),
         (memoryview(b"x"), "pass bytes(…)"),
-        (dt.datetime(2020, 1, 1, tzinfo=dt.UTC), ".isoformat()"),
-        (decimal.Decimal(1), "pass str(…)"),
-        (1j, "pair of floats"),
-        (OrderedDict(a=1), "pass dict(…)"),
-        (defaultdict(int), "pass dict(…)"),
+        (ChainMap({}), "register a codec"),
+        (defaultdict(lambda: 1), "use a built-in type"),
+        (dt.datetime(2020, 1, 1, tzinfo=Zone()), "use datetime.timezone or zoneinfo.ZoneInfo"),
         (iter(()), "pass plain data"),
-        (range(3), "pass plain data"),
     ],
 )
 def test_what_cannot_be_encoded_is_refused_with_a_hint(value: Any, hint: str) -> None:
@@ -163,8 +166,8 @@ def test_a_subclass_of_plain_data_is_more_than_that() -> None:
 
 def test_the_message_says_where() -> None:
     with pytest.raises(EncodingError) as caught:
-        encode({"a": [1, Point((), {"b": {Path("x")}})]})
-    assert str(caught.value).startswith("at ['a'][1].y['b']: a path")
+        encode({"a": [1, Point((), {"b": {print}})]})
+    assert str(caught.value).startswith("at ['a'][1].y['b']: a builtin_function")
 
 
 def test_what_contains_itself_is_refused() -> None:
@@ -270,9 +273,9 @@ def test_a_flag_without_a_name() -> None:
 
 def test_an_enum_of_what_cannot_be_encoded() -> None:
     class Odd(enum.Enum):
-        A = Path("x")
+        A = enum  # a module
 
-    with pytest.raises(EncodingError, match="names a place"):
+    with pytest.raises(EncodingError, match="type module has no"):
         encode(Odd.A)
 
 
