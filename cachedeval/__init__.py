@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from cachedeval.engine.explain import Explanation
     from cachedeval.engine.files import FileEntry, digest_file, manifest
+    from cachedeval.engine.graph import Graph, GraphNode
     from cachedeval.engine.maintenance import PruneReport
     from cachedeval.engine.node import Call, Computed, Limiter, Node, node
     from cachedeval.engine.plan import NodePlan, Plan
@@ -57,6 +58,8 @@ __all__ = [
     "Entry",
     "Explanation",
     "FileEntry",
+    "Graph",
+    "GraphNode",
     "Handle",
     "InputError",
     "ItemResult",
@@ -99,6 +102,8 @@ _HOMES = {
     "Entry": "cachedeval.engine.backend",
     "Explanation": "cachedeval.engine.explain",
     "FileEntry": "cachedeval.engine.files",
+    "Graph": "cachedeval.engine.graph",
+    "GraphNode": "cachedeval.engine.graph",
     "Handle": "cachedeval.engine.resource",
     "InputError": "cachedeval.engine.errors",
     "ItemResult": "cachedeval.evals.report",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from cachedeval.engine.explain import Explanation
+    from cachedeval.engine.graph import Graph
     from cachedeval.engine.maintenance import PruneReport
     from cachedeval.engine.plan import Plan
     from cachedeval.engine.runtime import Runtime
@@ -237,6 +238,20 @@ class Engine:
             from cachedeval.engine.plan import plan_of
 
         return plan_of(resolve(_calls_of(calls), self.store.peek_many), self.store)
+
+    def graph(self, calls: Call[Any] | Iterable[Call[Any]]) -> "Graph":
+        """Return a picture of a graph that shows what is in the cache; runs and opens nothing.
+
+        Its text is Mermaid, and a notebook shows it as a picture.
+
+        Args:
+            calls: one call or several calls at the end of the graph.
+        """
+        with process.importing():
+            from cachedeval.engine.graph import graph_from
+
+        calls = _calls_of(calls)
+        return graph_from(calls, resolve(calls, self.store.peek_many))
 
     def explain(self, call: Call[Any]) -> "Explanation":
         """Return why a call is not in the cache: how it differs from the nearest record."""
