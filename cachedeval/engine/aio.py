@@ -21,6 +21,7 @@ from cachedeval.engine.inflight import InFlight, InFlightTable, current
 from cachedeval.engine.process import end_child, importing
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.steps import complete, inputs_of
+from cachedeval.engine.tracing import end_span, start_span
 
 __all__ = ["EventLoopExecutor"]
 
@@ -112,6 +113,7 @@ class EventLoopExecutor:
         value: Any = None
         error: BaseException | None = None
         process = os.getpid()
+        span = start_span(flight)
         start = time.perf_counter()
         try:
             if node.is_guarded:
@@ -127,6 +129,8 @@ class EventLoopExecutor:
             error = raised
         end_child(process)
         complete(flight, value, error, time.perf_counter() - start)
+        if span is not None:
+            end_span(span, flight)
 
     async def _attempts(self, flight: InFlight) -> tuple[Any, float]:
         """Run a step that has a limiter, a time limit or retries, as `run_attempts` does."""

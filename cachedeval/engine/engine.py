@@ -14,6 +14,7 @@ from cachedeval.engine import process
 from cachedeval.engine.backend import Backend, open_cache
 from cachedeval.engine.errors import CachedevalError, InputError
 from cachedeval.engine.keys import key_of
+from cachedeval.engine.log import debug_logger
 from cachedeval.engine.node import Call
 from cachedeval.engine.record import Record
 from cachedeval.engine.resolve import Resolution, resolve, resolve_alone
@@ -421,6 +422,9 @@ class Engine:
     def _note(self, outcomes: Collection[Outcome], on_outcome: OnOutcome | None) -> None:
         self.stats.note(outcomes)
         self._stale.notice(outcomes)
+        if (log := debug_logger()) is not None:
+            for outcome in outcomes:
+                log.debug("%r", outcome)
         if on_outcome is not None:
             for outcome in outcomes:
                 on_outcome(outcome)

@@ -22,6 +22,7 @@ from cachedeval.engine.process import importing
 from cachedeval.engine.record import CorruptRecord, Record, pack, unpack, write_notes
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.show import add_note
+from cachedeval.engine.tracing import end_span, record_span, start_span
 from cachedeval.engine.values import Unstored, digest_unstored, payload_digest
 
 __all__ = ["complete", "inputs_of", "run_batch", "run_in_context", "to_record"]
@@ -61,6 +62,7 @@ def _run_here(flight: InFlight, pool: ResourcePool) -> None:
     """Run a synchronous step on this thread."""
     current.set(flight)
     flight.thread = threading.get_ident()
+    span = start_span(flight)
     node = flight.call.node
     value: Any = None
     error: BaseException | None = None
@@ -77,6 +79,8 @@ def _run_here(flight: InFlight, pool: ResourcePool) -> None:
     except BaseException as raised:  # noqa: BLE001  it is the error of the call
         error = raised
     complete(flight, value, error, time.perf_counter() - start)
+    if span is not None:
+        end_span(span, flight)
 
 
 def complete(flight: InFlight, value: Any, error: BaseException | None, seconds: float) -> None:
@@ -173,6 +177,7 @@ def run_batch(
 
     def end(flight: InFlight, value: Any, error: BaseException | None, seconds: float) -> None:
         complete(flight, value, error, seconds)
+        record_span(flight, seconds)
         post(flight)
 
     items, good = [], []
