@@ -1,162 +1,113 @@
-"""The closure of a node's function: the names outside the function that its result depends on.
+"""The closure of a node's function: all that its result depends on outside the function.
 
-These are closed-over names and, for a node without a version, globals of the function's module.
+These are closed-over values and, for a node without a version, all that its code can reach: globals,
+attributes of modules, classes, instances, defaults and imports. Each becomes plain data, its *form*,
+which is an input of the node's calls. A closure is read again only if something that it read has
+changed.
 """
 
-# Lazy imports: nodes with a version need neither `ast` nor `dis`, and a run of hits is faster
-# without them.
+# Lazy imports: nodes with a version that close over nothing need no walk, with its `ast` and `dis`,
+# and a run of hits is faster without it.
 
+import itertools
 import types
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cachedeval.engine.encoding import encode
-from cachedeval.engine.errors import EncodingError, InputError
-from cachedeval.engine.source import (
-    code_fingerprint,
-    once_a_code,
-    source_fingerprint,
-    syntax_of,
-)
+from cachedeval.engine.errors import InputError
 
-__all__ = ["closure_of"]
+if TYPE_CHECKING:
+    from cachedeval.engine.guards import Guards
 
-_SINKS = frozenset({"add", "append", "appendleft", "extend", "put", "put_nowait", "update"})
+__all__ = ["Closure", "Step"]
+
+_LONG = 1000
+"""The length of an encoded form, from which on its digest replaces it in the key."""
+
+_serials = itertools.count()
 
 
-def closure_of(function: types.FunctionType, *, versioned: bool) -> dict[str, Any]:
-    """Return the closed-over values, and the globals, that are part of a call's key.
+class Step:
+    """A function that is known by a name and a version, as a node is.
 
-    Closed-over plain data counts, and so does the code of closed-over functions. Names that the
-    function only writes to (a list that it appends to, a counter) do not count. Another object (a
-    lock, a client) is covered by the node's version; without a version it raises.
+    Attributes:
+        function: the function.
+        name: its name.
+        version: its version; None if the source is the version.
+        replaced: whether it was defined again since, with other source and the same version.
+        serial: a number that no other step of the process has.
+    """
 
-    Without a version, globals count by the same rules. But a global that is neither data nor a
-    function of the same module does not count: declare helpers of other modules with `helpers=`.
+    def __init__(self, function: types.FunctionType, name: str, version: str | None) -> None:
+        self.function = function
+        self.name = name
+        self.version = version
+        self.replaced = False
+        self.serial = next(_serials)
+
+
+class Closure:
+    """What a function, or the methods of a class, depend on; read again when it has changed.
 
     Args:
-        function: the function of a node.
-        versioned: whether the node has a version.
+        title: the name of the node, for errors.
+        roots: the function of the node, and other functions and classes that count.
+        versioned: whether the node has a version, which covers all but closed-over data and code.
 
-    Raises:
-        InputError: a node without a version closes over something that is neither data nor code.
+    Thread safety: `read` may be called from any thread.
     """
-    return _captured(function, versioned=versioned, seen={function})
 
+    def __init__(self, title: str, *roots: Any, versioned: bool) -> None:
+        self._title = title
+        self._roots = roots
+        self._versioned = versioned
+        self._last: tuple[dict[str, Any], Guards] | None = None
 
-def _captured(function: types.FunctionType, *, versioned: bool, seen: set[Any]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in _closed_over(function):
-        if _is_function(value):
-            _add_function(values, name, value, versioned=versioned, seen=seen)
-        elif not _add_data(values, name, value) and not versioned:
-            raise InputError(
-                f"{function.__qualname__} closes over {name!r}, a {type(value).__qualname__} that "
-                "cannot be part of a key: pass it as an argument, or give the node a version that "
-                'answers for it, @node(version="1")'
-            )
-    for name in () if versioned else _globals_read(function.__code__):
-        value = function.__globals__.get(name)
-        if _is_function(value):
-            if _function(value).__module__ == function.__module__:
-                _add_function(values, name, value, versioned=versioned, seen=seen)
-        elif value is not None and not isinstance(value, (type, types.ModuleType)):
-            _add_data(values, name, value)
-    return values
+    def read(self) -> dict[str, Any]:
+        """Return the forms of all that counts, by name.
 
+        Raises:
+            InputError: the node has no version, and something that it depends on has no form.
+        """
+        last = self._last
+        if last is None or not last[1].hold():
+            last = self._last = self._read()
+        return last[0]
 
-def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    code = function.__code__
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+    def _read(self) -> tuple[dict[str, Any], "Guards"]:
+        from cachedeval.engine.walk import NoFormError, Walk
+
+        walk = Walk(versioned=self._versioned)
+        values: dict[str, Any] = {}
         try:
-            value = cell.cell_contents
-        except ValueError:  # not bound yet
-            continue
-        if _function(value) is not function and not only_written(code, name):
-            yield name, value
+            first, *others = self._roots
+            if isinstance(first, type):
+                walk.note_class(first)
+            else:
+                values |= walk.outside(first)
+            for other in others:
+                if isinstance(other, type):
+                    walk.note_class(other)
+                elif other not in walk.seen:
+                    values[f"{other.__qualname__}()"] = walk.form(other, other.__qualname__)
+            values |= walk.forms_of_classes()
+        except NoFormError as error:
+            raise error.refusal(self._title) from None
+        except RecursionError:
+            raise InputError(
+                f"{self._title} depends on code that is nested too deeply: give the node a version "
+                'that covers it, @node(version="1")'
+            ) from None
+        return {name: _shortened(value) for name, value in values.items()}, walk.guards
 
 
-def _is_function(value: Any) -> bool:
-    return isinstance(_function(value), types.FunctionType)
+def _shortened(value: Any) -> Any:
+    """Return the digest of a long form; plain data stays as it is, so that it can be explained."""
+    if type(value) is not tuple:
+        return value
+    encoded = encode(value)
+    if len(encoded) < _LONG:
+        return value
+    from cachedeval.engine.parts import content_digest
 
-
-def _function(value: Any) -> Any:
-    return getattr(value, "function", value)  # the function of a node
-
-
-def _add_function(
-    values: dict[str, Any], name: str, value: Any, *, versioned: bool, seen: set[Any]
-) -> None:
-    function = _function(value)
-    inner: dict[str, Any] = {}
-    if function not in seen:  # a function may call itself
-        seen.add(function)
-        inner = _captured(function, versioned=versioned, seen=seen)
-    values[name] = (_fingerprint(function), inner)
-
-
-def _add_data(values: dict[str, Any], name: str, value: Any) -> bool:
-    try:
-        encode(value)
-    except EncodingError:
-        return False
-    values[name] = value
-    return True
-
-
-def _fingerprint(function: types.FunctionType) -> str:
-    try:
-        return _source_fingerprint(function.__code__)
-    except InputError:
-        return code_fingerprint(function)
-
-
-@once_a_code
-def _source_fingerprint(code: types.CodeType) -> str:
-    return source_fingerprint((code,))
-
-
-@once_a_code
-def _globals_read(code: types.CodeType) -> tuple[str, ...]:
-    """Return the globals that a function, or a function inside it, reads."""
-    import dis
-
-    names = {
-        str(instruction.argval)
-        for part in _with_inner(code)
-        for instruction in dis.get_instructions(part)
-        if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"}
-    }
-    return tuple(sorted(name for name in names if not only_written(code, name)))
-
-
-def _with_inner(code: types.CodeType) -> list[types.CodeType]:
-    parts = [code]
-    for part in parts:
-        parts += (inner for inner in part.co_consts if isinstance(inner, types.CodeType))
-    return parts
-
-
-@once_a_code
-def only_written(code: types.CodeType, name: str) -> bool:
-    """Return whether a function only writes to an outer name, according to its syntax."""
-    import ast
-
-    try:
-        tree = syntax_of(code)
-    except (OSError, TypeError, SyntaxError):
-        return False
-    sinks: set[int] = set()
-    for part in ast.walk(tree):
-        match part:
-            case ast.Expr(
-                value=ast.Call(func=ast.Attribute(value=ast.Name(id=found) as use, attr=attr))
-            ) if found == name and attr in _SINKS:
-                sinks.add(id(use))
-            case (
-                ast.AugAssign(target=ast.Subscript(value=ast.Name(id=found) as use))
-                | ast.Assign(targets=[ast.Subscript(value=ast.Name(id=found) as use)])
-            ) if found == name:
-                sinks.add(id(use))
-    uses = [part for part in ast.walk(tree) if isinstance(part, ast.Name) and part.id == name]
-    return bool(uses) and all(id(use) in sinks or isinstance(use.ctx, ast.Store) for use in uses)
+    return content_digest(encoded)

@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from cachedeval.engine.codecs import coder_named, coder_of, is_base
 from cachedeval.engine.encoding import FIELDS_SET, Coded, Maker, fields_of, is_pydantic
 from cachedeval.engine.errors import EncodingError
+from cachedeval.engine.origin import class_name
 
 __all__ = ["ANYTHING", "Declared"]
 
@@ -127,7 +128,7 @@ class Declared(Maker):
             return
         fields = fields_of(cls)
         if fields is not None or issubclass(cls, Enum):
-            self._classes[f"{cls.__module__}.{cls.__qualname__}"] = cls
+            self._classes[class_name(cls)] = cls
         for hint in self._hints_of(cls).values():
             self._find(hint)
         # A subclass may be data where its base is not.

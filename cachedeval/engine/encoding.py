@@ -22,7 +22,7 @@ are sorted by their own encodings.
 | `r` | a resource, by its identity (a model, a file) | label, digest |
 
 A length or a count up to 254 is one byte; a greater one is the byte 255 and eight bytes. A class is
-encoded as its module and qualified name. Any other value raises `EncodingError`: the encoding never
+encoded as its module and qualified name; `__main__` is named by its file. Any other value raises `EncodingError`: the encoding never
 falls back to `repr`, `str` or pickle.
 
 The module has three parts: writing (`encode`), the classes that count as plain data (`fields_of`,
@@ -41,6 +41,7 @@ import msgspec
 
 from cachedeval.engine.codecs import coder_of, on_register
 from cachedeval.engine.errors import EncodingError
+from cachedeval.engine.origin import class_name
 from cachedeval.engine.process import importing
 
 __all__ = [
@@ -309,7 +310,7 @@ def _encoder_of(cls: type) -> _Encoder | None:
     if coder is not None:
         return _coded(*coder)
     kind: list[bytes] = []
-    _put_str(f"{cls.__module__}.{cls.__qualname__}", kind)
+    _put_str(class_name(cls), kind)
     header = b"".join(kind)
 
     if issubclass(cls, Enum):

@@ -7,17 +7,21 @@ projects" and "Entry points specification"). With any other layout (an archive, 
 hook that finds packages), it falls back to `importlib.metadata`, which it imports only then.
 """
 
-# ruff: noqa: PTH118, PTH119, PTH123, PTH208 - plain paths are faster
+# ruff: noqa: PTH100, PTH118, PTH119, PTH123, PTH206, PTH208 - plain paths are faster
 
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import Any
 
-__all__ = ["entry_points", "load", "version", "versions"]
+__all__ = ["FOLDERS", "entry_points", "load", "release_of_file", "version", "versions"]
+
+FOLDERS = frozenset({"site-packages", "dist-packages"})
+"""The names of folders into which packages are installed."""
 
 _INFO = ".dist-info"
 _ODD = (".egg", ".egg-info", ".egg-link")
@@ -82,6 +86,45 @@ def versions(*packages: str) -> dict[str, str]:
         elif (folder := there.get(_normal(package))) is not None:
             found[package] = os.path.basename(folder)[: -len(_INFO)].partition("-")[2]
     return found
+
+
+def release_of_file(file: str) -> str | None:
+    """Return name and version of the package that installed a file, or None.
+
+    Args:
+        file: a file below a folder of `FOLDERS`.
+    """
+    parts = os.path.abspath(file).split(os.sep)
+    at = max(index for index, part in enumerate(parts) if part in FOLDERS) + 1
+    folder, inside = os.sep.join(parts[:at]), "/".join(parts[at:])
+    top = parts[at].partition(".")[0]
+    infos = _infos(folder)
+    # Usually a package has the name of its module, and one list of files is enough.
+    for info in sorted(infos, key=lambda info: _normal(info.partition("-")[0]) != _normal(top)):
+        if inside in _files(folder, info):
+            name, _, release = info.removesuffix(_INFO).partition("-")
+            return f"{name} {release}"
+    from importlib import metadata
+
+    for package in metadata.packages_distributions().get(top, ()):
+        return f"{package} {metadata.version(package)}"
+    return None
+
+
+@cache
+def _infos(folder: str) -> tuple[str, ...]:
+    """Return the `.dist-info` folders in a folder."""
+    return tuple(sorted(name for name in os.listdir(folder) if name.endswith(_INFO)))
+
+
+@cache
+def _files(folder: str, info: str) -> frozenset[str]:
+    """Return the files that a package installed, relative to the folder that it is in."""
+    try:
+        with open(os.path.join(folder, info, "RECORD"), encoding="utf-8") as file:
+            return frozenset(line.partition(",")[0] for line in file)
+    except (OSError, UnicodeDecodeError):
+        return frozenset()
 
 
 def _packages() -> dict[str, str] | None:

@@ -13,7 +13,7 @@ from cachedeval.engine.inflight import InFlight
 from cachedeval.engine.keys import key_of
 from cachedeval.engine.log import logger
 from cachedeval.engine.record import Record
-from cachedeval.engine.result import Outcome, Unreadable, found_outcome
+from cachedeval.engine.result import Outcome, Unreadable, disowned, found_outcome
 from cachedeval.engine.store import Store
 
 __all__ = ["LeaseQueue", "Wave", "unreadable"]
@@ -135,12 +135,14 @@ class LeaseQueue:
             return None
         if flight.call.node.expired(record.created):
             return None
-        found = found_outcome(flight.call, record)
-        if found is None:
-            return None
-        why = unreadable(found)
+        why = disowned(flight.call, flight.key, record)
         if why is None:
-            return found.record
+            found = found_outcome(flight.call, record)
+            if found is None:
+                return None
+            why = unreadable(found)
+            if why is None:
+                return found.record
         self._store.found_unreadable(*why)
         return None
 

@@ -19,14 +19,24 @@ from typing import (
     ParamSpec,
     Protocol,
     TypeVar,
+    get_args,
     overload,
 )
 
-from cachedeval.engine.closure import closure_of
+from cachedeval.engine.closure import Closure, Step
 from cachedeval.engine.encoding import Output, encode
 from cachedeval.engine.errors import EncodingError, InputError
+from cachedeval.engine.identity import (
+    Standing,
+    named,
+    refuse_method,
+    register,
+    rival_of,
+    standing_of,
+)
 from cachedeval.engine.keys import CLOSURE, RecipeHead
-from cachedeval.engine.record import TAGS, write_notes
+from cachedeval.engine.origin import place_of
+from cachedeval.engine.record import TAGS, Record, write_notes
 from cachedeval.engine.resource import Resource
 from cachedeval.engine.settings import (
     checked_concurrency,
@@ -38,12 +48,7 @@ from cachedeval.engine.settings import (
 )
 from cachedeval.engine.show import SECRET, add_note, is_secret, show
 from cachedeval.engine.signature import Signature, signature_of
-from cachedeval.engine.source import (
-    code_fingerprint,
-    drifted,
-    remember_source,
-    source_fingerprint,
-)
+from cachedeval.engine.source import code_fingerprint, remember_source, source_fingerprint
 from cachedeval.engine.unrun import Unrun
 from cachedeval.engine.values import SIMPLE, Codec
 
@@ -373,7 +378,7 @@ class Bound(NamedTuple):
     within: Callable[[Any, Any], Any]
 
 
-class Node(Generic[R_co, P_any, F_co]):
+class Node(Step, Generic[R_co, P_any, F_co]):
     """A step: a function with a name and a version. Use the decorator `node` to make one.
 
     For type checkers, `Node[R, P, F]` takes the arguments `P`, and its calls have values of type
@@ -424,9 +429,11 @@ class Node(Generic[R_co, P_any, F_co]):
     ) -> None:
         qualname = getattr(function, "__qualname__", "")
         if not isinstance(function, types.FunctionType):
+            wrapper = isinstance(function, (staticmethod, classmethod, property))
+            where = "below @staticmethod, next to the def statement" if wrapper else "above a def"
             raise InputError(
                 f"a node is made of a function, not of a {type(function).__qualname__}: write "
-                "@node above a def statement"
+                f"@node {where}{'' if wrapper else ' statement'}"
             )
         if function.__name__ == "<lambda>":
             raise InputError(
@@ -434,9 +441,8 @@ class Node(Generic[R_co, P_any, F_co]):
             )
         if version is not None and not isinstance(version, str):
             raise InputError(f'{qualname}: a version is a string, as in @node(version="1")')
-        self.function = function
-        self.name = name or f"{function.__module__}.{qualname}"
-        self.version = version
+        refuse_method(function)
+        super().__init__(function, name or named(function), version)
         self.batch = batch
         self.executor = executor or (self.name if batch else None)
         self.is_async = bool(function.__code__.co_flags & 0x80)  # CO_COROUTINE
@@ -467,18 +473,27 @@ class Node(Generic[R_co, P_any, F_co]):
         self.__name__ = function.__name__
         self.__qualname__ = qualname
         self.__wrapped__ = function
-        self._helpers = tuple(getattr(helper, "function", helper) for helper in helpers)
+        helpers = tuple(getattr(helper, "function", helper) for helper in helpers)
         if version is None:
             # Read the source now, before somebody edits the file while the program runs.
             remember_source(function.__code__)
-            self._key_version = source_fingerprint((function, *self._helpers))
+            self._key_version = source_fingerprint((function, *helpers))
         else:
             self._key_version = version
+            helpers = ()
+        self._helpers = helpers
         self._heads: dict[bool, RecipeHead] = {}
         self._fingerprints: dict[str, str] | None = None
-        self._compared: dict[tuple[str, str], bool] = {}
+        self._standings: dict[tuple[str, str, str], Standing] = {}
+        self._own_notes = b""
+        self._classes: dict[type, Closure] = {}
         if function.__annotations__.get("return") not in SIMPLE:
             self._refuse_unstorable()
+        register(self)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Refuse to be a method of a class."""
+        refuse_method(self.function, owner)
 
     def _refuse_unstorable(self) -> None:
         """Raise an error if no value of the declared type can be stored."""
@@ -494,10 +509,11 @@ class Node(Generic[R_co, P_any, F_co]):
 
         Raises:
             TypeError: the inputs do not match the function's parameters.
-            InputError: the function closes over a value that cannot be part of a key.
+            InputError: the node has no version, and depends on something that cannot be part of a
+                key.
         """
         inputs = self.signature.bind(*args, **kwargs)
-        if not self.is_closed and (outside := self._closure()):
+        if not self.is_closed and (outside := self._outside(inputs)):
             inputs[CLOSURE] = outside
         return Call(self, inputs)
 
@@ -529,9 +545,12 @@ class Node(Generic[R_co, P_any, F_co]):
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Digests of the function's code and source, stored with results to detect changes."""
+        """Digests of the function's code and source, and its file, stored to detect changes."""
         if self._fingerprints is None:
-            self._fingerprints = {"code": code_fingerprint(self.function)}
+            self._fingerprints = {
+                "code": code_fingerprint(self.function),
+                "file": place_of(self.function),
+            }
             with suppress(InputError):  # the code has no source file
                 self._fingerprints["source"] = source_fingerprint((self.function,))
         return self._fingerprints
@@ -550,12 +569,34 @@ class Node(Generic[R_co, P_any, F_co]):
 
     def drifted(self, provenance: Mapping[str, Any]) -> bool:
         """Return whether the source has changed since a result with this provenance was stored."""
-        code, source = provenance.get("code"), provenance.get("source")
+        return self._standing(provenance) != "same"
+
+    def disowns(self, record: Record) -> str | None:
+        """Return why a record is not of this function, but of another of its name; else None."""
+        if self.version is None or record.notes == self._own_notes:
+            return None
+        provenance = record.provenance
+        if self._standing(provenance) != "other":
+            self._own_notes = record.notes
+            return None
+        return (
+            f"another function of this name and version computed it, in {provenance['file']}: give "
+            "one of the two a name of its own, @node(name=…)"
+        )
+
+    def rival(self, record: Record) -> InputError | None:
+        """Return the error of a record that another live node of this name computed, or None."""
+        return rival_of(self, str(record.provenance.get("file")))
+
+    def _standing(self, provenance: Mapping[str, Any]) -> Standing:
         # Another program may have written the record, so the values may be of any type.
-        then = code if isinstance(code, str) else "", source if isinstance(source, str) else ""
-        if then not in self._compared:
-            self._compared[then] = drifted(self.function, *then)
-        return self._compared[then]
+        found = [provenance.get(name) for name in ("code", "source", "file")]
+        code, source, file = (value if isinstance(value, str) else "" for value in found)
+        standing = self._standings.get((code, source, file))
+        if standing is None:
+            standing = standing_of(self.function, code, source, file)
+            self._standings[code, source, file] = standing
+        return standing
 
     def expired(self, created: float) -> bool:
         """Return whether a result that was stored at a time, in seconds, is too old by now."""
@@ -566,7 +607,9 @@ class Node(Generic[R_co, P_any, F_co]):
         if self.is_closed:
             return None
         then = inputs.get(CLOSURE, {})
-        now = self._closure()
+        now = self._outside(inputs)
+        if now is then:
+            return None
         name: str
         for name in sorted({*then, *now}):
             if encode((name in then, then.get(name))) != encode((name in now, now.get(name))):
@@ -584,15 +627,72 @@ class Node(Generic[R_co, P_any, F_co]):
         """
         outside = CLOSURE in inputs
         head = self._heads.get(outside)
-        if head is None:
+        if head is None or self.replaced:
+            if self.replaced:
+                raise EncodingError(
+                    f"{self.name} was defined again, with other source and the same version: make "
+                    "the call with the new definition, or give it another version"
+                )
             names = (*self.signature.names, CLOSURE) if outside else self.signature.names
             if self.bound is not None:
                 names = tuple(name for name in names if name != self.bound.name)
             head = self._heads[outside] = RecipeHead(self.name, self._key_version, names)
         return head.recipe(inputs)
 
-    def _closure(self) -> dict[str, Any]:
-        return closure_of(self.function, versioned=self.version is not None)
+    @_computed_once
+    def closure(self) -> Closure:
+        """What the function depends on outside of it."""
+        item = () if self.signature.item is None else (self.signature.item,)
+        roots = (*self._helpers, *item) if self.version is None else ()
+        return Closure(self.name, self.function, *roots, versioned=self.version is not None)
+
+    @_computed_once
+    def output_classes(self) -> dict[type, None]:
+        """The classes in the declared type of the output."""
+        found: dict[type, None] = {}
+        todo = [self.signature.returns]
+        while todo:
+            hint = todo.pop()
+            todo += get_args(hint)
+            if isinstance(hint, type):
+                found[hint] = None
+        return found
+
+    def _outside(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the closure of a call: without a version, the classes of its inputs count, too."""
+        values: dict[str, Any] = self.closure.read()
+        if self.version is not None:
+            return values
+        classes: dict[type, None] = {}
+        for name, value in inputs.items():
+            if type(value) not in _ATOMS and name != CLOSURE:
+                _find_classes(value, classes)
+        if classes:
+            values = {**values}
+        for cls in classes:
+            closure = self._classes.get(cls)
+            if closure is None:
+                closure = self._classes[cls] = Closure(self.name, cls, versioned=False)
+            values |= closure.read()
+        return values
+
+
+def _find_classes(value: Any, found: dict[type, None]) -> None:
+    """Add the classes of the objects inside an input that code may depend on."""
+    kind = type(value)
+    if kind is Call:
+        found |= value.node.output_classes
+    elif kind is dict:
+        for key, member in value.items():
+            _find_classes(key, found)
+            _find_classes(member, found)
+    elif kind in {list, tuple, set, frozenset}:
+        for member in value:
+            _find_classes(member, found)
+    elif kind not in _ATOMS and not isinstance(value, Resource):
+        from cachedeval.engine.parts import classes_in
+
+        classes_in(value, found)
 
 
 class _Decorator(Protocol):

@@ -11,7 +11,7 @@ from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.keys import key_of
 from cachedeval.engine.node import Call, recipe_of
 from cachedeval.engine.record import Record
-from cachedeval.engine.result import Outcome, Unreadable, found_outcome
+from cachedeval.engine.result import Outcome, Unreadable, disowned, found_outcome
 
 __all__ = ["Resolution", "graph_of", "resolve", "resolve_alone"]
 
@@ -46,6 +46,32 @@ class Resolution:
     def digest(self, call: Call[Any]) -> str:
         """Return the digest of a call's output."""
         return self.outcomes[call].digest
+
+    def judge(
+        self,
+        call: Call[Any],
+        key: bytes,
+        recipe: bytes,
+        record: Record | None,
+        *,
+        any_age: bool = False,
+    ) -> None:
+        """Set the outcome of a call if a record is its result; else note why it is not."""
+        if record is None or record.recipe != recipe or call in self.unreadable:
+            return
+        if not any_age and _expired(call, record):
+            return
+        why = disowned(call, key, record)
+        if why is None:
+            found = found_outcome(call, record)
+            if found is not None:
+                self.outcomes[call] = found
+            return
+        error = call.node.rival(record)
+        if error is not None:
+            self.outcomes[call] = Outcome(call, "failed", error=error)
+        else:
+            self.unreadable[call] = why
 
 
 def graph_of(roots: Iterable[Call[Any]]) -> list[list[Call[Any]]]:
@@ -112,14 +138,13 @@ def resolve_alone(call: Call[Any], lookup: Callable[[bytes, bytes], Record | Non
         return known
     key = key_of(recipe)
     record = lookup(key, recipe)
-    outcome = None
-    if record is not None and record.recipe == recipe and not _expired(call, record):
-        outcome = found_outcome(call, record)
+    known.judge(call, key, recipe, record)
+    outcome = known.outcomes.get(call)
     if outcome is not None:
         why = outcome.unreadable()
         if why is None:
-            known.outcomes[call] = outcome
             return known
+        del known.outcomes[call]
         known.unreadable[call] = why
     known.keys[call] = key, recipe
     known.open.append(call)
@@ -166,17 +191,7 @@ def _resolve(
         keyed.append((call, key, recipe))
     records = lookup(wanted) if wanted else {}
     for call, key, recipe in keyed:
-        record = records.get(key)
-        found = None
-        if (
-            record is not None
-            and record.recipe == recipe
-            and call not in known.unreadable
-            and (any_age or not _expired(call, record))
-        ):
-            found = found_outcome(call, record)
-        if found is None:
+        known.judge(call, key, recipe, records.get(key), any_age=any_age)
+        if call not in outcomes:
             known.keys[call] = key, recipe
             known.open.append(call)
-        else:
-            outcomes[call] = found

@@ -23,6 +23,7 @@ __all__ = [
     "State",
     "Stats",
     "Unreadable",
+    "disowned",
     "found_outcome",
 ]
 
@@ -49,7 +50,7 @@ _UNCHANGING = {str, bytes, int, float, bool, type(None)}
 
 
 class Unreadable(NamedTuple):
-    """A valid record whose value its node cannot read as its declared type.
+    """A valid record that its node cannot use: of another function, or not of its declared type.
 
     Attributes:
         key: the record's key.
@@ -151,6 +152,12 @@ class Outcome(msgspec.Struct, eq=False):
         if self.record is None:
             raise self.error or RuntimeError("a call has neither a result nor an error")
         return self.record.digest
+
+
+def disowned(call: Call[Any], key: bytes, record: Record) -> Unreadable | None:
+    """Return why a record is of another function than a call's, which has the same name."""
+    why = call.node.disowns(record)
+    return None if why is None else Unreadable(key, call.node.name, why)
 
 
 def found_outcome(call: Call[Any], record: Record) -> Outcome | None:

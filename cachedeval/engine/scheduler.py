@@ -19,6 +19,7 @@ from typing import Any
 
 from cachedeval.engine.errors import CachedevalError, EncodingError, MissingError
 from cachedeval.engine.execution import Execution
+from cachedeval.engine.identity import conflict_of
 from cachedeval.engine.inflight import InFlight, Run, Waiter
 from cachedeval.engine.keys import key_of
 from cachedeval.engine.leases import LeaseQueue, unreadable
@@ -345,11 +346,15 @@ class Scheduler:
         run, call = waiter.run, waiter.call
         if run.error is not None or run not in self._runs:
             return
-        if flight.record is None:
+        node, other = call.node, flight.call.node
+        rivals = None if node is other else conflict_of(node, other.function)
+        if rivals is not None:
+            self._fail(run, call, rivals)
+        elif flight.record is None:
             self._fail(run, call, flight.error)
         else:
             outcome = Outcome(call, state, flight.record)
-            if call.node is not flight.call.node and unreadable(outcome) is not None:
+            if node is not other and unreadable(outcome) is not None:
                 self._compute_apart(waiter, flight)
                 return
             if not flight.stored:

@@ -17,7 +17,7 @@ class StaleVersions:
     """
 
     def __init__(self) -> None:
-        self._last: dict[Node[Any], bytes] = {}
+        self._last: dict[int, bytes] = {}
         """The notes that were compared last, by node: most results of a node have the same."""
         self._warned: set[str] = set()
 
@@ -26,8 +26,8 @@ class StaleVersions:
         for outcome in outcomes:
             if outcome.state == "hit" and outcome.record is not None:
                 node, notes = outcome.call.node, outcome.record.notes
-                if self._last.get(node) != notes:
-                    self._last[node] = notes
+                if self._last.get(node.serial) != notes:
+                    self._last[node.serial] = notes
                     self._compare(node, outcome.record.provenance)
 
     def _compare(self, node: Node[Any], then: Mapping[str, Any]) -> None:

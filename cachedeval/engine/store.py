@@ -318,7 +318,7 @@ class Store:
             self._touched.pop(key, None)
         self._warn_once(
             "unreadable",
-            "the cache holds a result of %s that cannot be read (%s); it and any others are "
+            "the cache holds a result of %s that cannot be used (%s); it and any others are "
             "computed again",
             node,
             why,

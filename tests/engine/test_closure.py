@@ -1,12 +1,14 @@
 import logging
+import math
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from cachedeval import Call, Engine, InputError, Node, node
-from cachedeval.engine.closure import only_written
+from cachedeval.engine.reads import only_written
 
 SCALE = 2
 TABLE = {"a": 1}
@@ -146,6 +148,52 @@ def test_a_function_that_calls_itself(version: str | None) -> None:
         assert engine.run(make()(5)) == 120
 
 
+def test_captured_lambdas_of_one_line_differ() -> None:
+    def make(score: Callable[[int], int]) -> Node[int]:
+        @node(version="1")
+        def f(x: int) -> int:
+            return score(x)
+
+        return f
+
+    double, triple = (lambda x: x * 2), (lambda x: x * 3)
+    with Engine() as engine:
+        assert engine.run([make(double)(1), make(triple)(1)]) == [2, 3]
+
+
+class Scorer:
+    def __call__(self, x: int) -> int:
+        return x + 1
+
+
+class OtherScorer:
+    def __call__(self, x: int) -> int:
+        return x + 2
+
+
+@pytest.mark.parametrize(
+    "scorers",
+    [
+        (partial(pow, 2), partial(pow, 3)),
+        (Scorer(), OtherScorer()),
+        (Scorer().__call__, OtherScorer().__call__),
+        (int, float),
+        (math.floor, math.ceil),
+    ],
+)
+def test_with_a_version_captured_code_counts(scorers: Any) -> None:
+    def make(score: Any) -> Node[Any]:
+        @node(version="1")
+        def f(x: int) -> Any:
+            return score(x)
+
+        return f
+
+    with Engine() as engine:
+        engine.run([make(score)(3) for score in scorers])
+        assert engine.stats[make(len).name].computed == 2
+
+
 def test_a_captured_function_counts_by_its_code() -> None:
     def make(score: Callable[[int], int]) -> Node[int]:
         @node(version="1")
@@ -164,30 +212,31 @@ def test_a_captured_function_counts_by_its_code() -> None:
         assert engine.run([make(double)(1), make(triple)(1)]) == [2, 3]
 
 
-def test_a_tool_needs_a_version() -> None:
+def test_a_client_needs_a_version() -> None:
     def make(version: str | None) -> Node[int]:
-        lock = threading.Lock()
+        words = iter(["a"])
 
         def f(x: int) -> int:
-            with lock:
-                return x
+            return x + len(list(words))
 
         return node(version=version)(f)
 
-    with pytest.raises(InputError, match="closes over 'lock', a lock that cannot be part of a key"):
+    with pytest.raises(InputError, match="reads 'words', a list_iterator that cannot be part of a"):
         make(None)(1)
     with Engine() as engine:
-        assert engine.run(make("1")(1)) == 1
+        assert engine.run(make("1")(1)) == 2
 
 
-def test_a_global_tool_needs_none() -> None:
+def test_a_lock_needs_none() -> None:
+    slots = threading.Semaphore(2)
+
     @node
     def f(x: int) -> int:
-        with LOCK:
+        with LOCK, slots:
             return x
 
     with Engine() as engine:
-        assert engine.run(f(1)) == 1
+        assert engine.run([f(1), f(2)]) == [1, 2]
 
 
 def test_what_is_only_written_to_is_no_input() -> None:

@@ -89,12 +89,6 @@ def test_a_version_redefined_under_one_name_hits_and_warns_once(
     assert "the source of made.f has changed since results of its version '1'" in caplog.text
 
 
-def test_two_of_one_name_in_one_run_warn(caplog: pytest.LogCaptureFixture) -> None:
-    with Engine() as engine, caplog.at_level(logging.WARNING, "cachedeval"):
-        engine.run([make(1, version="1")(1), make(2, version="1")(1)])
-    assert "the source of made.f has changed" in caplog.text
-
-
 def test_without_a_version_redefined_under_one_name_misses() -> None:
     def first() -> Node[int]:
         @node(name="same")

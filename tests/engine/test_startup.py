@@ -37,7 +37,7 @@ async def judge(text: str) -> int:
 with Engine(sys.argv[1]) as engine:
     model = Resource("model", {"w": "xxh3:1"}, never)
     assert engine.run([judge(answer(model, n)) for n in range(20)]) == [1] * 10 + [2] * 10
-    assert engine.stats["__main__.judge"].calls == 20
+    assert engine.stats["program.judge"].calls == 20
 print(json.dumps(sorted(sys.modules)))
 """
 

@@ -9,11 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
-from cachedeval.engine.encoding import encode
 from cachedeval.engine.node import Node
-from cachedeval.engine.source import _normal, source_fingerprint
+from cachedeval.engine.source import source_fingerprint, text_fingerprint
 from cachedeval.evals import generation, proofs
 from cachedeval.evals.judging import nodes as judging
 
@@ -76,7 +73,7 @@ def _module_fingerprint(path: Path) -> str:
         if isinstance(part, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             assert isinstance(body, list)
             part.body = [one for one in body if not _is_text(one)]
-    return "source:" + xxhash.xxh3_128_hexdigest(encode(_normal(tree)))
+    return text_fingerprint(tree)
 
 
 def _is_text(statement: ast.stmt) -> bool:
