@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Closure", "Step"]
 
 _LONG = 1000
-"""The length of an encoded form, from which on its digest replaces it in the key."""
+_LONG_DATA = 10_000
+"""The length of an encoded form, and of plain data, from which on its digest replaces it in keys."""
 
 _serials = itertools.count()
 
@@ -102,11 +103,9 @@ class Closure:
 
 
 def _shortened(value: Any) -> Any:
-    """Return the digest of a long form; plain data stays as it is, so that it can be explained."""
-    if type(value) is not tuple:
-        return value
+    """Return the digest of a long form; shorter data stays as it is, so that it can be explained."""
     encoded = encode(value)
-    if len(encoded) < _LONG:
+    if len(encoded) < (_LONG if type(value) is tuple else _LONG_DATA):
         return value
     from cachedeval.engine.parts import content_digest
 

@@ -12,8 +12,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from cachedeval.engine.closure import Step
 from cachedeval.engine.attributes import attributes_of, hints_of, is_method
+from cachedeval.engine.closure import Step
 from cachedeval.engine.encoding import encode
 from cachedeval.engine.errors import EncodingError, InputError
 from cachedeval.engine.guards import ABSENT, Guards, changeable, content
@@ -285,6 +285,8 @@ class Walk:
 
     def _data(self, value: Any) -> Any:
         """Return plain data as it is, and the form of any other object."""
+        if type(value).__module__ == "numpy":  # by its digest, as it may be large
+            return self._apart(value)
         try:
             encoded = encode(value)
         except (EncodingError, RecursionError):

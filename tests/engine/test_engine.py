@@ -365,7 +365,9 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path, close: str) -> None:
         assert process.wait() == 130
 
     with Engine(url) as engine:
-        stored = [record.recipe for _, record in engine.store.records() if isinstance(record, Record)]
+        stored = [
+            record.recipe for _, record in engine.store.records() if isinstance(record, Record)
+        ]
         assert sum(node_of(recipe) == "program.quick" for recipe in stored) == 50
 
 
