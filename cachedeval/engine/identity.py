@@ -2,8 +2,8 @@
 
 Two nodes share results if they have one name and one version. So they must be one function:
 
-- Two live nodes of one name and version with other source are an error: at once if they are of one
-  file, else when one of them meets a result of the other. But a function that is defined again in
+- Two live nodes of one name and version with other source are an error: at once if both stand in one
+  module, else (of two modules, or made by functions) when one meets a result of the other. But a function that is defined again in
   the same place (a cell of a notebook that runs again, a reloaded module) replaces the one before.
 - A record says which source computed it, and in which file. Other source in the same file is an
   edit: the version says that the results are the same, and a warning says that it was used. Other
@@ -86,7 +86,10 @@ def register(step: Step) -> None:
         error = conflict_of(step, other.function) if _where(other.function) == where else None
         if error is None:
             continue
-        if other.function.__qualname__ != step.function.__qualname__:
+        names = other.function.__qualname__, step.function.__qualname__
+        if names[0] != names[1]:
+            if any("<locals>" in name for name in names):
+                continue  # it may be one of many that a function made, and be of no use any more
             del other
             import gc
 
@@ -99,17 +102,17 @@ def register(step: Step) -> None:
     groups[id(step.function.__code__)] = weakref.WeakSet([step])
 
 
-def rival_of(step: Step, file: str) -> InputError | None:
+def rival_of(step: Step, code: str) -> InputError | None:
     """Return the error of two live nodes of one name and version, or None.
 
     Args:
         step: one of the nodes.
-        file: where the other one is, as `place_of` says it.
+        code: the fingerprint of the other one's code.
     """
     groups = _live.get((step.name, step.version or ""), {})
     for collected in (False, True):
-        others = [other for group in [*groups.values()] for other in [*group][:1]]
-        errors = [conflict_of(step, o.function) for o in others if place_of(o.function) == file]
+        others = [other.function for group in [*groups.values()] for other in [*group][:1]]
+        errors = [conflict_of(step, o) for o in others if code_fingerprint(o) == code]
         error = next(filter(None, errors), None)
         del others
         if error is None or collected:

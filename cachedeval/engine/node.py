@@ -576,17 +576,18 @@ class Node(Step, Generic[R_co, P_any, F_co]):
         if self.version is None or record.notes == self._own_notes:
             return None
         provenance = record.provenance
-        if self._standing(provenance) != "other":
+        standing = self._standing(provenance)
+        if standing == "same" or (standing == "edited" and self.rival(record) is None):
             self._own_notes = record.notes
             return None
         return (
-            f"another function of this name and version computed it, in {provenance['file']}: give "
-            "one of the two a name of its own, @node(name=…)"
+            f"another function of this name and version computed it, in {provenance.get('file')}: "
+            "give one of the two a name of its own, @node(name=…)"
         )
 
     def rival(self, record: Record) -> InputError | None:
         """Return the error of a record that another live node of this name computed, or None."""
-        return rival_of(self, str(record.provenance.get("file")))
+        return rival_of(self, str(record.provenance.get("code")))
 
     def _standing(self, provenance: Mapping[str, Any]) -> Standing:
         # Another program may have written the record, so the values may be of any type.

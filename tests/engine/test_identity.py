@@ -68,6 +68,25 @@ def test_two_functions_of_one_name_in_a_file_are_an_error(tmp_path: Path) -> Non
     assert module(tmp_path, "other", source + source.replace("def score", "def more")).more
 
 
+def test_two_inner_functions_of_one_name_never_share() -> None:
+    @node(version="1", name="inner")
+    def one(x: int) -> int:
+        return x
+
+    @node(version="1", name="inner")
+    def two(x: int) -> int:
+        return x + 1
+
+    message = r"one \(.* and .*two \(.* are nodes of the name 'inner' .*name="
+    with Engine() as engine:
+        with pytest.raises(InputError, match=message):
+            engine.run([one(1), two(1)])
+        assert engine.run([one(1), two(2)]) == [1, 3]
+        for calls in ([two(1)], [two(1), two(3)], [one(2), one(3)]):
+            with pytest.raises(InputError, match="are nodes of the name 'inner'"):
+                engine.run(calls)
+
+
 def test_two_functions_of_one_name_in_two_files_never_share(tmp_path: Path) -> None:
     first = module(tmp_path, "made", score("len(text)", ", name='score'"))
     other = module(tmp_path, "other", score("0", ", name='score'"))
