@@ -68,6 +68,7 @@ def console() -> "NoReturn":
     """Run the command line as the whole program: what the installed `cachedeval` does."""
     import gc
 
+    _end_as_on_ctrl_c()
     # A command ends long before cyclic garbage matters; looking for it takes a twentieth of a start.
     gc.set_threshold(100_000, 20, 20)
     status = execute(sys.argv[1:])
@@ -162,6 +163,17 @@ def _complain(message: str, before: str = "") -> None:
     from cachedeval.cli.format import clean
 
     write(f"{before}cachedeval: {clean(' '.join(message.split()))}", error=True)
+
+
+def _end_as_on_ctrl_c() -> None:
+    """Have SIGTERM end the process as SIGINT does: what is done is stored first."""
+    try:  # the module `signal` takes longer to import than all else that `--help` needs
+        import _signal as signal  # type: ignore[import-not-found]
+    except ImportError:  # another Python than CPython
+        import signal
+
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def _ends_normally() -> bool:

@@ -381,7 +381,10 @@ def test_a_rubric_without_criteria(place: Workplace, tmp_path: Path) -> None:
     assert "criteria" in done.err
 
 
-def test_an_interrupt_keeps_what_was_done(place: Workplace, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_what_was_done(
+    place: Workplace, tmp_path: Path, number: signal.Signals
+) -> None:
     with JudgeServer(latency=0.3) as server:
         job = Job(place, tmp_path, server)
         job.data = place.questions(tmp_path, 200)
@@ -397,7 +400,7 @@ def test_an_interrupt_keeps_what_was_done(place: Workplace, tmp_path: Path) -> N
         deadline = time.monotonic() + 60
         while server.calls < 20 and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130
         assert "interrupted" in err
