@@ -16,7 +16,7 @@ from cachedeval.cli.options import (
 )
 from cachedeval.cli.outputs import add_outputs, write_outputs
 from cachedeval.cli.progress import progress_of
-from cachedeval.cli.run import show_run
+from cachedeval.cli.run import show_run, some_failed
 from cachedeval.engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,14 +73,22 @@ def execute(options: Namespace) -> int:
             reports = evaluator.evaluate_adapters(
                 [a, b], options.data, options.num_questions, on_progress=progress
             )
-        status = _SOME_FAILED if any(report.failed for report in reports) else 0
+        status = _SOME_FAILED if some_failed(reports) else 0
         run = reports[0].run
-    found = compare(*reports)
+    found = compare(reports[0], reports[1])
+    others = {
+        judge: compare(reports[0], reports[1], judge)
+        for judge in reports[0].by_judge
+        if judge != reports[0].judge and judge in reports[1].by_judge
+    }
     write_outputs(options, reports)
     if options.json:
-        show_json(_as_json(a, b, found))
+        further = {judge: _as_json(a, b, each) for judge, each in others.items()}
+        show_json({**_as_json(a, b, found), "others": further})
     else:
         show(_show_comparison(a, b, found, options.top))
+        for judge, each in others.items():
+            show(f"by {short(judge)}:\n  {_show_test(each)}")
         if run is not None:
             show(show_run(run))
     return status
@@ -110,23 +118,11 @@ def _as_json(a: str, b: str, found: "Comparison") -> dict[str, Any]:
 
 
 def _show_comparison(a: str, b: str, found: "Comparison", top: int) -> str:
-    from cachedeval.evals.statistics import FEWEST_PAIRS
-
-    test = found.paired
-    pairs = plural(test.n, "pair")
-    if test.n < FEWEST_PAIRS:
-        says = (
-            f"too few to tell: {test.difference:+.1f} on {pairs}; whether B is better can be said "
-            f"from {FEWEST_PAIRS} pairs on"
-        )
-    else:
-        interval = f"95% interval {test.low:+.1f} to {test.high:+.1f}, p = {test.p_value:.2g}"
-        says = f"B is {found.verdict}: {test.difference:+.1f}, {interval}, {pairs}"
     lines = [
         f"A  {found.mean_a:5.1f}  {a}",
         f"B  {found.mean_b:5.1f}  {b}",
-        says,
-        f"B is better on {test.better}, worse on {test.worse}, the same on {test.same}",
+        _show_test(found),
+        "B is better on {}, worse on {}, the same on {}".format(*found.paired[-3:]),
     ]
     left_out = [
         f"{count} {what}"
@@ -147,3 +143,18 @@ def _show_comparison(a: str, b: str, found: "Comparison", top: int) -> str:
         for each in changed
     ]
     return "\n".join(lines)
+
+
+def _show_test(found: "Comparison") -> str:
+    """Return the verdict of a comparison, and how certain it is."""
+    from cachedeval.evals.statistics import FEWEST_PAIRS
+
+    test = found.paired
+    pairs = plural(test.n, "pair")
+    if test.n < FEWEST_PAIRS:
+        return (
+            f"too few to tell: {test.difference:+.1f} on {pairs}; whether B is better can be said "
+            f"from {FEWEST_PAIRS} pairs on"
+        )
+    interval = f"95% interval {test.low:+.1f} to {test.high:+.1f}, p = {test.p_value:.2g}"
+    return f"B is {found.verdict}: {test.difference:+.1f}, {interval}, {pairs}"

@@ -358,10 +358,18 @@ def add_evaluation(parser: Parser, *, adapters: bool = True, data: bool = True) 
     judging = parser.add_argument_group("Judging")
     judging.add_argument(
         "--judge",
-        default=os.environ.get("CACHEDEVAL_JUDGE") or None,
+        action="append",
+        default=[],
         metavar="J",
-        help="cerebras:MODEL, openai:MODEL, mlx:PATH, exact or f1 (default: $CACHEDEVAL_JUDGE, or "
+        help="cerebras:MODEL, openai:MODEL, mlx:PATH, a scorer (choice, contains, exact, f1, "
+        "json[:SCHEMA], numeric[:TOLERANCE], regex:PATTERN, rouge_l, tool_call), or your own, "
+        "FILE.py:FUNCTION. Repeat it for more judges (default: $CACHEDEVAL_JUDGE, or "
         "cerebras:gpt-oss-120b).",
+    )
+    judging.add_argument(
+        "--primary",
+        metavar="J",
+        help="Which of several judges gives the report its score (default: the first).",
     )
     judging.add_argument(
         "--criteria",
@@ -400,7 +408,8 @@ def evaluator_of(options: Namespace) -> "Iterator[AdapterEvaluator]":
 
     evaluator = AdapterEvaluator(
         model=options.model,
-        judge=options.judge,
+        judge=options.judge or None,
+        primary=options.primary,
         cache=options.cache,
         evaluation_seed=options.seed,
         criteria=options.criteria,

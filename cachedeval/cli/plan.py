@@ -36,7 +36,7 @@ def execute(options: Namespace) -> None:
 
     with evaluator_of(options) as evaluator:
         plan = evaluator.plan(options.adapters or [None], options.data, options.num_questions)
-    found = estimate(plan, evaluator.judge_name, options.limits)
+    found = estimate(plan, evaluator.paid_judge, options.limits)
     if options.json:
         show_json({"steps": found.steps, "seconds": found.seconds, "usd": found.usd})
     else:

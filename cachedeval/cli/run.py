@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachedeval.cli.format import log_all, short, show, show_json
+from cachedeval.cli.format import log_all, short, show, show_json, table
 from cachedeval.cli.options import (
     Namespace,
     Parser,
@@ -19,12 +19,17 @@ from cachedeval.cli.progress import progress_of
 from cachedeval.engine.errors import InputError
 
 if TYPE_CHECKING:
-    from cachedeval.evals.report import Report
+    from collections.abc import Iterable
 
-__all__ = ["declare", "execute", "show_run"]
+    from cachedeval.evals.report import JudgeSummary, Report
+
+__all__ = ["declare", "execute", "show_run", "some_failed"]
 
 _GATE_FAILED, _SOME_FAILED = 1, 3
 _BASE = "base"
+_JUDGE_WIDTH = 32
+_SHOWN = 3
+"""How many failed questions are shown."""
 
 
 def declare(parser: Parser) -> None:
@@ -72,29 +77,80 @@ def execute(options: Namespace) -> int:
         show(gate.message, error=True)
     if not all(gate.passed for gate in gates):
         return _GATE_FAILED
-    return _SOME_FAILED if any(report.failed for report in reports) else 0
+    return _SOME_FAILED if some_failed(reports) else 0
+
+
+def some_failed(reports: "Iterable[Report]") -> bool:
+    """Return whether a question lacks a score, by any judge."""
+    return any(
+        report.failed or any(each.failed for each in report.by_judge.values()) for report in reports
+    )
 
 
 def _show_report(report: "Report") -> str:
-    """Return a report for people: the score, its parts, and what failed."""
-    score = "no score" if report.score is None else f"{report.score:.1f}"
-    certain = ""
-    if report.interval is not None:
-        certain = ", 95% interval {:.1f} to {:.1f}".format(*report.interval)
-    elif report.score is not None:
-        certain = ", too few to tell"
+    """Return a report for people: the score of each judge, its parts, and what failed."""
     name = short(report.adapter or _BASE, 200)
-    lines = [f"{name}: {score}{certain}  ({report.scored} scored, {report.failed} failed)"]
-    if len(report.criteria) > 1:
-        parts = (f"{criterion} {mean:.2f}" for criterion, mean in report.criteria.items())
-        lines.append("  " + ", ".join(parts))
-    failed = [item for item in report.items if item.error]
-    lines += [
-        f"  failed: {short(item.question)} — {short(item.error or '', 160)}" for item in failed[:3]
+    if len(report.by_judge) > 1:
+        lines = [f"{name}:", *_show_judges(report)]
+    else:
+        lines = [f"{name}: {_show_score(report)}", *_show_criteria(report.criteria)]
+    failed = [
+        (item.question, judge, error)
+        for item in report.items
+        for judge, error in (
+            (report.judge, item.error),
+            *((other, found.error) for other, found in item.others.items()),
+        )
+        if error
     ]
-    if len(failed) > 3:  # noqa: PLR2004
-        lines.append(f"  … and {len(failed) - 3} more; --json shows all of them")
+    for question, judge, error in failed[:_SHOWN]:
+        by = f" ({short(judge)})" if len(report.by_judge) > 1 else ""
+        lines.append(f"  failed: {short(question)}{by} — {short(error, 160)}")
+    if len(failed) > _SHOWN:
+        lines.append(f"  … and {len(failed) - _SHOWN} more; --json shows all of them")
     return "\n".join(lines)
+
+
+def _show_score(report: "Report") -> str:
+    score = "no score" if report.score is None else f"{report.score:.1f}"
+    certain = _show_interval(report)
+    certain = f", 95% interval {certain}" if report.interval else certain and f", {certain}"
+    return f"{score}{certain}  ({report.scored} scored, {report.failed} failed)"
+
+
+def _show_judges(report: "Report") -> list[str]:
+    """Return a table with a line for each judge, and the criteria of those that have several."""
+    rows = [
+        [
+            short(judge, _JUDGE_WIDTH),
+            "—" if found.score is None else f"{found.score:.1f}",
+            _show_interval(found) or "—",
+            found.scored,
+            found.failed,
+        ]
+        for judge, found in report.by_judge.items()
+    ]
+    lines = table(["judge", "score", "95% interval", "scored", "failed"], rows).splitlines()
+    lines = [f"  {line}" for line in lines]
+    for judge, found in report.by_judge.items():
+        lines += [
+            f"  {short(judge, _JUDGE_WIDTH)}: {line.strip()}"
+            for line in _show_criteria(found.criteria)
+        ]
+    return lines
+
+
+def _show_interval(found: "Report | JudgeSummary") -> str:
+    if found.interval is not None:
+        return "{:.1f} to {:.1f}".format(*found.interval)
+    return "" if found.score is None else "too few to tell"
+
+
+def _show_criteria(criteria: dict[str, float]) -> list[str]:
+    if len(criteria) < 2:  # noqa: PLR2004  one criterion is the score
+        return []
+    parts = (f"{criterion} {mean:.2f}" for criterion, mean in criteria.items())
+    return ["  " + ", ".join(parts)]
 
 
 def show_run(run: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from cachedeval import __version__
 from cachedeval.engine.backend import open_backend
@@ -19,6 +19,7 @@ from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import CachedevalError, InputError
 from cachedeval.engine.maintenance import disk_folder
 from cachedeval.evals.evaluator import DEFAULT_JUDGE
+from cachedeval.evals.judging.judges import BY_RUBRIC, open_judge
 from cachedeval.evals.judging.spec import api_key_of, parse_judge
 from cachedeval.evals.models import model_files, model_resource, read_json_object, resolve_model
 from cachedeval.evals.proofs import BATCH_SIZE, Proofs
@@ -198,14 +199,19 @@ def _decoding(name: str, url: str) -> Iterator[Check]:
         yield Check("decoding", "ok", found)
 
 
+def _no_model(path: object, known_digests: object) -> NoReturn:
+    raise AssertionError(path, known_digests)  # only `mlx:` judges have one
+
+
 def _judge(name: str | None) -> Check:
     on_trouble: State = "warn" if name is None else "fail"
     try:
+        if name and not name.strip().startswith(BY_RUBRIC):
+            judge = open_judge(name, local_model=_no_model)
+            return Check("judge", "ok", f"{judge.name}: needs no service")
         spec = parse_judge(name or DEFAULT_JUDGE)
         if spec.provider == "mlx":
             return Check("judge", "ok", f"mlx:{resolve_model(spec.model)}")
-        if not spec.over_http:
-            return Check("judge", "ok", f"{spec}: needs a reference answer to each question")
         key = api_key_of(spec, os.environ)
     except InputError as error:
         default = "" if name else " (the default judge)"

@@ -14,7 +14,7 @@ from cachedeval.engine.node import Call
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.adapters import adapter_resource, model_of
 from cachedeval.evals.data import read_questions
-from cachedeval.evals.judging.judges import open_judge
+from cachedeval.evals.judging.judges import NamedJudge, open_judges
 from cachedeval.evals.models import ModelResource, model_resource
 from cachedeval.evals.report import Comparison, Report, build_report, compare
 from cachedeval.evals.run_stats import OnProgress, Progress, RunStats
@@ -47,10 +47,12 @@ class AdapterEvaluator:
     Args:
         model: folder of the base model, or its name on the hub. Without it the environment's
             CACHEDEVAL_MODEL, else the model that the adapter says it was trained on.
-        judge: `cerebras:MODEL`, `openai:MODEL`, `mlx:PATH`, `exact` or `f1`. Without it the
-            environment's CACHEDEVAL_JUDGE, else `DEFAULT_JUDGE`.
+        judge: `cerebras:MODEL`, `openai:MODEL`, `mlx:PATH`, a scorer such as `f1` or `numeric`,
+            `FILE.py:FUNCTION`, or a function that scores; a list of these for several judges. Without
+            it the environment's CACHEDEVAL_JUDGE, else `DEFAULT_JUDGE`.
         cache: URL of the cache, or an open backend.
         evaluation_seed: of the sample, and of the sampling above temperature 0.
+        primary: which of several judges gives the report its score; the first if not given.
         criteria: name of a built-in rubric, or path of a TOML file.
         per_criterion: ask the judge for each criterion separately, so that after editing one criterion
             only that one is judged again.
@@ -80,10 +82,11 @@ class AdapterEvaluator:
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
-        judge: str | None = None,
+        judge: NamedJudge | Sequence[NamedJudge] | None = None,
         cache: str | Backend = "disk:./eval_cache",
         evaluation_seed: int = 42,
         *,
+        primary: str | None = None,
         criteria: str = "default",
         per_criterion: bool = False,
         repeats: int = 1,
@@ -113,10 +116,15 @@ class AdapterEvaluator:
         self._memory_budget = memory_budget
         self._fetch = fetch
         self._models: dict[str, ModelResource] = {}
-        judge_name = judge or os.environ.get("CACHEDEVAL_JUDGE") or DEFAULT_JUDGE
+        given_judges = (
+            [judge] if isinstance(judge, str) or not isinstance(judge, Sequence) else judge
+        )
+        names = [name for name in given_judges if name]
+        default = os.environ.get("CACHEDEVAL_JUDGE") or DEFAULT_JUDGE
         # Everything is checked before the cache is opened: bad input leaves no folder behind.
-        self._judge: Judge = open_judge(
-            judge_name,
+        self._judges: list[Judge] = open_judges(
+            names or [default],
+            primary=primary,
             criteria=criteria,
             per_criterion=per_criterion,
             repeats=repeats,
@@ -127,8 +135,14 @@ class AdapterEvaluator:
 
     @property
     def judge_name(self) -> str:
-        """The name of the judge in reports."""
-        return self._judge.name
+        """The name of the first judge in reports."""
+        return self._judges[0].name
+
+    @property
+    def paid_judge(self) -> str:
+        """The name of the judge whose tokens have a price; "" where that is none, or several."""
+        paid = [judge.name for judge in self._judges if judge.prices]
+        return paid[0] if len(paid) == 1 else ""
 
     def __enter__(self) -> Self:
         return self
@@ -200,7 +214,7 @@ class AdapterEvaluator:
             ServiceError: as in `evaluate_adapter`.
         """
         mode: CacheMode = self.engine.mode if use_cache else "off"
-        stats = RunStats(self._models.values(), self._judge)
+        stats = RunStats(self._models.values(), self._judges)
         targets = self.targets(adapters, training_data_path, num_questions, model_from, mode)
         calls = [call for target in targets for call in target.calls()]
         self._check_access(calls, mode)
@@ -214,17 +228,20 @@ class AdapterEvaluator:
             raise unusable[0]
         if mode in {"use", "refresh"}:
             # Replies that no parser can read are requested again next time.
-            self.engine.forget(self._judge.unreadable(settled))
+            self.engine.forget(
+                [call for judge in self._judges for call in judge.unreadable(settled)]
+            )
         run = stats.as_dict()
         return [
             build_report(
-                [item_result(sample, outcomes, self._judge) for sample in target.samples],
+                [item_result(sample, outcomes, self._judges) for sample in target.samples],
                 failures_count_zero=self.on_failure == "zero",
                 run=run,
                 model=target.model_name,
                 adapter=target.adapter_name,
-                judge=self._judge.name,
-                rubric=self._judge.rubric_name,
+                judge=self._judges[0].name,
+                rubric=self._judges[0].rubric_name,
+                rubrics={judge.name: judge.rubric_name for judge in self._judges},
                 seed=self.seed,
             )
             for target in targets
@@ -318,6 +335,8 @@ class AdapterEvaluator:
         if data is None:
             raise InputError("training_data_path: give the JSON Lines file with the questions")
         questions = draw(read_questions(data), num_questions, self.seed, self._sampling)
+        for judge in self._judges:
+            judge.check_questions(questions)
         known_digests: DigestCache = (
             ProcessDigestCache() if mode == "off" else StoreDigestCache(self.engine.store)
         )
@@ -325,7 +344,7 @@ class AdapterEvaluator:
         first = next((name for name in (*adapters, model_from) if name not in (None, BASE)), None)
         path = model_of(self._model, first, fetch=self._fetch)
         model = self._local_model(path, known_digests)
-        judge_binder = self._judge.prepare(known_digests)
+        judge_binders = [judge.prepare(known_digests) for judge in self._judges]
         return [
             EvalTarget.bind(
                 questions,
@@ -335,7 +354,7 @@ class AdapterEvaluator:
                 adapter_name=None if name is None else Path(name).name,
                 answer=self._answer,
                 seed=self.seed,
-                judge_binder=judge_binder,
+                judge_binders=judge_binders,
             )
             for name in adapters
         ]
@@ -357,7 +376,8 @@ class AdapterEvaluator:
         A run of hits calls no judge, and needs no key.
         """
         try:
-            self._judge.check_access()
+            for judge in self._judges:
+                judge.check_access()
         except InputError:
             plan = {} if mode in {"off", "refresh"} else self.engine.plan(calls)
             if not plan or any(node.computed + node.unknown for node in plan.values()):

@@ -39,7 +39,7 @@ def export(reports: "Sequence[Report]", path: str | os.PathLike[str]) -> None:
         >>> item = ItemResult(id="1", question="=1+1", score=50.0, criteria={})
         >>> report = build_report([item], failures_count_zero=False, judge="f1")
         >>> export([report], "report.csv")
-        >>> "'=1+1" in open("report.csv").read()
+        >>> "'=1+1" in Path("report.csv").read_text()
         True
     """
     write = check_export(path)

@@ -28,7 +28,7 @@ def fail_under(report: Report, least: float) -> Gate:
         >>> from cachedeval.evals.report import ItemResult, build_report
         >>> items = [ItemResult(id=str(n), question="?", score=70.0, criteria={}) for n in range(9)]
         >>> fail_under(build_report(items, failures_count_zero=False, judge="f1"), 75.0).message
-        'fail-under failed: base has 70.0, 5.0 below 75.0 (95% interval 46.5 to 81.3)'
+        'fail-under failed: base has 70.0, 5.0 below 75.0 (95% interval 46.4 to 80.1)'
     """
     name = report.adapter or "base"
     if report.score is None:

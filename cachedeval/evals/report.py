@@ -16,6 +16,8 @@ __all__ = [
     "Change",
     "Comparison",
     "ItemResult",
+    "JudgeSummary",
+    "Judgement",
     "Report",
     "build_report",
     "compare",
@@ -28,6 +30,15 @@ _DIGITS = 6
 
 _SIGNIFICANT = 0.05
 _MOST = 100.0
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What a further judge found of one question; see `ItemResult` for its fields."""
+
+    criteria: dict[str, float] = {}
+    rationale: str = ""
+    spread: float | None = None
+    error: str | None = None
 
 
 class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,11 +63,26 @@ class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
     """Standard deviation of the score over repeated verdicts; None where there is one verdict."""
     error: str | None = None
     """Kind and message of the failure: `timed_out: no reply in 60 s`."""
+    others: dict[str, Judgement] = {}
+    """What the further judges found, by name; their scores are in `scores`."""
 
     @property
     def kind(self) -> str | None:
         """The kind of the failure, as a report counts it; None where the question has a score."""
         return None if self.error is None else self.error.partition(":")[0]
+
+
+class JudgeSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What one judge found; see `Report` for its fields."""
+
+    score: float | None
+    stderr: float | None
+    interval: list[float] | None
+    scored: int
+    failed: int
+    failures: dict[str, int]
+    rubric: str | None
+    criteria: dict[str, float]
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -95,6 +121,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     judge: str
     judges: list[str] = []
     """All judges; the first is `judge`."""
+    by_judge: dict[str, JudgeSummary] = {}
+    """Score, interval and failures of each judge; those of the first are the report's own."""
     rubric: str | None = None
     seed: int | None = None
     criteria: dict[str, float] = {}
@@ -149,7 +177,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         for item in self.items:
             row = msgspec.structs.asdict(item)
             scores = row.pop("scores") or {self.judge: item.score}
-            rows += [{**about, "judge": judge, **row, "score": scores[judge]} for judge in scores]
+            others = row.pop("others")
+            for judge, score in scores.items():
+                found = {} if judge not in others else msgspec.structs.asdict(others[judge])
+                rows.append({**about, "judge": judge, **row, **found, "score": score})
         return rows
 
     def to_pandas(self) -> Any:
@@ -215,6 +246,7 @@ def build_report(
     items: Sequence[ItemResult],
     *,
     failures_count_zero: bool,
+    rubrics: Mapping[str, str | None] | None = None,
     run: Mapping[str, Any] | None = None,
     **about: Any,
 ) -> Report:
@@ -224,29 +256,53 @@ def build_report(
         items: the questions' results, in the sample's order.
         failures_count_zero: whether a failed question enters the mean as 0, as in the original;
             otherwise the mean is over the scored ones.
+        rubrics: all judges with their rubrics, the first one first; if not given, that is the only one.
         run: what varies from run to run.
         about: what was evaluated: model, adapter, judge, rubric, seed.
     """
-    scores = [item.score for item in items if item.score is not None]
+    first = about["judge"]
+    summaries = {
+        judge: _summary(items, judge, first, rubric, failures_count_zero=failures_count_zero)
+        for judge, rubric in (rubrics or {first: about.get("rubric")}).items()
+    }
+    own = msgspec.structs.asdict(summaries[first])
+    return Report(
+        questions=len(items),
+        truncated=sum(item.truncated for item in items),
+        judges=list(summaries),
+        by_judge=summaries,
+        items=list(items),
+        run=dict(run or {}),
+        **{**own, **about},
+    )
+
+
+def _summary(
+    items: Sequence[ItemResult],
+    judge: str,
+    first: str,
+    rubric: str | None,
+    *,
+    failures_count_zero: bool,
+) -> JudgeSummary:
+    """Return what a judge found; that of the first is in the items' own fields."""
+    found = [item if judge == first else item.others[judge] for item in items]
+    given = [item.score if judge == first else item.scores[judge] for item in items]
+    scores = [score for score in given if score is not None]
     failed = len(items) - len(scores)
     counted = scores + [0.0] * failed if failures_count_zero else scores
-    kinds = sorted(item.kind for item in items if item.kind is not None)
+    kinds = sorted(each.error.partition(":")[0] for each in found if each.error is not None)
     overall = spread(counted) if counted else None
     stderr = None if overall is None else overall.stderr
-    return Report(
+    return JudgeSummary(
         score=None if overall is None else round(overall.mean, _DIGITS),
         stderr=None if stderr is None else round(stderr, _DIGITS),
         interval=None if stderr is None else list(interval(counted)),
-        questions=len(items),
         scored=len(scores),
         failed=failed,
         failures={kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
-        truncated=sum(item.truncated for item in items),
-        judges=[about["judge"]],
-        criteria=_criteria_means(items),
-        items=list(items),
-        run=dict(run or {}),
-        **about,
+        rubric=rubric,
+        criteria=_criteria_means(found),
     )
 
 
@@ -289,12 +345,15 @@ def read_reports(path: str | os.PathLike[str]) -> list[Report]:
     return [_report(each, f"report {path}") for each in found]
 
 
-def compare(a: Report | Mapping[str, Any], b: Report | Mapping[str, Any]) -> Comparison:
+def compare(
+    a: Report | Mapping[str, Any], b: Report | Mapping[str, Any], judge: str | None = None
+) -> Comparison:
     """Compare two reports by the questions that have a score in both.
 
     Args:
         a: a report, or the plain data of one.
         b: likewise.
+        judge: whose scores are compared; the first judge's if not given.
 
     Raises:
         InputError: they cannot be compared: another judge or other criteria scored them, or they
@@ -312,6 +371,7 @@ def compare(a: Report | Mapping[str, Any], b: Report | Mapping[str, Any]) -> Com
         (20.0, 2)
     """
     one, other = _report(a, "compare: the first report"), _report(b, "compare: the second report")
+    one, other = _by(one, judge), _by(other, judge)
     for what in ("judge", "rubric"):
         was, now = getattr(one, what), getattr(other, what)
         if was != now:
@@ -357,6 +417,31 @@ def compare(a: Report | Mapping[str, Any], b: Report | Mapping[str, Any]) -> Com
     )
 
 
+def _by(report: Report, judge: str | None) -> Report:
+    """Return a report in which this judge is the first one.
+
+    Raises:
+        InputError: it is none of the report's judges.
+    """
+    if judge in {None, report.judge}:
+        return report
+    if judge not in report.by_judge:
+        raise InputError(
+            f"compare: judge {judge} is not among the judges of a report: "
+            f"{', '.join(report.judges or [report.judge])}"
+        )
+    items = [
+        msgspec.structs.replace(
+            item,
+            score=item.scores.get(judge),
+            **msgspec.structs.asdict(item.others.get(judge, Judgement())),
+        )
+        for item in report.items
+    ]
+    rubric = report.by_judge[judge].rubric
+    return msgspec.structs.replace(report, judge=judge, rubric=rubric, items=items)
+
+
 def _report(value: Report | Mapping[str, Any], where: str) -> Report:
     if isinstance(value, Report):
         return value
@@ -370,7 +455,7 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _criteria_means(items: Sequence[ItemResult]) -> dict[str, float]:
+def _criteria_means(items: Sequence[ItemResult | Judgement]) -> dict[str, float]:
     names = dict.fromkeys(name for item in items for name in item.criteria)
     means = {}
     for name in names:

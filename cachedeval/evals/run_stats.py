@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cachedeval.engine.node import Call
@@ -59,17 +59,19 @@ class RunStats:
 
     Args:
         models: the models on this machine, whose loads count.
-        judge: whose step counts as judging.
+        judges: whose steps count as judging.
 
     Attributes:
         on_outcome: called with each outcome after it is counted; None calls nothing.
     """
 
-    def __init__(self, models: Collection[ModelResource], judge: Judge) -> None:
+    def __init__(self, models: Collection[ModelResource], judges: Sequence[Judge]) -> None:
         self._start = time.perf_counter()
         self._stats = Stats()
         self._models = models
-        self._judge = judge
+        self._judges = judges
+        self._by_model: dict[str, Stats] = {}
+        """What each judge over HTTP did, where there are several."""
         self.on_outcome: OnOutcome | None = None
         self._loads = self._count_loads()
         self._near_ties = Counter[str]()
@@ -78,6 +80,10 @@ class RunStats:
     def __call__(self, outcome: Outcome) -> None:
         """Count one outcome."""
         self._stats.note((outcome,))
+        if len(self._judges) > 1 and outcome.call.node is judge_call:
+            identity = outcome.call.inputs["judge"].identity
+            name = f"{identity['provider']}:{identity['model']}"
+            self._by_model.setdefault(name, Stats()).note((outcome,))
         if outcome.state == "computed" and outcome.record is not None:
             for name in ("near_ties", "changed"):
                 self._near_ties[name] += outcome.record.provenance.get(name, 0)
@@ -89,13 +95,15 @@ class RunStats:
     def as_dict(self) -> dict[str, Any]:
         """Return the `run` part of a report: what varies from run to run."""
         answers = self._stats.get(generation.name, NodeStats())
-        judged = self._stats.get(self._judge.node.name, NodeStats())
+        judged = NodeStats()
+        for name in {judge.node.name for judge in self._judges}:
+            _add(judged, self._stats.get(name, NodeStats()))
         return {
             "seconds": round(time.perf_counter() - self._start, 3),
             "loads": self._count_loads() - self._loads,
             "nodes": {"generation": answers.as_dict(), "judge": judged.as_dict()},
-            "judge_spent": self._money(judged.cost),
-            "judge_saved": self._money(judged.saved),
+            "judge_spent": self._money(lambda stats: stats.cost),
+            "judge_saved": self._money(lambda stats: stats.saved),
             "one_by_one": {
                 "answers": self._alone.total(),
                 "reason": next(iter(self._alone), None),
@@ -106,15 +114,31 @@ class RunStats:
             },
         }
 
-    def _money(self, cost: Mapping[str, float]) -> dict[str, float | None]:
-        """Return tokens, and what they cost at list price; None where the price is not known."""
-        tokens = {name: int(cost.get(name, 0)) for name in TOKENS}
-        if not self._judge.prices:
-            return {**tokens, "usd": None}
-        return {**tokens, "usd": usd(self._judge.name, tokens, self._judge.prices)}
+    def _money(self, of: Callable[[NodeStats], Mapping[str, float]]) -> dict[str, float | None]:
+        """Return tokens, and what they cost at list price; None where a price is not known."""
+        tokens = dict.fromkeys(TOKENS, 0)
+        dollars: list[float | None] = []
+        for judge in self._judges:
+            counted = (
+                self._by_model.get(judge.name, Stats()) if len(self._judges) > 1 else self._stats
+            )
+            stats = counted.get(judge.node.name, NodeStats())
+            used = {name: int(of(stats).get(name, 0)) for name in TOKENS}
+            for name in TOKENS:
+                tokens[name] += used[name]
+            if judge.prices and (any(used.values()) or len(self._judges) == 1):
+                dollars.append(usd(judge.name, used, judge.prices))
+        known = [each for each in dollars if each is not None]
+        return {**tokens, "usd": sum(known) if dollars and len(known) == len(dollars) else None}
 
     def _count_loads(self) -> int:
         return sum(model.loads for model in self._models)
+
+
+def _add(total: NodeStats, more: NodeStats) -> None:
+    total.hits += more.hits
+    total.computed += more.computed
+    total.failed += more.failed
 
 
 class Estimate:
@@ -160,10 +184,30 @@ def estimate(plan: "Plan", judge: str, limits: str | None = None) -> Estimate:
 
         own = load_settings(limits).prices
     judging = plan.get(judge_call.name)
-    steps = {step_of(name): _figures(node) for name, node in plan.items() if name != PARSING}
+    figures = {name: _figures(node) for name, node in plan.items() if name != PARSING}
     if (parsing := plan.get(PARSING)) is not None:
-        _add_parsing(steps[step_of(PARSING)], parsing)
+        _add_parsing(figures[judge_call.name], parsing)
+    steps: dict[str, dict[str, Any]] = {}
+    for name, step in figures.items():
+        known = steps.get(step_of(name))
+        steps[step_of(name)] = step if known is None else _together(known, step)
     return Estimate(steps, None if judging is None else usd(judge, judging.cost, load_prices(own)))
+
+
+def _together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of two nodes of one step: several judges."""
+    known = all(
+        each["seconds"] is not None or not each["computed"] + each["unknown"]
+        for each in (one, other)
+    )
+    costs = Counter(one["cost"])
+    costs.update(other["cost"])
+    return {
+        **{name: one[name] + other[name] for name in ("calls", "hits", "computed", "unknown")},
+        "seconds": (one["seconds"] or 0.0) + (other["seconds"] or 0.0) if known else None,
+        "cost": dict(costs),
+        "basis": one["basis"] + other["basis"],
+    }
 
 
 def _figures(node: "NodePlan") -> dict[str, Any]:

@@ -19,7 +19,13 @@ PARSING = "judge_parse"
 """The node that reads a judge's reply. It takes no time, and users need not know of it."""
 
 _JUDGE = "judge"
-_STEPS = {PARSING: _JUDGE, "reference": _JUDGE, "local_judge": _JUDGE}
+_STEPS = {
+    PARSING: _JUDGE,
+    "reference": _JUDGE,  # of caches of earlier versions
+    "scorer": _JUDGE,
+    "custom_scorer": _JUDGE,
+    "local_judge": _JUDGE,
+}
 
 _QUESTION = 30
 

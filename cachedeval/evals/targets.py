@@ -10,7 +10,7 @@ from cachedeval.engine.result import Outcome
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import AdapterError, Generation, generation
 from cachedeval.evals.judging.judge import Judge, JudgeBinder
-from cachedeval.evals.report import ItemResult
+from cachedeval.evals.report import ItemResult, Judgement
 
 __all__ = ["EvalTarget", "SampleCalls", "item_result"]
 
@@ -20,7 +20,8 @@ class SampleCalls(NamedTuple):
 
     question: Question
     answer: Call[Generation]
-    verdicts: tuple[Call[Any], ...]
+    verdicts: tuple[tuple[Call[Any], ...], ...]
+    """Those of each judge, in the judges' order."""
 
 
 class EvalTarget(NamedTuple):
@@ -41,7 +42,7 @@ class EvalTarget(NamedTuple):
         adapter_name: str | None,
         answer: Mapping[str, Any],
         seed: int,
-        judge_binder: JudgeBinder,
+        judge_binders: Sequence[JudgeBinder],
     ) -> Self:
         """Bind each question to the call that answers it and those that score it.
 
@@ -53,7 +54,7 @@ class EvalTarget(NamedTuple):
             adapter_name: its name in reports.
             answer: `max_tokens`, `temperature` and `top_p` of the answers.
             seed: of the sampling; greedy answers do not depend on it.
-            judge_binder: binds an answer to the calls that score it.
+            judge_binders: bind an answer to the calls that score it, one for each judge.
         """
         samples = []
         for question in questions:
@@ -64,14 +65,16 @@ class EvalTarget(NamedTuple):
                 seed=seed if answer["temperature"] else None,
                 **answer,
             )
-            samples.append(SampleCalls(question, call, judge_binder(question, call)))
+            verdicts = tuple(bind(question, call) for bind in judge_binders)
+            samples.append(SampleCalls(question, call, verdicts))
         return cls(model_name, adapter_name, samples)
 
     def calls(self) -> Iterator[Call[Any]]:
         """Yield the calls whose outcomes make up the report."""
         for sample in self.samples:
             yield sample.answer
-            yield from sample.verdicts
+            for verdicts in sample.verdicts:
+                yield from verdicts
 
     def unusable(self, outcomes: Mapping[Call[Any], Outcome]) -> AdapterError | None:
         """Return the error of an adapter that cannot answer any question, or None."""
@@ -81,26 +84,38 @@ class EvalTarget(NamedTuple):
 
 
 def item_result(
-    sample: SampleCalls, outcomes: Mapping[Call[Any], Outcome], judge: Judge
+    sample: SampleCalls, outcomes: Mapping[Call[Any], Outcome], judges: Sequence[Judge]
 ) -> ItemResult:
-    """Return the item of a question: its answer and its score, or why it has none."""
+    """Return the item of a question: its answer, and its score by each judge or why it has none."""
     answer = outcomes[sample.answer]
-    verdicts = [outcomes[call] for call in sample.verdicts]
-    error = next((o.error for o in (answer, *verdicts) if o.error is not None), None)
-    scored = None if error is not None else judge.read([o.value for o in verdicts], sample.question)
-    kind = str(getattr(error, "kind", type(error).__name__))
-    score = None if scored is None else scored.score
     answered = answer.value if answer.error is None else None
+    scores: dict[str, float | None] = {}
+    found: list[Judgement] = []
+    for judge, calls in zip(judges, sample.verdicts, strict=True):
+        verdicts = [outcomes[call] for call in calls]
+        error = next((o.error for o in (answer, *verdicts) if o.error is not None), None)
+        if error is not None:
+            kind = str(getattr(error, "kind", type(error).__name__))
+            scores[judge.name] = None
+            found.append(Judgement(error=f"{kind}: {error}"))
+            continue
+        scored = judge.read([o.value for o in verdicts], sample.question)
+        scores[judge.name] = scored.score
+        found.append(
+            Judgement(criteria=scored.criteria, rationale=scored.rationale, spread=scored.spread)
+        )
+    first, *further = found
     return ItemResult(
         id=sample.question.id,
         question=sample.question.question,
         reference=sample.question.reference,
         response=None if answered is None else answered.text,
         truncated=answered is not None and answered.finish_reason == "length",
-        score=score,
-        scores={judge.name: score},
-        criteria={} if scored is None else scored.criteria,
-        rationale="" if scored is None else scored.rationale,
-        spread=None if scored is None else scored.spread,
-        error=None if error is None else f"{kind}: {error}",
+        score=scores[judges[0].name],
+        scores=scores,
+        criteria=first.criteria,
+        rationale=first.rationale,
+        spread=first.spread,
+        error=first.error,
+        others={judge.name: each for judge, each in zip(judges[1:], further, strict=True)},
     )

@@ -35,7 +35,8 @@ def parsed(*arguments: str) -> Namespace:
 def test_the_defaults_are_those_of_the_library() -> None:
     options = vars(parsed())
     for name, parameter in inspect.signature(AdapterEvaluator).parameters.items():
-        assert options[NAMED_OTHERWISE.get(name, name)] == parameter.default, name
+        given = options[NAMED_OTHERWISE.get(name, name)]
+        assert (None if given == [] else given) == parameter.default, name
     assert options["num_questions"] == (
         inspect.signature(AdapterEvaluator.evaluate_adapter).parameters["num_questions"].default
     )
@@ -91,17 +92,17 @@ def test_a_size_is_read_as_people_write_it() -> None:
         parsed("--memory-budget", "much")
 
 
-@pytest.mark.parametrize(
-    ("variable", "name"), [("CACHEDEVAL_CACHE", "cache"), ("CACHEDEVAL_JUDGE", "judge")]
-)
-def test_the_environment_stands_in_and_the_option_wins(
-    variable: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_stands_in_and_the_option_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parsed().cache == DEFAULT_CACHE
-    monkeypatch.setenv(variable, "memory:")
-    assert getattr(parsed(), name) == "memory:"
-    assert getattr(parsed(f"--{name}", "other:"), name) == "other:"
-    monkeypatch.setenv(variable, "")
+    monkeypatch.setenv("CACHEDEVAL_CACHE", "memory:")
+    monkeypatch.setenv("CACHEDEVAL_JUDGE", "exact")
+    assert parsed().cache == "memory:"
+    cases: list[tuple[list[str], str]] = [([], "exact"), (["--judge", "f1"], "f1")]
+    for more, judge in cases:
+        with evaluator_of(parsed(*more)) as evaluator:
+            assert evaluator.judge_name == judge
+    assert parsed("--cache", "other:").cache == "other:"
+    monkeypatch.setenv("CACHEDEVAL_CACHE", "")
     assert parsed().cache == DEFAULT_CACHE, "an empty variable is one that is not set"
 
 
@@ -128,7 +129,7 @@ def test_the_modes_exclude_each_other() -> None:
 
 
 def test_a_value_may_begin_with_a_dash() -> None:
-    assert parsed("--judge=-f1").judge == "-f1"
+    assert parsed("--judge=-f1").judge == ["-f1"]
     assert parsed("--temperature", "-1").temperature == -1
     with pytest.raises(InputError, match="--judge: a value is missing; write one that starts"):
         parsed("--judge", "-f1")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachedeval import InputError, Report, compare
-from cachedeval.evals.report import ItemResult, build_report, read_report
+from cachedeval.evals.report import ItemResult, Judgement, build_report, read_report
 
 ABOUT: dict[str, Any] = {"model": "m", "adapter": None, "judge": "f1", "rubric": None, "seed": 42}
 
@@ -92,22 +92,16 @@ def test_criteria_are_averaged_over_those_that_have_them() -> None:
 def test_the_fields_that_other_tools_rely_on() -> None:
     report = json.loads(built([item(1, 50)]).to_json())
     assert list(report) == [
-        *(
-            "score",
-            "stderr",
-            "interval",
-            "questions",
-            "scored",
-            "failed",
-            "failures",
-            "truncated",
-            "model",
-        ),
-        *("adapter", "judge", "judges", "rubric", "seed", "criteria", "items"),
+        *("score", "stderr", "interval", "questions", "scored", "failed", "failures", "truncated"),
+        *("model", "adapter", "judge", "judges", "by_judge", "rubric", "seed", "criteria", "items"),
     ]
     assert list(report["items"][0]) == [
         *("id", "question", "reference", "response", "reasoning", "truncated", "score", "scores"),
-        *("criteria", "rationale", "spread", "error"),
+        *("criteria", "rationale", "spread", "error", "others"),
+    ]
+    assert list(report["by_judge"]) == report["judges"]
+    assert list(report["by_judge"]["f1"]) == [
+        *("score", "stderr", "interval", "scored", "failed", "failures", "rubric", "criteria"),
     ]
     assert report["judges"] == ["f1"]
 
@@ -211,6 +205,59 @@ def test_rows_for_a_table_have_one_row_a_question_and_judge() -> None:
     assert {type(value) for row in rows for value in row.values()} <= {
         *(str, bool, float, int, dict, type(None)),
     }
+
+
+def two_judges(*scores: tuple[float | None, float | None]) -> Report:
+    items = [
+        item(
+            number,
+            first,
+            scores={"f1": first, "cerebras:m": second},
+            others={
+                "cerebras:m": Judgement(error="timed_out: no reply")
+                if second is None
+                else Judgement(criteria={"tone": second / 10}, rationale=f"It is {second}.")
+            },
+        )
+        for number, (first, second) in enumerate(scores)
+    ]
+    rubrics = {"f1": None, "cerebras:m": "default"}
+    return build_report(items, failures_count_zero=False, rubrics=rubrics, **ABOUT)
+
+
+def test_each_judge_has_its_own_score_interval_and_failures() -> None:
+    report = two_judges((100.0, 40.0), (0.0, None), (50.0, 60.0), (None, 20.0))
+    assert (report.judge, report.judges) == ("f1", ["f1", "cerebras:m"])
+    assert (report.score, report.scored, report.failed) == (50, 3, 1)
+    first, second = report.by_judge["f1"], report.by_judge["cerebras:m"]
+    assert (first.score, first.interval, first.failures) == (
+        report.score,
+        report.interval,
+        report.failures,
+    )
+    assert (second.score, second.scored, second.failed) == (40, 3, 1)
+    assert second.failures == {"timed_out": 1}
+    assert second.criteria == {"tone": 4}
+    assert second.rubric == "default"
+    assert second.interval is not None
+    assert second.interval != first.interval
+    rows = [row for row in report.to_dicts() if row["judge"] == "cerebras:m"]
+    assert [row["score"] for row in rows] == [40, None, 60, 20]
+    assert [row["error"] for row in rows] == [None, "timed_out: no reply", None, None]
+    assert rows[0]["rationale"] == "It is 40.0."
+
+
+def test_reports_are_compared_by_any_of_their_judges(tmp_path: Path) -> None:
+    one, other = two_judges((100.0, 40.0), (0.0, 30.0)), two_judges((90.0, 70.0), (10.0, None))
+    assert compare(one, other).paired.difference == 0
+    by_model = compare(one, other, "cerebras:m")
+    assert (by_model.paired.difference, by_model.paired.n, by_model.failed) == (30, 1, 1)
+    path = tmp_path / "report.json"
+    path.write_text(one.to_json())
+    assert read_report(path) == one
+    assert compare(read_report(path), other, "cerebras:m") == by_model
+    with pytest.raises(InputError, match="judge exact is not among the judges of a report: f1"):
+        compare(one, other, "exact")
 
 
 def plain(scores: dict[str, float | None], **about: Any) -> dict[str, Any]:

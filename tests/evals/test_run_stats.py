@@ -66,7 +66,7 @@ def outcome(call: Call[Any], state: Any, computed: Computed[Any]) -> Outcome:
 
 
 def stats_of(judge: str = "cerebras:gpt-oss-120b") -> RunStats:
-    return RunStats([], judge_of(judge))
+    return RunStats([], [judge_of(judge)])
 
 
 def judged(state: str, prompt: int = 0, completion: int = 0) -> Outcome:
@@ -144,7 +144,7 @@ class Loaded(ModelResource):
 
 def test_loads_are_those_since_it_began_of_models_that_came_later_too() -> None:
     models = [Loaded(2)]
-    stats = RunStats(models, judge_of("f1"))
+    stats = RunStats(models, [judge_of("f1")])
     models[0].count += 1
     models.append(Loaded(1))
     assert stats.as_dict()["loads"] == 2

@@ -26,7 +26,7 @@ def target(judge: str = "f1", adapter: str | None = None, **options: Any) -> Eva
         adapter_name=adapter,
         answer={**GREEDY, **options.pop("answer", {})},
         seed=options.pop("seed", 42),
-        judge_binder=bench_of(judge_of(judge, **options)),
+        judge_binders=[bench_of(judge_of(judge, **options))],
     )
 
 
@@ -38,7 +38,7 @@ def settled(
     sample: SampleCalls, answer: Generation, verdicts: list[Any]
 ) -> dict[Call[Any], Outcome]:
     outcomes = {sample.answer: done(sample.answer, answer)}
-    for call, verdict in zip(sample.verdicts, verdicts, strict=True):
+    for call, verdict in zip(*sample.verdicts, verdicts, strict=True):
         failed = isinstance(verdict, Exception)
         outcomes[call] = Outcome(call, "failed", error=verdict) if failed else done(call, verdict)
     return outcomes
@@ -49,8 +49,8 @@ def test_each_question_has_an_answer_and_its_verdicts() -> None:
     assert [one.question for one in samples] == QUESTIONS
     for one in samples:
         assert one.answer.node is generation
-        assert [call.node for call in one.verdicts] == [judge_parse, judge_parse]
-        assert all(one.answer in call.upstream for call in one.verdicts)
+        assert [call.node for call in one.verdicts[0]] == [judge_parse, judge_parse]
+        assert all(one.answer in call.upstream for call in one.verdicts[0])
     calls = list(target("cerebras:m", repeats=2).calls())
     assert [call.node.name for call in calls[:3]] == ["generation", "judge_parse", "judge_parse"]
     assert len(calls) == 6
@@ -69,19 +69,19 @@ def test_an_adapter_changes_the_answers_key_and_not_the_verdicts() -> None:
     base, tuned = target(), target(adapter="tuned")
     for one, other in zip(base.samples, tuned.samples, strict=True):
         assert recipe(one.answer) != recipe(other.answer)
-        assert [recipe(c) for c in one.verdicts] == [recipe(c) for c in other.verdicts]
+        assert [recipe(c) for c in one.verdicts[0]] == [recipe(c) for c in other.verdicts[0]]
     assert (base.adapter_name, tuned.adapter_name) == (None, "tuned")
 
 
 def test_a_scored_question() -> None:
     (sample, _) = target().samples
     outcomes = settled(sample, Generation("So.", "stop"), [Verdict({"f1": 1.0})])
-    item = item_result(sample, outcomes, judge_of("f1"))
+    item = item_result(sample, outcomes, [judge_of("f1")])
     assert (item.question, item.reference, item.response) == ("Why?", "So.", "So.")
     assert (item.score, item.criteria, item.error, item.kind) == (100, {"f1": 1}, None, None)
     assert (item.scores, item.truncated, item.reasoning) == ({"f1": 100}, False, None)
     outcomes = settled(sample, Generation("So.", "length"), [Verdict({"f1": 1.0})])
-    assert item_result(sample, outcomes, judge_of("f1")).truncated
+    assert item_result(sample, outcomes, [judge_of("f1")]).truncated
 
 
 def test_a_verdict_that_failed_leaves_the_answer_and_no_score() -> None:
@@ -90,7 +90,7 @@ def test_a_verdict_that_failed_leaves_the_answer_and_no_score() -> None:
     outcomes = settled(
         sample, Generation("So.", "stop"), [Verdict(scores), APITimeoutError("no reply in 60 s")]
     )
-    item = item_result(sample, outcomes, judge_of("cerebras:m", repeats=2))
+    item = item_result(sample, outcomes, [judge_of("cerebras:m", repeats=2)])
     assert (item.score, item.criteria, item.spread) == (None, {}, None)
     assert item.response == "So."
     assert (item.error, item.kind) == ("timed_out: no reply in 60 s", "timed_out")
@@ -98,10 +98,11 @@ def test_a_verdict_that_failed_leaves_the_answer_and_no_score() -> None:
 
 def test_an_answer_that_failed_is_why_whatever_else_failed() -> None:
     (sample, _) = target().samples
-    outcomes = {
+    ((verdict,),) = sample.verdicts
+    outcomes: dict[Call[Any], Outcome] = {
         sample.answer: Outcome(sample.answer, "failed", error=ValueError("too long")),
-        sample.verdicts[0]: Outcome(sample.verdicts[0], "failed", error=APITimeoutError("later")),
+        verdict: Outcome(verdict, "failed", error=APITimeoutError("later")),
     }
-    item = item_result(sample, outcomes, judge_of("f1"))
+    item = item_result(sample, outcomes, [judge_of("f1")])
     assert item.response is None
     assert (item.error, item.kind) == ("ValueError: too long", "ValueError")

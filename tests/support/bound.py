@@ -9,7 +9,7 @@ from cachedeval.engine.resource import Resource
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation, generation
 from cachedeval.evals.judging.judge import Judge, JudgeBinder
-from cachedeval.evals.judging.judges import open_judge
+from cachedeval.evals.judging.judges import NamedJudge, open_judge
 
 __all__ = ["answer_to", "asked", "bench_of", "judge_of", "recipe"]
 
@@ -29,7 +29,7 @@ def answer_to(question: Question, model: str = "base", adapter: str | None = Non
     )
 
 
-def judge_of(name: str = "cerebras:m", **options: Any) -> Judge:
+def judge_of(name: NamedJudge = "cerebras:m", **options: Any) -> Judge:
     """Return a judge; local models are known by their folders' names."""
     return open_judge(
         name,

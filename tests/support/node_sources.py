@@ -13,6 +13,7 @@ from cachedeval.engine.node import Node
 from cachedeval.engine.source import source_fingerprint, text_fingerprint
 from cachedeval.evals import generation, proofs
 from cachedeval.evals.judging import nodes as judging
+from cachedeval.evals.judging import scorers
 
 __all__ = ["NODES", "declared", "sources"]
 
@@ -43,7 +44,14 @@ NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
         ),
     ),
     "judge_parse": (judging.judge_parse, ("evals/judging/prompt.py", "evals/judging/verdict.py")),
-    "reference": (judging.reference_score, ("evals/providers/reference.py",)),
+    "scorer": (
+        scorers.scorer,
+        tuple(
+            f"evals/scorers/{path.stem}.py"
+            for path in sorted((_PACKAGE / "evals" / "scorers").glob("*.py"))
+            if path.stem != "__init__"
+        ),
+    ),
     "local_judge": (judging.local_judge, _mlx("decoding", "near_ties", "batch_trial", "sampling")),
     "batch_proof": (
         proofs.batch_proof,

@@ -50,6 +50,14 @@ class Judge(Protocol):
         """
         ...
 
+    def check_questions(self, questions: Sequence[Question]) -> None:
+        """Check that the questions can be scored, before they are answered.
+
+        Raises:
+            InputError: some cannot: they lack the reference answer.
+        """
+        ...
+
     def read(self, verdicts: Sequence[Verdict], question: Question) -> Score:
         """Return the score that a question's verdicts come to."""
         ...

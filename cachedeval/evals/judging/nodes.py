@@ -5,7 +5,7 @@ reads it, for nothing. So a better parser never pays again.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -15,8 +15,6 @@ from cachedeval.evals.generation import EXECUTOR, Generation
 from cachedeval.evals.judging.prompt import Item
 from cachedeval.evals.judging.rubric import Rubric
 from cachedeval.evals.judging.verdict import Verdict, parse_verdict
-from cachedeval.evals.providers import reference
-from cachedeval.services.errors import ServiceError
 
 if TYPE_CHECKING:
     from cachedeval.evals.judging.client import JudgeClient
@@ -24,20 +22,10 @@ if TYPE_CHECKING:
 __all__ = [
     "JudgedItem",
     "LocalJudgeInputs",
-    "NoReferenceError",
     "judge_call",
     "judge_parse",
     "local_judge",
-    "reference_score",
 ]
-
-Metric = Literal["exact", "f1"]
-
-
-class NoReferenceError(ServiceError):
-    """The metric compares with a reference answer, and the question has none."""
-
-    kind = "no_reference"
 
 
 @node(version="1", name="judge")
@@ -87,21 +75,6 @@ def judge_parse(
     """Return the verdict in a judge's reply."""
     with rubric as asked:
         return parse_verdict(reply, asked.criteria, Item(question, reference, response.text))
-
-
-@node(version="2", name="reference")
-def reference_score(metric: Metric, reference_answer: str | None, response: Generation) -> Verdict:
-    """Return how well an answer agrees with the reference, 0 to 1.
-
-    Raises:
-        NoReferenceError: the question has no reference answer, or a blank one, which nothing equals.
-    """
-    if reference_answer is None or not reference_answer.strip():
-        raise NoReferenceError(
-            f"the question has no reference answer, and {metric} compares with one"
-        )
-    measure = reference.exact if metric == "exact" else reference.f1
-    return Verdict({metric: measure(response.text, reference_answer)})
 
 
 class JudgedItem(NamedTuple):

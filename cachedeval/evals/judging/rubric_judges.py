@@ -63,6 +63,9 @@ class _ByRubric:
         self._split = per_criterion
         self._usual = self._parts_of(rubric)
 
+    def check_questions(self, questions: Sequence[Question]) -> None:
+        """Find nothing: a rubric needs no reference answer."""
+
     def read(self, verdicts: Sequence[Verdict], question: Question) -> Score:
         """Return the score that a question's verdicts come to."""
         rubric = _own_rubric(question) or self._rubric

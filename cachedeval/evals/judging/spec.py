@@ -1,4 +1,4 @@
-"""Judges by name: `cerebras:MODEL`, `openai:MODEL`, `mlx:PATH`, `exact`, `f1`."""
+"""Judges that are models, by name: `cerebras:MODEL`, `openai:MODEL`, `mlx:PATH`."""
 
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -10,18 +10,17 @@ from cachedeval.services import spec as services
 
 __all__ = ["JudgeSpec", "api_key_of", "parse_judge"]
 
-Provider = Literal["cerebras", "openai", "mlx", "exact", "f1"]
+Provider = Literal["cerebras", "openai", "mlx"]
 
 _NAMES: dict[str, Provider] = {name: name for name in get_args(Provider)}
-_WITHOUT_MODEL = ("exact", "f1")
 
 
 class JudgeSpec(msgspec.Struct, frozen=True):
-    """A judge as the user names it: `cerebras:MODEL`, `openai:MODEL`, `mlx:PATH`, `f1`.
+    """A model that judges, as the user names it: `cerebras:MODEL`, `openai:MODEL`, `mlx:PATH`.
 
     Attributes:
         provider: Who judges.
-        model: The model's name, or the folder for `mlx`; "" for the reference metrics.
+        model: The model's name, or the folder for `mlx`.
 
     Example:
         >>> parse_judge("openai:llama3.2").model
@@ -29,10 +28,10 @@ class JudgeSpec(msgspec.Struct, frozen=True):
     """
 
     provider: Provider
-    model: str = ""
+    model: str
 
     def __str__(self) -> str:
-        return f"{self.provider}:{self.model}" if self.model else self.provider
+        return f"{self.provider}:{self.model}"
 
     @property
     def over_http(self) -> bool:
@@ -52,20 +51,17 @@ class JudgeSpec(msgspec.Struct, frozen=True):
 
 
 def parse_judge(spec: str) -> JudgeSpec:
-    """Read a judge's name.
+    """Read the name of a judge that is a model.
 
     Raises:
         InputError: It has none of the forms.
     """
-    provider, colon, model = spec.strip().partition(":")
-    forms = "cerebras:MODEL, openai:MODEL, mlx:PATH, exact or f1"
+    provider, _, model = spec.strip().partition(":")
+    forms = "cerebras:MODEL, openai:MODEL or mlx:PATH"
     known = _NAMES.get(provider)
     if known is None:
         raise InputError(f"judge {spec!r}: no such judge; give {forms}")
-    if provider in _WITHOUT_MODEL:
-        if colon:
-            raise InputError(f"judge {spec!r}: {provider} takes no model; give just {provider}")
-    elif not model.strip():
+    if not model.strip():
         what = "folder" if provider == "mlx" else "model"
         raise InputError(f"judge {spec!r}: which {what}? Give {forms}")
     return JudgeSpec(known, model.strip())

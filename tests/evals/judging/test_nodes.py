@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from support.bound import asked, bench_of, judge_of
@@ -17,10 +17,8 @@ from cachedeval.evals.judging import client
 from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.nodes import (
     JudgedItem,
-    NoReferenceError,
     judge_call,
     local_judge,
-    reference_score,
 )
 from cachedeval.evals.judging.rubric import Rubric, load_rubric, rubric_of_levels
 from cachedeval.evals.judging.verdict import Verdict
@@ -128,38 +126,6 @@ def test_another_parser_pays_nothing(server: JudgeServer, monkeypatch: pytest.Mo
         (again,) = engine.settle([verdict_on("Because.")])
     assert again.state == "computed"
     assert server.calls == 1
-
-
-@pytest.mark.parametrize(("metric", "score"), [("exact", 0.0), ("f1", 0.8)])
-def test_a_metric_is_between_0_and_1(metric: Literal["exact", "f1"], score: float) -> None:
-    call = reference_score(
-        metric=metric, reference_answer="in Paris", response=said("Paris, France, in")
-    )
-    with Engine() as engine:
-        found = engine.run(call)
-    assert found.scores == {metric: pytest.approx(score)}
-
-
-@pytest.mark.parametrize("reference", ["A", "the", "?", "Paris"])
-@pytest.mark.parametrize("metric", ["exact", "f1"])
-@pytest.mark.parametrize("answer", ["", " \n"])
-def test_an_empty_answer_scores_0(
-    metric: Literal["exact", "f1"], reference: str, answer: str
-) -> None:
-    call = reference_score(metric=metric, reference_answer=reference, response=said(answer))
-    with Engine() as engine:
-        assert engine.run(call).scores == {metric: 0}
-
-
-@pytest.mark.parametrize("reference", [None, "", " \n"])
-def test_a_metric_without_a_reference_is_a_failure_of_its_own_kind(reference: str | None) -> None:
-    call = reference_score(metric="f1", reference_answer=reference, response=said("x"))
-    with Engine() as engine:
-        (found,) = engine.settle([call])
-    assert isinstance(found.error, NoReferenceError)
-    assert found.error.kind == "no_reference"
-    assert not found.error.fatal
-    assert "no reference answer, and f1 compares with one" in str(found.error)
 
 
 class Reader:

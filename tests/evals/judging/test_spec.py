@@ -10,8 +10,7 @@ from cachedeval.evals.judging.spec import JudgeSpec, api_key_of, parse_judge
         ("cerebras:gpt-oss-120b", JudgeSpec("cerebras", "gpt-oss-120b")),
         ("openai:org/model:tag", JudgeSpec("openai", "org/model:tag")),
         ("mlx:./models/judge", JudgeSpec("mlx", "./models/judge")),
-        ("exact", JudgeSpec("exact")),
-        (" f1 ", JudgeSpec("f1")),
+        (" openai:m ", JudgeSpec("openai", "m")),
     ],
 )
 def test_a_judge_is_named(given: str, spec: JudgeSpec) -> None:
@@ -26,11 +25,11 @@ def test_a_judge_is_named(given: str, spec: JudgeSpec) -> None:
         ("", "no such judge"),
         ("gpt-4", "no such judge"),
         ("Cerebras:x", "no such judge"),
-        ("anthropic:x", "give cerebras:MODEL, openai:MODEL, mlx:PATH, exact or f1"),
+        ("anthropic:x", "give cerebras:MODEL, openai:MODEL or mlx:PATH"),
         ("cerebras", "which model"),
         ("openai: ", "which model"),
         ("mlx:", "which folder"),
-        ("f1:x", "f1 takes no model"),
+        ("f1", "no such judge"),
     ],
 )
 def test_or_it_is_said_what_is_wrong(given: str, why: str) -> None:
@@ -41,8 +40,8 @@ def test_or_it_is_said_what_is_wrong(given: str, why: str) -> None:
 
 
 def test_a_judge_without_http_has_no_service() -> None:
-    with pytest.raises(ValueError, match="f1 is not reached over HTTP"):
-        _ = parse_judge("f1").service
+    with pytest.raises(ValueError, match="mlx:x is not reached over HTTP"):
+        _ = parse_judge("mlx:x").service
 
 
 def test_a_missing_key_is_named_with_what_needs_none() -> None:

@@ -1,4 +1,4 @@
-"""Metrics against the reference answer, which need no judge: exact match and token F1.
+"""Scorers that compare texts: exact match, token F1, containment and ROUGE-L.
 
 `f1` is SQuAD's (Rajpurkar et al. 2016, `evaluate-v1.1.py`): lower case, no punctuation, no English
 articles, single spaces, tokens by space. What SQuAD's English lacks is as in MLQA's (Lewis et al.
@@ -18,18 +18,26 @@ import string
 import unicodedata
 from collections import Counter
 
-__all__ = ["exact", "f1", "tokens"]
+__all__ = ["contains", "exact", "f1", "rouge_l", "tokens"]
 
 # Compiled at the first use: that takes 2 ms, and most runs have another judge.
 _ARTICLES = r"\b(a|an|the)\b"
 _SPACELESS = (
-    "(["
+    "["
     "\u0e00-\u0eff"  # Thai, Lao
     "\u1000-\u109f\u1780-\u17ff"  # Burmese, Khmer
     "\u3040-\u30ff\u31f0-\u31ff"  # Hiragana, Katakana
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
-    "])"
+    "]"
 )
+
+_UNIT = (
+    rf"{_SPACELESS}"
+    r"|(?:(?<![\w)\]])[-+\u2212](?=[.,]?\d))?(?:(?<![\w.])\.(?=\d))?"
+    rf"(?:(?!{_SPACELESS})\w|(?<=\d)[.,](?=\d)|(?<=[^\W\d_])'(?=[^\W\d_]))+"
+    r"|\S"
+)
+"""A word, a number with its sign, a character of a script without spaces, or another character."""
 
 _STOPS = (".", "\u3002")
 _QUOTES = (
@@ -58,7 +66,7 @@ def tokens(text: str) -> list[str]:
         ['eiffel', 'tower']
     """
     words = "".join(letter for letter in _lowered(text) if not _is_punctuation(letter))
-    return re.sub(_SPACELESS, r" \1 ", re.sub(_ARTICLES, " ", words)).split()
+    return re.sub(_SPACELESS, r" \g<0> ", re.sub(_ARTICLES, " ", words)).split()
 
 
 def exact(response: str, reference: str) -> float:
@@ -108,6 +116,77 @@ def f1(response: str, reference: str) -> float:
         return exact(response, reference)
     shared = (said & meant).total()
     return 2 * shared / (said.total() + meant.total())
+
+
+def contains(response: str, reference: str) -> float:
+    """Return 1 where the reference occurs in the response, else 0.
+
+    Both are compared as by `exact`, word by word: the reference occurs only as whole words and
+    numbers, with their signs. ``5`` does not occur in ``15``, ``-5``, ``5.2`` or ``v5``.
+
+    Args:
+        response: The answer.
+        reference: The right one.
+
+    Example:
+        >>> contains("The capital of France is Paris, of course.", "paris")
+        1.0
+        >>> contains("It is 15.", "5"), contains("", "A")
+        (0.0, 0.0)
+    """
+    meant = _units(_same(reference))
+    # Between separators, a search for a text is one for whole units, in linear time.
+    said = "\0".join(
+        ["", *_units(" ".join(_lowered(response).translate(_PLAIN_QUOTES).split())), ""]
+    )
+    return float(bool(meant) and "\0".join(["", *meant, ""]) in said)
+
+
+def rouge_l(response: str, reference: str) -> float:
+    """Return ROUGE-L: the F1 of the longest common subsequence of the words.
+
+    As in `rouge_score` without stemming (Lin 2004): lower case, letters and digits alone, recall
+    and precision weighted equally. Letters beyond ASCII count too, and in scripts without spaces
+    each character is a word.
+
+    Args:
+        response: The answer.
+        reference: The right one.
+
+    Example:
+        >>> rouge_l("the cat sat on the mat", "the cat was on the mat")  # doctest: +SKIP
+        0.8333333333333334
+    """
+    from rapidfuzz.distance import LCSseq  # noqa: PLC0415  an extra
+
+    said, meant = _words(response), _words(reference)
+    if not said or not meant:
+        return 0.0
+    # As numbers: hashes of strings differ from process to process.
+    known = {word: number for number, word in enumerate(dict.fromkeys([*said, *meant]))}
+    shared = LCSseq.similarity([known[word] for word in said], [known[word] for word in meant])
+    return float(2 * shared / (len(said) + len(meant)))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(rf"{_SPACELESS}|(?:(?!{_SPACELESS})[^\W_])+", _lowered(text))
+
+
+def _units(text: str) -> list[str]:
+    """Return the words, numbers and symbols of a text."""
+    if text.isascii():
+        return [unit[0] for unit in re.finditer(_UNIT, text)]
+    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    spans: list[tuple[int, int]] = []
+    for found in re.finditer(_UNIT, text):
+        start, end = found.span()
+        if spans and spans[-1][1] == start:
+            # A mark, such as a vowel of Hindi, belongs to the letters around it.
+            before, first = (unicodedata.category(text[at])[0] for at in (start - 1, start))
+            if first == "M" or (before == "M" and first in "LN"):
+                start = spans.pop()[0]
+        spans.append((start, end))
+    return [text[start:end] for start, end in spans]
 
 
 def _lowered(text: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachedeval.evals.providers.reference import exact, f1, tokens
+from cachedeval.evals.scorers.text import contains, exact, f1, rouge_l, tokens
 
 PIECES = st.sampled_from([
     "a", "A", "an", "the", "The", "x", "Paris", "paris", "5", "-", "+", ".", ",", "?", "!", "'", '"',
@@ -273,3 +273,82 @@ def test_a_frame_changes_nothing(word: str, left: str, right: str, frame: str) -
 def test_exact_minds_the_order_and_f1_does_not() -> None:
     assert exact("dog bites man", "man bites dog") == 0
     assert f1("dog bites man", "man bites dog") == 1
+
+
+@pytest.mark.parametrize(
+    ("response", "reference", "score"),
+    [
+        ("The capital is Paris.", "Paris", 1),
+        ("15", "5", 0),
+        ("-5", "5", 0),
+        ("it is 5.", "5", 1),
+        ("5.2", "5", 0),
+        ("5", "5.", 1),
+        ("1,000 km", "1,000", 1),
+        ("1,000", "000", 0),
+        ("v5", "5", 0),
+        ("don't stop", "don't", 1),
+        ("parisian", "Paris", 0),
+        ("\u6771\u4eac\u306f\u65e5\u672c", "\u6771\u4eac", 1),
+        ("\u0915\u093f \u0924\u093e\u092c", "\u0915", 0),
+        (
+            "\u0915\u093f\u0924\u093e\u092c \u0905\u091a\u094d\u091b\u0940",
+            "\u0915\u093f\u0924\u093e\u092c",
+            1,
+        ),
+        ("C++ is", "C++", 1),
+        ("C++ is", "C", 1),
+        ("C# x", "C#", 1),
+        ("New\nYork City", "new york", 1),
+        ("x", "", 0),
+        ("", "", 0),
+        ("3-5", "5", 1),
+        (
+            "\u200f\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645\u200f",
+            "\u0645\u0631\u062d\u0628\u0627",
+            1,
+        ),
+        ("He said \u201cyes\u201d", "yes", 1),
+        ("A", "A", 1),
+        ("an Apple", "apple", 1),
+        ("cafe\u0301 noir", "caf\xe9", 1),
+        ("it's .5 now", ".5", 1),
+        ("0.5", ".5", 0),
+        ("50%", "50%", 1),
+        ("(5)", "5", 1),
+        ("the U.S. is", "U.S.", 1),
+        ("x=-5", "-5", 1),
+        ("a_b", "a", 0),
+        ("na\xefve", "na", 0),
+    ],
+)
+def test_what_an_answer_contains(response: str, reference: str, score: float) -> None:
+    assert contains(response, reference) == score
+
+
+@given(TEXT, WORDS)
+def test_an_answer_contains_a_word_wherever_it_stands(text: str, word: str) -> None:
+    if word.lower() not in {"an", "the"}:
+        assert contains(f"{text} {word} {text}", word) == 1
+        assert contains(f"x{word}", word) == contains(f"{word}x", word) == 0
+
+
+@pytest.mark.parametrize(
+    ("response", "reference", "value"),
+    # The values of `rouge_score` 0.1.2 without stemming.
+    [
+        ("the cat sat on the mat", "the cat was on the mat", 0.8333333333333334),
+        ("The Quick-brown fox!", "the quick brown fox", 1.0),
+        ("a b c d", "d c b a", 0.25),
+        ("police killed the gunman", "police kill the gunman", 0.75),
+        ("3.5% of them", "3 5 of us", 0.75),
+        ("", "x", 0.0),
+        ("one two three four five", "two four six", 0.5),
+        # Beyond ASCII, which it drops.
+        ("\u00e9t\u00e9 chaud", "\u00e9t\u00e9 froid", 0.5),
+        ("\u6771\u4eac", "\u4eac\u90fd", 0.5),
+    ],
+)
+def test_rouge_l(response: str, reference: str, value: float) -> None:
+    pytest.importorskip("rapidfuzz")
+    assert rouge_l(response, reference) == pytest.approx(value)
