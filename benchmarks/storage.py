@@ -9,6 +9,8 @@ Files: medians of seven rounds.
 - `memory`: xxh3_128 over the same bytes, held in memory, with as many threads.
 - `folder`: `digest_files` over the files, which are in the page cache.
 - `unchanged`: the manifest of ten files that are remembered.
+
+`benchmarks/large_values.py` measures large values and several writers.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from unittest.mock import patch
 import diskcache
 import xxhash
 
+from benchmarks.large_values import large_values, writers
 from cachedeval.engine import digest_cache, hashing
 from cachedeval.engine.backend import Backend
 from cachedeval.engine.files import digest_files, manifest
@@ -229,6 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--megabytes", type=int, default=1024, help="of the files")
     given = parser.parse_args(arguments)
     backends(given.rounds)
+    large_values(100, 3)
+    writers(given.rounds)
     with tempfile.TemporaryDirectory() as name:
         print(f"\n{given.megabytes} MB in {_FILES} files, {hashing.threads()} threads at most")
         speed(Path(name), given.megabytes << 20)

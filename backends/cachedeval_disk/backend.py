@@ -53,6 +53,8 @@ class DiskBackend(Backend):
 
     fails_fast = True
 
+    accepts_pieces = True
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         given = os.fspath(path)
         if not given or "\0" in given:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 __all__ = ["is_name", "list_names", "new_name", "read", "remove", "write"]
@@ -52,7 +52,7 @@ def read(folder: Path, name: str, size: int) -> bytes | None:
     return data if len(data) == size else b""
 
 
-def write(folder: Path, name: str, data: bytes) -> None:
+def write(folder: Path, name: str, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a new file, for the owner alone; what cannot be written whole is removed again."""
     path = folder / name
     while True:
@@ -65,7 +65,8 @@ def write(folder: Path, name: str, data: bytes) -> None:
             continue  # somebody removed the last other file there, and its folders with it
     try:
         with os.fdopen(fd, "wb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
     except BaseException:
         with contextlib.suppress(OSError):
             path.unlink()

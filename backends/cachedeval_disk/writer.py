@@ -184,15 +184,19 @@ class Writer:
         for key, value in items.items():
             if type(key) is not bytes:
                 raise TypeError(f"a key is bytes, not {type(key).__name__}")
-            if type(value) is not bytes:
-                raise TypeError(f"a value is bytes, not {type(value).__name__}")
-            if len(value) < _FILE_SIZE:
-                rows.append((key, now, now, 0, _IN_ROW, None, value))
+            # A large value may be given in pieces.
+            pieces: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+            for piece in pieces:
+                if type(piece) is not bytes and type(piece) is not memoryview:
+                    raise TypeError(f"a value is bytes, not {type(piece).__name__}")
+            size = sum(map(len, pieces))
+            if size < _FILE_SIZE:
+                rows.append((key, now, now, 0, _IN_ROW, None, b"".join(pieces)))
                 continue
             name = files.new_name()
-            files.write(self._folder, name, value)
+            files.write(self._folder, name, pieces)
             written.append(name)
-            rows.append((key, now, now, len(value), _IN_FILE, name, None))
+            rows.append((key, now, now, size, _IN_FILE, name, None))
         return rows
 
     def _file_names(self, where: str, keys: Sequence[bytes]) -> list[object]:

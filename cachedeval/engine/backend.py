@@ -90,6 +90,10 @@ class Backend(ABC):
     """Whether, after a time-out, calls fail at once until the storage answers again. Otherwise the
     engine makes no calls for a while."""
 
+    accepts_pieces = False
+    """Whether `put_many` also accepts a tuple of bytes and views as a value: a large one in pieces,
+    to be stored one after the other. `get_many` returns it whole."""
+
     @classmethod
     def __subclasshook__(cls, other: type) -> Any:
         """Accept any class that has the four required methods."""
@@ -174,6 +178,7 @@ class _Adapter(Backend):
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
+        self.accepts_pieces = bool(getattr(inner, "accepts_pieces", False))
         for name in ("touch_many", "lease", "lease_many", "release_many", "close"):
             if callable(method := getattr(inner, name, None)):
                 setattr(self, name, method)

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple, TypeVar
 from cachedeval.engine.errors import EncodingError, InputError
 from cachedeval.engine.process import importing
 
-__all__ = ["Coder", "coder_named", "coder_of", "is_base", "on_register", "register_codec"]
+__all__ = [
+    "Coder",
+    "coder_named",
+    "coder_of",
+    "is_base",
+    "is_builtin",
+    "on_register",
+    "register_codec",
+]
 
 T = TypeVar("T")
 
@@ -122,7 +130,7 @@ def _check(cls: type, name: str) -> None:
         raise InputError(f"the codec name {name!r} belongs to {_path(_names[name])}: use another")
     if cls in _registered and _registered[cls].name != name:
         raise InputError(f"{cls.__qualname__} has a codec already: {_registered[cls].name!r}")
-    if name.partition(".")[0] in _STANDARD | _LIBRARIES:
+    if is_builtin(name):
         raise InputError(f"the codec name {name!r} is reserved: begin it with your package's name")
 
 
@@ -148,6 +156,11 @@ def coder_named(name: str) -> Coder | None:
     if name not in _builtin_names:
         _builtin_names.update({parts[0]: Coder(*parts) for parts in _builtins_of(name).values()})
     return _builtin_names.get(name)
+
+
+def is_builtin(name: str) -> bool:
+    """Return whether a name is that of a built-in codec, or reserved for one."""
+    return name.partition(".")[0] in _STANDARD | _LIBRARIES
 
 
 def is_base(cls: type) -> bool:

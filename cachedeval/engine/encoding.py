@@ -33,25 +33,28 @@ The module has three parts: writing (`encode`), the classes that count as plain 
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from cachedeval.engine.codecs import coder_of, on_register
+from cachedeval.engine.codecs import Coder, coder_of, is_builtin, on_register
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.origin import class_name
 from cachedeval.engine.process import importing
 
 __all__ = [
     "ENCODERS",
+    "LARGE",
     "LONG",
     "Coded",
     "Identified",
     "Maker",
     "Member",
     "Output",
+    "Parts",
+    "Skeleton",
     "TooDeepError",
     "Typed",
     "decode",
@@ -138,6 +141,44 @@ class _Tag(bytes):
     """The tag of a value that only the canonical encoding can hold."""
 
 
+class _CustomTag(_Tag):
+    """The tag of a value with a codec that was registered."""
+
+
+class _ClassTag(bytes):
+    """The tag of a value of a class, whose own code may run when it is made again."""
+
+
+LARGE = 2**20
+"""Bytes from which on a text or bytes are encoded, decoded and stored without further copies."""
+
+
+class Parts(NamedTuple):
+    """A canonical encoding in parts.
+
+    Attributes:
+        parts: the parts in order; large bytes are a part of their own, without a copy.
+        is_plain: whether MessagePack may hold the value, too.
+        is_exact: whether decoding runs no code but ours, so that an equal value comes back.
+        has_sets: whether it contains sets, whose members are parts, however large.
+    """
+
+    parts: list[bytes]
+    is_plain: bool
+    is_exact: bool
+    has_sets: bool
+
+
+class Skeleton(bytes):
+    """A canonical encoding whose large parts are not among its bytes.
+
+    Attributes:
+        larges: the large parts in order; each serves once.
+    """
+
+    larges: Iterator[bytes]
+
+
 _Encoder = Callable[[Any, list[bytes]], None]
 
 LONG = 255
@@ -169,17 +210,23 @@ def encode(value: Any) -> bytes:
     return b"".join(_parts(value))
 
 
-def encode_parts(value: Any) -> tuple[list[bytes], bool]:
-    """Return the canonical encoding in parts, and whether MessagePack may hold the value, too.
+def encode_parts(value: Any) -> Parts:
+    """Return the canonical encoding in parts, and what is to be known about them.
 
-    It cannot hold values with codecs, and the order of a set may differ in the next process. Bytes
-    are a part of their own, without a copy.
+    MessagePack cannot hold values with codecs, and the order of a set may differ in the next
+    process.
 
     Raises:
         EncodingError: as `encode`.
     """
     parts = _parts(value)
-    return parts, _Tag not in map(type, parts)
+    kinds = set(map(type, parts))
+    return Parts(
+        parts,
+        is_plain=_Tag not in kinds and _CustomTag not in kinds,
+        is_exact=_ClassTag not in kinds and _CustomTag not in kinds,
+        has_sets=_Tag in kinds and any(part is _SET or part is _FROZENSET for part in parts),
+    )
 
 
 def _parts(value: Any) -> list[bytes]:
@@ -276,6 +323,7 @@ def _put_members(value: list[Any] | tuple[Any, ...], out: list[bytes]) -> None:
 
 
 _SET, _FROZENSET = _Tag(b"S"), _Tag(b"Z")
+_CLASS, _ENUM = _ClassTag(b"c"), _ClassTag(b"e")
 
 
 def _put_set(value: set[Any] | frozenset[Any], out: list[bytes]) -> None:
@@ -308,7 +356,7 @@ def _encoder_of(cls: type) -> _Encoder | None:
     """Return the encoder of a class that is not in the table, or None if it has no encoding."""
     coder = coder_of(cls)
     if coder is not None:
-        return _coded(*coder)
+        return _coded(coder)
     kind: list[bytes] = []
     _put_str(class_name(cls), kind)
     header = b"".join(kind)
@@ -316,7 +364,7 @@ def _encoder_of(cls: type) -> _Encoder | None:
     if issubclass(cls, Enum):
 
         def put_enum(member: Enum, out: list[bytes]) -> None:
-            out += (b"e", header)
+            out += (_ENUM, header)
             _put_str(member.name or "", out)  # a combination of flags has no name
             ENCODERS[type(member.value)](member.value, out)
 
@@ -336,7 +384,7 @@ def _encoder_of(cls: type) -> _Encoder | None:
                 "as a field"
             )
         names = declared if names_of is None else names_of(instance)
-        out += (b"c", header, _length(len(names)))
+        out += (_CLASS, header, _length(len(names)))
         for name in names:
             _put_str(name, out)
             try:
@@ -350,11 +398,11 @@ def _encoder_of(cls: type) -> _Encoder | None:
     return put_fields
 
 
-def _coded(name: str, to_data: Callable[[Any], Any], from_data: Callable[[Any], Any]) -> _Encoder:
-    del from_data
+def _coded(coder: Coder) -> _Encoder:
     tag: list[bytes] = [b"x"]
-    _put_str(name, tag)
-    header = _Tag(b"".join(tag))
+    _put_str(coder.name, tag)
+    header = (_Tag if is_builtin(coder.name) else _CustomTag)(b"".join(tag))
+    to_data = coder.to_data
 
     def put_coded(value: Any, out: list[bytes]) -> None:
         try:
@@ -568,6 +616,8 @@ def _take_length(data: bytes | memoryview, at: int) -> tuple[int, int]:
 
 def _take_raw(data: bytes | memoryview, at: int) -> tuple[bytes | memoryview, int]:
     n, at = _take_length(data, at)
+    if n >= LARGE and isinstance(data, Skeleton):
+        return next(data.larges), at
     if at + n > len(data):
         raise IndexError(f"{n} bytes announced at {at}, {len(data) - at} left")
     return data[at : at + n], at + n

@@ -7,13 +7,24 @@ body is an array, so a later version may add fields at its end, and older versio
 fields that they know.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import msgspec
 import xxhash
 
-__all__ = ["TAGS", "CorruptRecord", "Record", "pack", "unpack", "write_notes"]
+from cachedeval.engine.encoding import LARGE
+
+__all__ = [
+    "TAGS",
+    "CorruptRecord",
+    "Pieces",
+    "Record",
+    "pack",
+    "pack_pieces",
+    "unpack",
+    "write_notes",
+]
 
 _MAGIC = b"ceR\x00"
 _FORMAT = 1
@@ -26,12 +37,50 @@ TAGS = "tags"
 """Where the provenance holds the tags of a result."""
 
 
+class Pieces(bytes):
+    """A large payload in pieces, which are stored one after the other; it has no bytes itself.
+
+    Attributes:
+        pieces: bytes, or one view of a record that was read.
+    """
+
+    pieces: Sequence[bytes | memoryview]
+
+    def __new__(cls, pieces: Sequence[bytes | memoryview]) -> Self:
+        """Make a payload of pieces."""
+        made = super().__new__(cls)
+        made.pieces = pieces
+        return made
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, bytes) and self.joined() == (
+            other.joined() if isinstance(other, Pieces) else other
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.joined())
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+    def joined(self) -> bytes:
+        """Return the bytes of all pieces: a copy."""
+        return b"".join(self.pieces)
+
+
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The result of one call.
 
     Attributes:
         recipe: the canonical recipe, compared on each hit.
-        payload: the output, as `Codec` encodes it; `Unstored` if it cannot be stored.
+        payload: the output, as `Codec` encodes it; `Pieces` if it is large, and `Unstored` if it
+            cannot be stored.
         digest: the output's digest, for the recipes of later steps.
         created: seconds since the epoch.
         seconds: how long the step took.
@@ -80,6 +129,10 @@ class CorruptRecord(Exception):  # noqa: N818  a finding, not an error of the pr
 _read_notes = msgspec.msgpack.Decoder(dict[str, Any]).decode
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _decode = msgspec.msgpack.Decoder(Record).decode
+_decode_view = msgspec.msgpack.Decoder(
+    tuple[bytes, memoryview, str, float, float, dict[str, float], bytes]
+).decode
+_FIELDS = 7
 
 
 def write_notes(provenance: Mapping[str, Any]) -> bytes:
@@ -98,8 +151,22 @@ def write_notes(provenance: Mapping[str, Any]) -> bytes:
 
 def pack(record: Record) -> bytes:
     """Return the record as bytes, with its checksum."""
+    if isinstance(record.payload, Pieces):
+        return b"".join(pack_pieces(record, record.payload))
     body = _encode(record)
     return _HEAD + xxhash.xxh3_128_digest(body) + body
+
+
+def pack_pieces(record: Record, payload: Pieces) -> tuple[bytes | memoryview, ...]:
+    """Return what `pack` returns in pieces, without a copy of the payload."""
+    start = bytes((0x90 + _FIELDS,)) + _encode(record.recipe)  # an array of so many members
+    start += b"\xc6" + len(payload).to_bytes(4, "big")  # bytes with a length of four bytes
+    rest = (record.digest, record.created, record.seconds, record.cost, record.notes)
+    body = (start, *payload.pieces, b"".join(map(_encode, rest)))
+    checksum = xxhash.xxh3_128()
+    for piece in body:
+        checksum.update(piece)
+    return (_HEAD + checksum.digest(), *body)
 
 
 def unpack(data: bytes) -> Record:
@@ -114,10 +181,15 @@ def unpack(data: bytes) -> Record:
         raise CorruptRecord(
             "of another format" if data.startswith(_MAGIC) else "not a record of this project"
         )
-    body = data[_BODY_AT:]
+    is_large = len(data) >= LARGE
+    body = memoryview(data)[_BODY_AT:] if is_large else data[_BODY_AT:]
     if xxhash.xxh3_128_digest(body) != data[_SEAL_AT:_BODY_AT]:
         raise CorruptRecord("its digest does not match its content")
     try:
+        if is_large and body[0] == 0x90 + _FIELDS:
+            recipe, view, digest, created, seconds, cost, notes = _decode_view(body)
+            payload = Pieces((view,)) if len(view) >= LARGE else bytes(view)
+            return Record(recipe, payload, digest, created, seconds, cost, notes)
         return _decode(body)
     except Exception as error:  # noqa: BLE001
         # Any program may write a body with a valid checksum, even one nested without end.

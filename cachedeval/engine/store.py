@@ -14,7 +14,7 @@ from cachedeval.engine.backend import Backend, Entry, completed
 from cachedeval.engine.breaker import Breaker, Kind
 from cachedeval.engine.errors import BackendError
 from cachedeval.engine.log import logger
-from cachedeval.engine.record import CorruptRecord, Record, pack, unpack
+from cachedeval.engine.record import CorruptRecord, Pieces, Record, pack, pack_pieces, unpack
 
 __all__ = ["Store", "StoreCounts"]
 
@@ -142,7 +142,7 @@ class Store:
             group = groups.pop()
             start = time.monotonic()
             try:
-                self.backend.put_many({key: pack(records[key]) for key in group})
+                self.backend.put_many({key: self._packed(records[key]) for key in group})
             except Exception as error:  # noqa: BLE001  a backend may raise anything
                 if self._failed("put", error, start):
                     groups.append(group)
@@ -162,6 +162,11 @@ class Store:
             if waiting := self._breaker.take():  # the cache answers again
                 self.put_many(waiting)
         return stored
+
+    def _packed(self, record: Record) -> Any:
+        if self.backend.accepts_pieces and isinstance(record.payload, Pieces):
+            return pack_pieces(record, record.payload)
+        return pack(record)
 
     def delete_many(self, keys: Sequence[bytes]) -> int:
         """Delete the records of these keys; return how many there were."""

@@ -21,9 +21,18 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
-from cachedeval.engine.encoding import decode, encode, encode_parts, too_deep
+from cachedeval.engine.encoding import (
+    LARGE,
+    Parts,
+    Skeleton,
+    decode,
+    encode,
+    encode_parts,
+    too_deep,
+)
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.process import importing
+from cachedeval.engine.record import Pieces
 
 if TYPE_CHECKING:
     from cachedeval.engine.declared import Declared
@@ -50,7 +59,12 @@ def payload_digest(payload: bytes) -> str:
     It is cryptographic, unlike a key: it replaces the output in those recipes, so a hit cannot
     compare the output itself.
     """
-    return f"sha256:{_sha256()(payload).hexdigest()}"
+    if not isinstance(payload, Pieces):
+        return f"sha256:{_sha256()(payload).hexdigest()}"
+    digest = _sha256()()
+    for piece in payload.pieces:
+        digest.update(piece)
+    return f"sha256:{digest.hexdigest()}"
 
 
 @cache
@@ -70,9 +84,10 @@ def plain_data(payload: bytes) -> Any:
     Raises:
         EncodingError: the payload holds no value.
     """
-    if payload.startswith(_CANONICAL):
-        return at_any_depth(lambda: decode(memoryview(payload)[1:]))
-    return _ANY.load(payload)
+    data = payload.joined() if isinstance(payload, Pieces) else payload
+    if data.startswith(_CANONICAL):
+        return at_any_depth(lambda: decode(memoryview(data)[1:]))
+    return _ANY.load(data)
 
 
 class Unstored(bytes):
@@ -129,7 +144,7 @@ class Codec:
     def __init__(self, declared: Any = Any) -> None:
         self.declared = declared
         self._maker: Declared | None = None
-        self._decode: Callable[[bytes], Any]
+        self._decode: Callable[[bytes | memoryview], Any]
         try:
             self._decode = msgspec.msgpack.Decoder(declared, ext_hook=_refuse).decode
         except TypeError:  # such as a union of two classes
@@ -149,9 +164,11 @@ class Codec:
             raise too_deep(value) from None
 
     def _dump(self, value: Any) -> bytes:
-        parts, is_plain = encode_parts(value)
-        wanted = b"".join(parts)
-        if is_plain:
+        encoded = encode_parts(value)
+        if not encoded.has_sets and (large := self._large(encoded, value)) is not None:
+            return large
+        wanted = b"".join(encoded.parts)
+        if encoded.is_plain:
             try:
                 payload = msgspec.msgpack.encode(value)
                 back = self._decode(payload)
@@ -169,6 +186,34 @@ class Codec:
                 f"{type(back).__qualname__}: annotate the node with the type that it returns"
             )
         return _CANONICAL + wanted
+
+    def _large(self, encoded: Parts, value: Any) -> Pieces | None:
+        """Return the payload of a value that is large texts or bytes for the most part, or None."""
+        sizes = [size for part in encoded.parts if (size := len(part)) >= LARGE]
+        if not sizes or 2 * sum(sizes) < sum(map(len, encoded.parts)):
+            return None
+        pieces: list[bytes] = []
+        small = [_CANONICAL]
+        for part in encoded.parts:
+            if len(part) < LARGE:
+                small.append(part)
+            else:
+                pieces += b"".join(small), part
+                small = []
+        payload = Pieces((*pieces, b"".join(small)))
+        if encoded.is_exact:
+            self._made_by().check(value)
+        elif encode_parts(self._load(payload)).parts != encoded.parts:
+            raise EncodingError(
+                f"a value of type {type(value).__qualname__} would change in the cache"
+            )
+        return payload
+
+    def _made_by(self) -> "Declared":
+        maker = self._maker
+        if maker is None:
+            maker = self._maker = _declared(self.declared)
+        return maker
 
     def load(self, payload: bytes) -> Any:
         """Return the value of a payload.
@@ -189,18 +234,35 @@ class Codec:
 
     def _load(self, payload: bytes) -> Any:
         try:
+            if isinstance(payload, Pieces):
+                return self._load_large(payload)
             if payload.startswith(_MESSAGEPACK):
                 return self._decode(payload[1:])
             if payload.startswith(_CANONICAL):
-                maker = self._maker = self._maker or _declared(self.declared)
-                value = decode(memoryview(payload)[1:], maker)
-                maker.check(value)
-                return value
+                return self._make(memoryview(payload)[1:])
         except (EncodingError, RecursionError):
             raise
         except Exception as error:
             raise self._refusal(error) from error
         raise EncodingError("the payload has no known format")
+
+    def _load_large(self, payload: Pieces) -> Any:
+        first, *others = payload.pieces
+        if not others:  # a view of a record that was read
+            if first[:1] == _MESSAGEPACK:
+                return self._decode(first[1:])
+            if first[:1] == _CANONICAL:
+                return self._make(first[1:])
+            raise EncodingError("the payload has no known format")
+        data = Skeleton(b"".join(piece for piece in payload.pieces if len(piece) < LARGE)[1:])
+        data.larges = iter([bytes(piece) for piece in others if len(piece) >= LARGE])
+        return self._make(data)
+
+    def _make(self, data: bytes | memoryview) -> Any:
+        maker = self._made_by()
+        value = decode(data, maker)
+        maker.check(value)
+        return value
 
     def _refusal(self, error: Exception) -> EncodingError:
         why = type(error).__name__
@@ -213,7 +275,7 @@ def _refuse(code: int, _: memoryview) -> Any:
     raise EncodingError(f"it holds a MessagePack extension ({code}), which is never written")
 
 
-def _decode_nothing(payload: bytes) -> Any:
+def _decode_nothing(payload: bytes | memoryview) -> Any:
     del payload
     raise EncodingError("MessagePack cannot hold values of the declared type")
 
