@@ -5,10 +5,18 @@
 
 import threading
 import weakref
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from cachedeval.engine import process
 from cachedeval.engine.backend import Backend, open_cache
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
     from cachedeval.engine.graph import Graph
     from cachedeval.engine.maintenance import PruneReport
     from cachedeval.engine.plan import Plan
+    from cachedeval.engine.progress import OnProgress
     from cachedeval.engine.runtime import Runtime
 
 __all__ = ["Engine"]
@@ -105,16 +114,42 @@ class Engine:
         *,
         mode: CacheMode | None = None,
         on_outcome: OnOutcome | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: "bool | OnProgress" = False,
     ) -> R: ...
 
     @overload
     def run(
         self,
-        calls: Sequence[Call[R]],
+        calls: Iterable[Call[R]],
         *,
         mode: CacheMode | None = None,
         on_outcome: OnOutcome | None = None,
+        return_exceptions: Literal[False] = False,
+        progress: "bool | OnProgress" = False,
     ) -> list[R]: ...
+
+    @overload
+    def run(
+        self,
+        calls: Call[R],
+        *,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
+        return_exceptions: bool,
+        progress: "bool | OnProgress" = False,
+    ) -> R | BaseException: ...
+
+    @overload
+    def run(
+        self,
+        calls: Iterable[Call[R]],
+        *,
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
+        return_exceptions: bool,
+        progress: "bool | OnProgress" = False,
+    ) -> list[R | BaseException]: ...
 
     def run(
         self,
@@ -122,20 +157,37 @@ class Engine:
         *,
         mode: CacheMode | None = None,
         on_outcome: OnOutcome | None = None,
+        return_exceptions: bool = False,
+        progress: "bool | OnProgress" = False,
     ) -> Any:
         """Return the value of a call, or the list of values of several calls.
 
         Args:
-            calls: one call or a sequence of calls. Their upstream calls run too.
+            calls: one call, or any number of calls. Their upstream calls run too.
             mode: how to use the cache; None is the engine's mode.
             on_outcome: called with each outcome as soon as it is known, from any thread.
+            return_exceptions: return the errors of steps in the places of their values.
+            progress: draw a bar for each node on a terminal (standard error) or in a notebook; or a
+                function, called with a node's name and how many of its calls are done, of how many.
 
         Raises:
             Exception: the first error of a step, after all other calls have ended.
+            CachedevalError: a fatal error of a step, after which no other call can succeed.
         """
         if isinstance(calls, Call):
-            return self._settled([calls], mode, on_outcome)[calls].value
-        return [o.value for o in self.settle(calls, mode=mode, on_outcome=on_outcome)]
+            if not (progress or return_exceptions):
+                return self._settled([calls], mode, on_outcome)[calls].value
+            return self.run(
+                [calls],
+                mode=mode,
+                on_outcome=on_outcome,
+                return_exceptions=return_exceptions,
+                progress=progress,
+            )[0]
+        calls = list(calls)
+        with self._reporting(progress, on_outcome, calls) as note:
+            outcomes = self._settled(calls, mode, note)
+        return [_result(outcomes[call], return_exceptions) for call in calls]
 
     async def arun(
         self,
@@ -143,11 +195,97 @@ class Engine:
         *,
         mode: CacheMode | None = None,
         on_outcome: OnOutcome | None = None,
+        return_exceptions: bool = False,
+        progress: "bool | OnProgress" = False,
     ) -> Any:
         """Run as `run` does, without blocking the event loop."""
-        if isinstance(calls, Call):
-            return (await self.asettle([calls], mode=mode, on_outcome=on_outcome))[0].value
-        return [o.value for o in await self.asettle(calls, mode=mode, on_outcome=on_outcome)]
+        several = [calls] if isinstance(calls, Call) else list(calls)
+        with self._reporting(progress, on_outcome, several) as note:
+            outcomes = await self.asettle(several, mode=mode, on_outcome=note)
+        found = [_result(outcome, return_exceptions) for outcome in outcomes]
+        return found[0] if isinstance(calls, Call) else found
+
+    def map(
+        self,
+        node: Callable[..., Call[R]],
+        *items: Iterable[Any],
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
+        return_exceptions: bool = False,
+        ordered: bool = True,
+        progress: "bool | OnProgress" = False,
+    ) -> Iterator[R]:
+        """Yield the results of a node for each item, as soon as they are there.
+
+        Items are taken, and results are held, a few thousand at a time, so there may be any number.
+        What was computed is stored, so an interrupted map goes on where it was.
+
+        Args:
+            node: a node, or another function that returns a call.
+            items: the node's arguments, as for the built-in `map`.
+            mode: as for `run`.
+            on_outcome: as for `run`.
+            return_exceptions: yield the errors of steps in the places of their values.
+            ordered: yield in the order of the items; otherwise as results come, so that one slow
+                step delays no other result.
+            progress: as for `run`; the number of calls is not known before.
+
+        Raises:
+            Exception: the error of a step, when its turn has come.
+            CachedevalError: a fatal error of a step, after which no other call can succeed.
+
+        Example:
+            >>> from cachedeval import Engine, node
+            >>> @node(version="1")
+            ... def double(x: int) -> int:
+            ...     return 2 * x
+            >>> with Engine() as engine:
+            ...     sum(engine.map(double, range(10_000)))
+            99990000
+        """
+        with process.importing():
+            from cachedeval.engine.mapping import map_calls
+
+        with self._reporting(progress, on_outcome, None) as note:
+            outcomes = map_calls(
+                map(node, *items),
+                lambda part: self._resolve(part, mode, note),
+                self._started,
+                mode=mode or self.mode,
+                note=partial(self._note_one, note),
+                ordered=ordered,
+            )
+            with closing(outcomes):
+                for outcome in outcomes:
+                    yield _result(outcome, return_exceptions)
+
+    async def amap(
+        self,
+        node: Callable[..., Call[R]],
+        *items: Iterable[Any],
+        mode: CacheMode | None = None,
+        on_outcome: OnOutcome | None = None,
+        return_exceptions: bool = False,
+        ordered: bool = True,
+        progress: "bool | OnProgress" = False,
+    ) -> AsyncIterator[R]:
+        """Yield as `map` does, without blocking the event loop."""
+        process.import_logging()
+        with process.importing():
+            from cachedeval.engine.mapping import amap_calls
+
+        with self._reporting(progress, on_outcome, None) as note:
+            outcomes = amap_calls(
+                map(node, *items),
+                lambda part: self._resolve(part, mode, note),
+                self._started,
+                mode=mode or self.mode,
+                note=partial(self._note_one, note),
+                ordered=ordered,
+            )
+            async with aclosing(outcomes):
+                async for outcome in outcomes:
+                    yield _result(outcome, return_exceptions)
 
     @overload
     def settle(
@@ -374,32 +512,19 @@ class Engine:
         import asyncio
 
         runtime = self._started()
-        from cachedeval.engine.inflight import Run
+        with process.importing():
+            from cachedeval.engine.inflight import Run
+            from cachedeval.engine.waiting import Wake, waited
 
         run = Run(known, mode or self.mode, partial(self._note_one, on_outcome), calls)
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-
-        def set_result(future: asyncio.Future[None]) -> None:
-            if not future.done():
-                future.set_result(None)
-
-        def wake(future: asyncio.Future[None]) -> None:
-            with suppress(RuntimeError):  # the loop was closed in the meantime
-                loop.call_soon_threadsafe(set_result, future)
-
-        run.on_end = lambda _: wake(done)
+        done = Wake()
+        run.on_end = lambda _: done()
         runtime.start(run)
-        runtime.pause(run)
         try:
-            await done
+            await waited(runtime, run.parent, done.future)
         except asyncio.CancelledError:
             runtime.cancel(run, CachedevalError("the run was cancelled"))
-            runtime.resume(run, lambda: None)
             raise
-        granted: asyncio.Future[None] = loop.create_future()
-        if not runtime.resume(run, partial(wake, granted)):
-            await granted
         if run.error is not None:
             raise run.error
 
@@ -415,6 +540,20 @@ class Engine:
             if self._runtime is None:
                 self._runtime = Runtime(self.store, self.resources)
             return self._runtime
+
+    def _reporting(
+        self,
+        progress: "bool | OnProgress",
+        on_outcome: OnOutcome | None,
+        calls: list[Call[Any]] | None,
+    ) -> AbstractContextManager[OnOutcome | None]:
+        """Return the context that gives the callback of a run which may report progress."""
+        if not progress:
+            return nullcontext(on_outcome)
+        with process.importing():
+            from cachedeval.engine.progress import reporting
+
+        return reporting(progress, on_outcome, calls)
 
     def _note_one(self, on_outcome: OnOutcome | None, outcome: Outcome) -> None:
         self._note((outcome,), on_outcome)
@@ -444,6 +583,13 @@ def _check_calls(calls: Iterable[Any]) -> None:
                 f"a {type(call).__name__} is no call: pass what a @node function returns, as in "
                 "run(f(x))"
             )
+
+
+def _result(outcome: Outcome, return_exceptions: bool) -> Any:  # noqa: FBT001
+    """Return the value of an outcome, or its error in place of it."""
+    if return_exceptions and outcome.record is None:
+        return outcome.error
+    return outcome.value
 
 
 def _checked(mode: CacheMode) -> CacheMode:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cachedeval.engine.execution import Execution, closed_error
-from cachedeval.engine.inflight import Run
+from cachedeval.engine.inflight import InFlight, Run
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.scheduler import Scheduler
 from cachedeval.engine.store import Store
@@ -45,11 +45,6 @@ class Runtime:
             CachedevalError: a fatal error of a step; or the engine was closed in the meantime.
             RuntimeError: the thread runs the steps that this run would wait for.
         """
-        if not self._execution.may_wait():
-            raise RuntimeError(
-                "a step waits here for steps that wait for it: pass calls as inputs to calls, or "
-                "await engine.arun(…) in an async step"
-            )
         scheduler = Scheduler(self._execution, inline=True)
         with self._lock:
             if self._closed:
@@ -57,7 +52,7 @@ class Runtime:
             self._driven.add(scheduler)
             self._execution.schedulers += 1
         try:
-            with self._waiting(run):
+            with self.waiting(run.parent):
                 scheduler.drive(run)
         finally:
             with self._lock:
@@ -91,29 +86,38 @@ class Runtime:
                 scheduler = self._background[0]
                 scheduler.post(scheduler.cancel, run, error)
 
-    def pause(self, run: Run) -> None:
-        """Leave thread and slot of the step that started a run to others, as it waits for the run."""
-        self._execution.pause(run.parent)
+    def pause(self, parent: InFlight | None) -> None:
+        """Leave thread and slot of a step to others, as it waits for a run; None is no step."""
+        self._execution.pause(parent)
 
-    def resume(self, run: Run, wake: Callable[[], None]) -> bool:
+    def resume(self, parent: InFlight | None, wake: Callable[[], None]) -> bool:
         """Take them again; return False if the step may go on when `wake` is called."""
-        return self._execution.resume(run.parent, wake)
+        return self._execution.resume(parent, wake)
 
     @contextmanager
-    def _waiting(self, run: Run) -> Iterator[None]:
-        """The context in which the step that started a run waits for it on this thread."""
+    def waiting(self, parent: InFlight | None) -> Iterator[None]:
+        """Return the context in which a step waits for a run on this thread.
+
+        Raises:
+            RuntimeError: the thread runs the steps that it would wait for.
+        """
+        if not self._execution.may_wait():
+            raise RuntimeError(
+                "a step waits here for steps that wait for it: pass calls as inputs to calls, or "
+                "await engine.arun(…) in an async step"
+            )
         granted = threading.Event()
-        self.pause(run)
+        self.pause(parent)
         try:
             yield
         except Exception:  # the step may handle it, and go on
-            if not self.resume(run, granted.set):
+            if not self.resume(parent, granted.set):
                 granted.wait()
             raise
         except BaseException:
-            self.resume(run, granted.set)
+            self.resume(parent, granted.set)
             raise
-        if not self.resume(run, granted.set):
+        if not self.resume(parent, granted.set):
             granted.wait()
 
     def stop(self) -> None:

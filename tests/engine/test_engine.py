@@ -43,7 +43,7 @@ def test_one_call_gives_its_value_and_several_a_list() -> None:
         assert engine.run([inc(double(3)), double(1)]) == [7, 2]
         assert engine.run((inc(double(3)),)) == [7]
         assert engine.run([]) == []
-        assert engine.run(double(n) for n in range(3)) == [0, 2, 4]  # type: ignore[call-overload]
+        assert engine.run(double(n) for n in range(3)) == [0, 2, 4]
 
 
 def test_inside_a_running_loop() -> None:
@@ -324,13 +324,13 @@ def quick(x: int) -> int:
 
 @node(version="1")
 async def patient(x: int) -> int:
-    print("started", flush=True)
+    print("started\\n", end="", flush=True)
     await asyncio.sleep(60)
     return x
 
 @node(version="1")
 def stuck(x: int) -> int:
-    print("started", flush=True)
+    print("started\\n", end="", flush=True)
     time.sleep(60)
     return x
 
