@@ -1,7 +1,7 @@
 """The module that a backend imports: the protocol, its entries, its errors and Ctrl-C."""
 
-from cachedeval.engine.backend import Backend, Entry
+from cachedeval.engine.backend import Backend, Count, Entry, Label
 from cachedeval.engine.errors import BackendError, InputError
 from cachedeval.engine.process import interrupted
 
-__all__ = ["Backend", "BackendError", "Entry", "InputError", "interrupted"]
+__all__ = ["Backend", "BackendError", "Count", "Entry", "InputError", "Label", "interrupted"]

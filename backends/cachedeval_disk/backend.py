@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cachedeval.backend import Backend, Entry, InputError
+from cachedeval.backend import Backend, Count, Entry, InputError, Label
 from cachedeval_disk import database, forks, locks, recovery, usage
 from cachedeval_disk.patience import Patience
-from cachedeval_disk.reader import Reader
+from cachedeval_disk.reader import Reader, Row
 
 if TYPE_CHECKING:
     from cachedeval_disk.writer import Writer
@@ -88,9 +88,18 @@ class DiskBackend(Backend):
             BackendError: the database was replaced by one that is not ours.
             sqlite3.Error, OSError: none is stored.
         """
+        self.put_labelled(items, {})
+
+    def put_labelled(self, items: Mapping[bytes, bytes], labels: Mapping[bytes, Label]) -> None:
+        """Store all the items with their labels, or none.
+
+        Raises:
+            BackendError: the database was replaced by one that is not ours.
+            sqlite3.Error, OSError: none is stored.
+        """
         items = dict(items)  # the mapping's own code may wait for a thread that waits for us
         if items:
-            self._access.write(lambda writer: writer.put_many(items))
+            self._access.write(lambda writer: writer.put_many(items, labels))
 
     def delete_many(self, keys: Iterable[bytes]) -> int:
         """Delete the keys and give their space back; return how many were stored.
@@ -128,15 +137,56 @@ class DiskBackend(Backend):
             BackendError: the database was replaced by one that is not ours.
             sqlite3.Error, OSError: nothing can be read.
         """
-        from cachedeval_disk.writer import row_size  # noqa: PLC0415  not needed to read
+        uses = self._reader.uses()
+        for row in self._reader.rows():
+            yield _entry(row, uses)
 
-        rows = self._reader.rows()
-        with self._reader.guard:  # no fork while the other database is open
-            uses = usage.read(self._folder, self._reader.patience_for_uses)
-        for row in rows:
-            last, hits = uses.of(row.key, row.number) or (row.created, 0)
-            size = row_size(row.size, in_file=row.in_file)
-            yield Entry(row.key, size, row.created, max(last, row.created), hits)
+    def count(self, *, sizes: bool = True) -> Iterator[Count]:
+        """Yield the counts of each label, from the database's index.
+
+        Args:
+            sizes: whether more is needed than how many values there are.
+
+        Raises:
+            BackendError: the database was replaced by one that is not ours.
+            sqlite3.Error, OSError: nothing can be read.
+        """
+        try:
+            counts = self._reader.counts(sizes=sizes)
+        except sqlite3.DatabaseError as error:
+            if not recovery.is_corruption(error):
+                raise
+            yield from super().count()  # what can be read
+            return
+        uses = self._reader.uses() if sizes else usage.Uses()
+        hits: dict[str | None, tuple[int, float]] = {}
+        for row in self._reader.rows_of(uses.keys()):
+            if (use := uses.of(row.key, row.number)) is not None:
+                number, seconds = hits.get(row.label, (0, 0.0))
+                hits[row.label] = number + use.hits, seconds + use.hits * row.seconds
+        for label, values, size in counts:
+            yield Count(label, values, size, *hits.get(label, (0, 0.0)))
+
+    def select(
+        self, label: str | None, *, newest: int | None = None, used: bool = False
+    ) -> Iterator[Entry]:
+        """Yield the entries with one label.
+
+        Raises:
+            BackendError: the database was replaced by one that is not ours.
+            sqlite3.Error, OSError: nothing can be read.
+        """
+        if label is None:  # also rows that say that they are no bytes, whatever their label
+            yield from super().select(label, newest=newest, used=used)
+            return
+        uses = self._reader.uses()
+        if used:
+            found = (_entry(row, uses) for row in self._reader.rows_of(uses.keys()))
+            yield from (entry for entry in found if entry.label == label and entry.hits)
+        elif newest is not None:
+            yield from (_entry(row, uses) for row in self._reader.newest(label, newest))
+        else:
+            yield from (_entry(row, uses) for row in self._reader.rows(label))
 
     def lease_many(self, keys: Sequence[bytes]) -> set[bytes]:
         """Try to become the only one that computes these keys, among all who use the folder.
@@ -176,6 +226,15 @@ class DiskBackend(Backend):
         with self._access.lock(exclusive=True):
             usage.discard(self._folder)
             usage.note(self._folder, hits, when, patience)
+
+
+def _entry(row: Row, uses: usage.Uses) -> Entry:
+    from cachedeval_disk.writer import row_size  # noqa: PLC0415  not needed to read
+
+    last, hits = uses.of(row.key, row.number) or (row.created, 0)
+    size = row_size(row.size, in_file=row.in_file)
+    used = max(last, row.created)
+    return Entry(row.key, size, row.created, used, hits, row.label, row.seconds)
 
 
 class _Access:

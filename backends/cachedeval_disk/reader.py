@@ -6,8 +6,8 @@ bookkeeping of use, and works in a folder that it may not write to.
 
 import sqlite3
 import time
-from collections.abc import Sequence
-from functools import cache, partial
+from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,14 +39,48 @@ _FOREVER = 1e12
 """Seconds since the epoch that no clock tells."""
 
 
+_PAGE = 5000
+"""Rows that are listed with one select."""
+
+_READABLE = "(raw = 1 AND mode IN (1, 2) AND typeof(key) = 'blob')"
+_LENGTH = "CASE mode WHEN 2 THEN size ELSE coalesce(length(value), size) END"
+_SELECT_ROW = (
+    "SELECT rowid, CAST(coalesce(key, '') AS BLOB), store_time, "  # noqa: S608  ours
+    f"{_LENGTH}, filename IS NOT NULL, tag, access_time, {_READABLE}, "
+    # One that is not readable is not listed beside one that is, under the same key.
+    f"CASE WHEN {_READABLE} THEN 0 ELSE EXISTS (SELECT 1 FROM Cache AS same WHERE same.raw = 1 "
+    "AND same.key = CAST(coalesce(Cache.key, '') AS BLOB) AND same.mode IN (1, 2)) END FROM Cache"
+)
+
+_SIZE = """CASE WHEN filename IS NOT NULL THEN (v + 4095) / 4096 * 4096 + 150
+    WHEN v + 50 <= 4061 THEN 4096 / (4088 / (v + 50)) + 60
+    WHEN 489 + (v - 439) % 4092 <= 4061
+        THEN (v - 439 - (v - 439) % 4092 + 4091) / 4092 * 4096 + 489 + (v - 439) % 4092 + 469
+    ELSE (v - 439 + 4091) / 4092 * 4096 + 489 + 469 END"""
+"""`row_size` in SQL, of a value of `v` bytes."""
+
+_SIZES = (
+    f"SELECT tag, filename, min(max(CAST({_LENGTH} AS INTEGER), 0), 1 << 40) AS v "  # noqa: S608
+    "FROM Cache WHERE"
+)
+_COUNT = f"SELECT tag, count(*), sum({_SIZE}) FROM ({_SIZES} {_READABLE}) GROUP BY tag"  # noqa: S608
+_COUNT_ODD = f"SELECT count(*), sum({_SIZE}) FROM ({_SIZES} NOT coalesce({_READABLE}, 0))"  # noqa: S608
+_COUNT_ONLY = "SELECT tag, count(*), 0 FROM Cache GROUP BY tag"
+
+_LONGEST_LABEL = 10_000
+"""Bytes of a label; what is longer was not written by us."""
+
+
 class Row(NamedTuple):
-    """What the database tells of a value without its bytes."""
+    """What the database holds of a value beside its bytes."""
 
     number: int
     key: bytes
     created: float
     size: int
     in_file: bool
+    label: str | None
+    seconds: float
 
 
 class Reader:
@@ -104,36 +138,95 @@ class Reader:
                 values[key] = data
         return values
 
-    def rows(self) -> list[Row]:
-        """Return what is known of every value, of a corrupt database what can be read.
+    def uses(self) -> usage.Uses:
+        """Return the uses of all keys; none if they are unreadable."""
+        with self.guard:  # no fork while the other database is open
+            return usage.read(self._folder, self.patience_for_uses)
+
+    def rows(self, label: str | None = None) -> Iterator[Row]:
+        """Yield what is known of every value, of a corrupt database what can be read.
 
         Also of those that `get_many` never returns, because their rows say that they are
         something else than bytes: they take room, and a check for corruption is to find them.
         One whose column of another type hides its key, size or time has a key made of what stands
         there, no size, and is as old as can be.
 
+        Args:
+            label: only the values with this label; all if None.
+
         Raises:
             BackendError: the database is not ours to read.
             sqlite3.Error: nothing can be read.
         """
+        where, tag = ("tag = ?", (_tag(label),)) if label is not None else ("1", ())
+        select = f"{_SELECT_ROW} WHERE {where}"
+        page = f"{select} AND rowid > ? AND rowid <= ? ORDER BY rowid LIMIT {_PAGE}"
+        found = self._ask("SELECT max(rowid) FROM Cache", (), lost=[(2**63 - 1,)])
+        last, end = -(2**63), (found[0][0] if found else None) or 0
+        odd: set[bytes] = set()
+        while True:
+            lost: list[Any] = []
+            rows = self._ask(page, (*tag, last, end), lost=lost)
+            corrupt = rows is lost
+            if corrupt:
+                rows = [row for row in self._rest(select, tag) if row[0] > last]
+            for values in rows:
+                number = values[0]
+                if number <= last:  # one page of the file in several places of its tree
+                    raise database.corruption("its rows are out of order")
+                last = number
+                row, readable, hidden = _row(values)
+                if readable:
+                    yield row
+                elif not hidden and row.key not in odd:
+                    odd.add(row.key)
+                    yield row
+            if corrupt or len(rows) < _PAGE:
+                return
 
-        def read() -> list[Any]:
-            with self.guard:
-                connection = self._connect()
-                return [] if connection is None else self._select_all(connection)
+    def newest(self, label: str, number: int) -> list[Row]:
+        """Return what is known of the last values that were stored with a label.
 
-        rows = forks.repeat_if_forked(read)
-        found: dict[bytes, Row] = {}
-        for number, key, created, size, in_file, readable in rows:
-            if readable or key not in found:
-                found[key] = Row(
-                    number,
-                    key,
-                    created if type(created) is float and abs(created) < _FOREVER else 0.0,
-                    max(size, 0) if type(size) is int else 0,
-                    bool(in_file),
-                )
-        return list(found.values())
+        Raises:
+            BackendError, sqlite3.Error: as for `rows`.
+        """
+        newest = f"{_SELECT_ROW} WHERE tag = ? AND {_READABLE} ORDER BY rowid DESC LIMIT ?"
+        lost: list[Any] = []
+        rows = self._ask(newest, (_tag(label), number), lost=lost)
+        if rows is lost:
+            return list(self.rows(label))[-number:]
+        return [_row(values)[0] for values in rows]
+
+    def rows_of(self, keys: Sequence[bytes]) -> Iterator[Row]:
+        """Yield what is known of the values of these keys.
+
+        Raises:
+            BackendError, sqlite3.Error: as for `rows`.
+        """
+        for start in range(0, len(keys), _CHUNK):
+            some = keys[start : start + _CHUNK]
+            query = _statement(f"{_SELECT_ROW} WHERE {_READABLE} AND key IN", len(some))
+            for values in self._ask(query, some, lost=[]):
+                yield _row(values)[0]
+
+    def counts(self, *, sizes: bool) -> list[tuple[str | None, int, int]]:
+        """Return of each label how many values have it, and the bytes of disk that they take.
+
+        Args:
+            sizes: whether the bytes are needed; without them, only an index is read.
+
+        Raises:
+            BackendError, sqlite3.Error: as for `rows`.
+        """
+        found: dict[str | None, tuple[int, int]] = {}
+        odd = self._ask(_COUNT_ODD, ())
+        by_tag = self._ask(_COUNT if sizes or odd != [(0, None)] else _COUNT_ONLY, ())
+        for tag, values, size in (*by_tag, *((None, *sums) for sums in odd)):
+            label = _label(tag)
+            before = found.get(label, (0, 0))
+            if values:
+                found[label] = before[0] + values, before[1] + size
+        return [(label, *sums) for label, sums in found.items()]
 
     def open(self) -> None:
         """Open the database, if there is one.
@@ -216,20 +309,39 @@ class Reader:
             recovery.warn("%s is corrupt: %d of %d values are lost", self._path, lost, len(keys))
         return rows
 
-    def _select_all(self, connection: sqlite3.Connection) -> list[Any]:
-        select = (
-            "SELECT rowid, CAST(coalesce(key, '') AS BLOB), store_time, "
-            "CASE mode WHEN 2 THEN size ELSE coalesce(length(value), size) END, "
-            "filename IS NOT NULL, raw = 1 AND mode IN (1, 2) FROM Cache WHERE 1"
-        )
-        try:
-            return connection.execute(select).fetchall()
-        except sqlite3.DatabaseError as error:
-            if recovery.is_uninitialised(error):
-                return []
-            self._note_corruption(error)
+    def _ask(
+        self, query: str, parameters: Sequence[Any], *, lost: list[Any] | None = None
+    ) -> list[Any]:
+        """Return all rows of a query; `lost`, if it is given, where the database is corrupt."""
+
+        def ask() -> list[Any]:
+            with self.guard:
+                connection = self._connect()
+                try:
+                    return [] if connection is None else _fetch(connection, query, parameters)
+                except sqlite3.DatabaseError as error:
+                    if recovery.is_uninitialised(error):
+                        return []
+                    self._note_corruption(error)
+                    if lost is None:
+                        raise
+                    return lost
+
+        return forks.repeat_if_forked(ask)
+
+    def _rest(self, select: str, parameters: tuple[Any, ...]) -> list[Any]:
+        """Return the rows that can be read of a corrupt database."""
         recovery.warn("%s is corrupt: not all of its values can be read", self._path)
-        return [row for rows in recovery.select_in_parts(connection, select) for row in rows]
+
+        def read() -> list[Any]:
+            with self.guard:
+                connection = self._connect()
+                if connection is None:
+                    return []
+                parts = recovery.select_in_parts(connection, select, parameters)
+                return [row for rows in parts for row in rows]
+
+        return forks.repeat_if_forked(read)
 
     def _note_corruption(self, error: sqlite3.DatabaseError) -> None:
         if not recovery.is_corruption(error):
@@ -240,6 +352,43 @@ class Reader:
         if mode != _IN_FILE or type(filename) is not bytearray or type(size) is not int:
             return b""
         return files.read(self._folder, filename.decode("latin-1"), size)
+
+
+def _fetch(connection: sqlite3.Connection, query: str, parameters: Sequence[Any]) -> list[Any]:
+    try:
+        return connection.execute(query, parameters).fetchall()
+    except sqlite3.OperationalError as error:
+        if isinstance(connection, database.Connection):
+            connection.raise_interrupt(error)
+        raise
+
+
+def _row(values: Sequence[Any]) -> tuple[Row, bool, bool]:
+    number, key, created, size, in_file, tag, seconds, readable, hidden = values
+    label = _label(tag) if readable else None
+    row = Row(
+        number,
+        key,
+        created if type(created) is float and abs(created) < _FOREVER else 0.0,
+        max(size, 0) if type(size) is int else 0,
+        bool(in_file),
+        label,
+        seconds
+        if label is not None and type(seconds) is float and 0 <= seconds < _FOREVER
+        else 0.0,
+    )
+    return row, bool(readable), bool(hidden)
+
+
+@lru_cache(1024)
+def _label(tag: Any) -> str | None:
+    if type(tag) is not bytes or len(tag) > _LONGEST_LABEL:
+        return None
+    return tag.decode("utf-8", "surrogateescape")
+
+
+def _tag(label: str) -> bytes:
+    return label.encode("utf-8", "surrogateescape")
 
 
 def _select(connection: sqlite3.Connection, query: str, keys: Sequence[bytes]) -> list[Any]:

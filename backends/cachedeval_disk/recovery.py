@@ -54,7 +54,7 @@ _KEPT = 30 * 24 * 3600
 _PATIENCE = 30.0
 """Seconds after which no more is carried over: others wait for the lock, for a minute at most."""
 
-_COLUMNS = "key, raw, store_time, access_time, access_count, size, mode, filename, value"
+_COLUMNS = "key, raw, store_time, access_time, access_count, tag, size, mode, filename, value"
 
 
 def warn(message: str, *args: object) -> None:
@@ -101,12 +101,15 @@ def read_around(
     return left + right, left_lost + right_lost
 
 
-def select_in_parts(connection: sqlite3.Connection, select: str) -> Iterator[list[Any]]:
+def select_in_parts(
+    connection: sqlite3.Connection, select: str, parameters: tuple[Any, ...] = ()
+) -> Iterator[list[Any]]:
     """Yield the rows of a select over `Cache` that can be read, some at a time.
 
     Args:
         connection: open for reading.
         select: `SELECT … FROM Cache WHERE …`, to which a range of row numbers can be added.
+        parameters: those of the select.
 
     Raises:
         sqlite3.Error: nothing can be read.
@@ -114,8 +117,9 @@ def select_in_parts(connection: sqlite3.Connection, select: str) -> Iterator[lis
 
     def read(numbers: Sequence[int]) -> list[Any]:
         if len(numbers) == 1:  # a range of one would look at the next row too
-            return connection.execute(f"{select} AND rowid = ?", numbers).fetchall()
-        between = (numbers[0], numbers[-1])
+            one = (*parameters, numbers[0])
+            return connection.execute(f"{select} AND rowid = ?", one).fetchall()
+        between = (*parameters, numbers[0], numbers[-1])
         return connection.execute(f"{select} AND rowid BETWEEN ? AND ?", between).fetchall()
 
     numbers = range(1, _last_number(connection) + 1)
@@ -173,7 +177,7 @@ def carry_over(aside: Path, connection: sqlite3.Connection, patience: Patience) 
         with connection:  # commits, or rolls back
             connection.execute("BEGIN IMMEDIATE")
             kept += connection.executemany(
-                f"INSERT OR IGNORE INTO Cache ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)",  # noqa: S608
+                f"INSERT OR IGNORE INTO Cache ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
                 rows,
             ).rowcount
         if time.monotonic() > deadline:

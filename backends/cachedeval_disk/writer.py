@@ -17,9 +17,11 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from cachedeval.backend import Label
 from cachedeval_disk import database, files, recovery, schema
 from cachedeval_disk.patience import Patience
 
@@ -38,7 +40,7 @@ _FILE_SIZE = 64 * 1024
 
 _SETTINGS: dict[str, Any] = {
     "statistics": 0,
-    "tag_index": 0,
+    "tag_index": 1,
     "eviction_policy": "none",
     "size_limit": 2**62,
     "cull_limit": 0,
@@ -54,10 +56,10 @@ _IN_ROW, _IN_FILE = 1, 2
 """diskcache's modes for bytes."""
 
 _PUT = (
-    "INSERT INTO Cache (key, raw, store_time, access_time, size, mode, filename, value) "
-    "VALUES (?, 1, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, raw) DO UPDATE SET "
+    "INSERT INTO Cache (key, raw, store_time, access_time, tag, size, mode, filename, value) "
+    "VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key, raw) DO UPDATE SET "
     "store_time = excluded.store_time, expire_time = NULL, access_time = excluded.access_time, "
-    "access_count = 0, tag = NULL, size = excluded.size, mode = excluded.mode, "
+    "access_count = 0, tag = excluded.tag, size = excluded.size, mode = excluded.mode, "
     "filename = excluded.filename, value = excluded.value"
 )
 
@@ -117,8 +119,8 @@ class Writer:
         self._deleted = 0
         """How many were deleted since the folder was last put in order."""
 
-    def put_many(self, items: Mapping[bytes, bytes]) -> None:
-        """Store all the items, or none.
+    def put_many(self, items: Mapping[bytes, bytes], labels: Mapping[bytes, Label]) -> None:
+        """Store all the items, or none; with the labels that there are.
 
         Raises:
             TypeError: a key or a value is not bytes.
@@ -126,7 +128,7 @@ class Writer:
         """
         written: list[str] = []
         try:
-            rows = self._rows(items, written)
+            rows = [_labelled(row, labels) for row in self._rows(items, written)]
             with database.transaction(self.connection):
                 replaced = self._file_names("raw = 1 AND key IN", [*items])
                 self.connection.executemany(_PUT, rows)
@@ -240,10 +242,24 @@ class Writer:
                 execute(f"PRAGMA user_version = {database.STAMP}")
 
 
+def _labelled(row: tuple[Any, ...], labels: Mapping[bytes, Label]) -> tuple[Any, ...]:
+    """Return the row with its label: the text as the tag, the seconds as the time of access.
+
+    diskcache sets that time for evictions, which are off.
+    """
+    key, stored, _, *rest = row
+    label = labels.get(key)
+    if label is None:
+        return (key, stored, stored, None, *rest)
+    tag = label.text.encode("utf-8", "surrogatepass")
+    return (key, stored, float(label.seconds), tag, *rest)
+
+
+@lru_cache(4096)
 def row_size(value: int, *, in_file: bool) -> int:
     """Return the bytes of disk that a value of `value` bytes takes in all.
 
-    In the database these are its share of a page, and whole pages where it overflows: see
+    The reader computes the same in SQL. In the database these are its share of a page, and whole pages where it overflows: see
     https://www.sqlite.org/fileformat2.html, section 1.6 (and measured, within a tenth).
     """
     if in_file:

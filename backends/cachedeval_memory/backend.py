@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cachedeval.backend import Backend, Entry, InputError
+from cachedeval.backend import Backend, Entry, InputError, Label
 
 __all__ = ["MemoryBackend", "open_url"]
 
@@ -52,6 +52,16 @@ class MemoryBackend(Backend):
                 hits = before.hits if before else 0
                 self._values[key] = value
                 self._entries[key] = Entry(key, len(key) + len(value), now, now, hits)
+
+    def put_labelled(self, items: Mapping[bytes, bytes], labels: Mapping[bytes, Label]) -> None:
+        """Store the items with their labels."""
+        labels = dict(labels)
+        self.put_many(items)
+        with self._lock:
+            for key, (text, seconds) in labels.items():
+                entry = self._entries.get(key)
+                if entry is not None:
+                    self._entries[key] = entry._replace(label=text, seconds=seconds)
 
     def delete_many(self, keys: Iterable[bytes]) -> int:
         """Delete the keys; return how many were stored."""

@@ -34,6 +34,7 @@ __all__ = [
     "at_least",
     "duration",
     "evaluator_of",
+    "moment",
     "number",
     "size",
     "whole",
@@ -205,7 +206,9 @@ def at_least(low: int) -> Callable[[str], int]:
 
 
 def size(text: str) -> int:
-    """Read a size in bytes, such as `2GB`, `512MB`, `100` (powers of 1024)."""
+    """Read a size, such as `2GB`, `512MB`, `100B` (powers of 1024); 0 needs no unit."""
+    if re.fullmatch(r"0*[1-9]\d{0,20}(\.\d+)?", text.strip()):
+        raise ArgumentTypeError(f"{text!r} has no unit; give {text}GB, {text}MB or {text}B")
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     try:
         if found is not None:
@@ -240,6 +243,23 @@ def add_config(parser: Parser) -> None:
     parser.add_argument(
         "--print-config", action="store_true", help="Print the options as such a file, and end."
     )
+
+
+def moment(text: str) -> float:
+    """Read a moment, such as `2026-11-30`, `2026-11-30T12:00` or `30d` ago; in seconds."""
+    import time
+    from datetime import datetime
+
+    try:
+        return time.time() - duration(text).total_seconds()
+    except ArgumentTypeError:
+        pass
+    try:
+        return datetime.fromisoformat(text.strip()).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise ArgumentTypeError(
+            f"{text!r} is not a moment; give a date like 2026-11-30, or a time ago like 30d"
+        ) from None
 
 
 def add_json(parser: Parser, what: str) -> None:

@@ -11,6 +11,7 @@ A cache URL is `SCHEME:REST`. Installed packages provide schemes as entry points
 Thread safety: every method may be called from any thread, and from several at once.
 """
 
+import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,7 +22,17 @@ from cachedeval.engine.installed import entry_points, load
 from cachedeval.engine.log import logger
 from cachedeval.engine.process import importing
 
-__all__ = ["GROUP", "Backend", "Entry", "NothingBackend", "completed", "open_backend", "open_cache"]
+__all__ = [
+    "GROUP",
+    "Backend",
+    "Count",
+    "Entry",
+    "Label",
+    "NothingBackend",
+    "completed",
+    "open_backend",
+    "open_cache",
+]
 
 
 class Entry(NamedTuple):
@@ -31,8 +42,11 @@ class Entry(NamedTuple):
         key: 16 bytes.
         size: bytes that the value takes in storage, including overhead where it is known.
         created: seconds since the epoch; 0.0 if it is not recorded.
-        used: when the value was last touched, or created if it never was; seconds since the epoch.
+        used: when the value was last touched; `created` if it never was, or if the backend does not
+            record uses. In seconds since the epoch.
         hits: how often the value was touched.
+        label: the text of the label with which the value was stored; None if it is not recorded.
+        seconds: how long it took to compute the value, by its label.
 
     Example:
         >>> Entry(key=bytes(16), size=120, created=1.7e9, used=1.7e9, hits=0).size
@@ -44,6 +58,46 @@ class Entry(NamedTuple):
     created: float
     used: float
     hits: int
+    label: str | None = None
+    seconds: float = 0.0
+
+
+class Label(NamedTuple):
+    """What a value is, for a backend that counts and lists values without reading them.
+
+    Attributes:
+        text: the same for all values that are listed together; a backend need not understand it.
+        seconds: how long it took to compute the value.
+
+    Example:
+        >>> Label("summaries", 1.5).seconds
+        1.5
+    """
+
+    text: str
+    seconds: float
+
+
+class Count(NamedTuple):
+    """How many values have one label.
+
+    Attributes:
+        label: the text of the label; None for values without one.
+        values: how many there are.
+        size: bytes that they take in storage.
+        hits: how often they were touched.
+        seconds: the sum of hits times seconds: the time that the hits have saved.
+
+    Example:
+        >>> Count("summaries", values=2, size=240, hits=3, seconds=4.5).hits
+        3
+    """
+
+    label: str | None
+    values: int
+    size: int
+    hits: int
+    seconds: float
 
 
 GROUP = "cachedeval.backends"
@@ -52,11 +106,18 @@ GROUP = "cachedeval.backends"
 _REQUIRED = ("get_many", "put_many", "delete_many", "scan")
 
 
+_OPTIONAL = (
+    *("put_labelled", "count", "select", "touch_many"),
+    *("lease", "lease_many", "release_many", "close"),
+)
+
+
 class Backend(ABC):
     """A store of bytes under keys. `cachedeval.testing` contains the kit that checks a backend.
 
     A subclass defines `get_many`, `put_many`, `delete_many` and `scan`. The other methods have
-    defaults: uses are not recorded, every lease is granted, and `close` does nothing. Without
+    defaults: uses and labels are not recorded, every lease is granted, and `close` does nothing.
+    In an entry of `scan`, `used` is then the same as `created`, and `hits` is 0. Without
     leases, two processes may compute the same call, which costs time and does no harm. A class that
     defines the four methods counts as a `Backend` without inheriting from it.
 
@@ -91,7 +152,7 @@ class Backend(ABC):
     engine makes no calls for a while."""
 
     accepts_pieces = False
-    """Whether `put_many` also accepts a tuple of bytes and views as a value: a large one in pieces,
+    """Whether `put_many` and `put_labelled` also accept a tuple of bytes and views as a value: a large one in pieces,
     to be stored one after the other. `get_many` returns it whole."""
 
     @classmethod
@@ -116,6 +177,48 @@ class Backend(ABC):
     @abstractmethod
     def scan(self) -> Iterator[Entry]:
         """Yield an entry for each key stored at the start of the scan; reads no value."""
+
+    def put_labelled(self, items: Mapping[bytes, bytes], labels: Mapping[bytes, Label]) -> None:
+        """Store the items as `put_many` does, with their labels if the backend records them.
+
+        `scan` then yields each label with its entry. A key without a label has none afterwards.
+        """
+        del labels
+        self.put_many(items)
+
+    def count(self, *, sizes: bool = True) -> Iterator[Count]:
+        """Yield the counts of each label. The default reads all entries.
+
+        Args:
+            sizes: whether more is needed than `values`; the rest may be 0 otherwise.
+        """
+        del sizes
+        counts: dict[str | None, Count] = {}
+        for entry in self.scan():
+            sums = counts.get(entry.label) or Count(entry.label, 0, 0, 0, 0.0)
+            counts[entry.label] = Count(
+                entry.label,
+                sums.values + 1,
+                sums.size + entry.size,
+                sums.hits + entry.hits,
+                sums.seconds + entry.hits * entry.seconds,
+            )
+        yield from counts.values()
+
+    def select(
+        self, label: str | None, *, newest: int | None = None, used: bool = False
+    ) -> Iterator[Entry]:
+        """Yield the entries with one label, in any order. The default reads all entries.
+
+        Args:
+            label: the text of the label; None for values without one.
+            newest: yield this many, those that were stored last; all if None.
+            used: yield only those that were touched.
+        """
+        found = (e for e in self.scan() if e.label == label and (e.hits > 0 or not used))
+        if newest is None:
+            return found
+        return iter(heapq.nlargest(newest, found, key=lambda entry: entry.created))
 
     def touch_many(self, hits: Mapping[bytes, int], when: float) -> None:  # noqa: B027  a default
         """Add uses to the metadata of keys; ignore unknown keys.
@@ -179,7 +282,7 @@ class _Adapter(Backend):
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self.accepts_pieces = bool(getattr(inner, "accepts_pieces", False))
-        for name in ("touch_many", "lease", "lease_many", "release_many", "close"):
+        for name in _OPTIONAL:
             if callable(method := getattr(inner, name, None)):
                 setattr(self, name, method)
 

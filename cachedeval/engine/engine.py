@@ -408,17 +408,26 @@ class Engine:
         older_than: "timedelta | None" = None,
         max_bytes: int | None = None,
         *,
+        node: str | None = None,
+        tag: str | None = None,
         dry_run: bool = False,
     ) -> "PruneReport":
-        """Delete old records, and then the least recently used ones until the cache is small enough.
+        """Delete old records, and then cheap ones until the cache is small enough.
+
+        What is cheap to compute goes before what is expensive: what took little time before what
+        took ten times as long, and both before what cost tokens or money. Of equally expensive
+        records, the least recently used goes first.
 
         Args:
             older_than: delete records that were not used for longer than this.
             max_bytes: the size of the cache after the prune, at most.
+            node: consider only the records of this node; all of them are deleted if neither
+                `older_than` nor `max_bytes` is given, and `max_bytes` is the size of these alone.
+            tag: consider only records with this tag, in the same way.
             dry_run: report what a prune would delete, and delete nothing.
 
         Raises:
-            InputError: neither limit is given, or one is negative.
+            InputError: nothing is given, or a limit is negative.
             BackendError: the cache cannot be read or written.
         """
         with process.importing():
@@ -426,7 +435,12 @@ class Engine:
 
         self.store.flush()
         return prune(
-            self.store.backend, older_than=older_than, max_bytes=max_bytes, dry_run=dry_run
+            self.store,
+            older_than=older_than,
+            max_bytes=max_bytes,
+            node=node,
+            tag=tag,
+            dry_run=dry_run,
         )
 
     def forget(self, calls: Call[Any] | Iterable[Call[Any]]) -> int:

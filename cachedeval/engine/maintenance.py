@@ -1,21 +1,24 @@
 """Maintenance of a cache: pruning old records, verifying all records, and listing them.
 
-- `prune` deletes records by age and by the size of the cache.
+- `prune` deletes records by age, node and tag, and by the size of the cache.
 - `verify` reads every record and reports, or deletes, the corrupt ones.
-- `contents_of` and `lines_of` count and list the records of each node.
+- `contents_of` and `page_of` count and list the records of each node.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cachedeval.engine.backend import Backend, Entry
+from cachedeval.engine.backend import Entry
 from cachedeval.engine.encoding import Identified
 from cachedeval.engine.errors import BackendError, EncodingError, InputError
 from cachedeval.engine.keys import identity_recipe, key_of, node_of, read_recipe
+from cachedeval.engine.labels import Labelled, label_of, price_class, read_label
 from cachedeval.engine.record import CorruptRecord, Record
 from cachedeval.engine.store import Store
 from cachedeval.engine.values import payload_digest, plain_data
@@ -26,14 +29,18 @@ __all__ = [
     "Line",
     "NodeContents",
     "OnRecord",
+    "Page",
     "PruneReport",
+    "Shown",
     "Verification",
     "choose",
     "contents_of",
     "disk_folder",
+    "find_record",
     "identity_of",
     "inputs_of",
     "lines_of",
+    "page_of",
     "prune",
     "summary",
     "value_of",
@@ -52,7 +59,7 @@ _AT_ONCE = 1000
 
 
 OnRecord = Callable[[Entry, str, Record], None]
-"""Called with each valid record: its entry, the name under which it is listed, and the record."""
+"""Called with a record: its entry, the name under which it is listed, and the record."""
 
 
 # Pruning.
@@ -94,54 +101,72 @@ def choose(
     """Return the entries to delete and those to keep.
 
     First, entries whose last use is more than `older_than` seconds before `now` are deleted. Then,
-    while the rest takes more than `max_bytes`, the least recently used one is deleted. An entry
-    from the future (the clock was set back) counts as used now.
+    while the rest takes more than `max_bytes`, the cheapest to compute is deleted, of equally
+    expensive ones the least recently used. An entry from the future (the clock was set back)
+    counts as used now.
     """
-    by_use = sorted(entries, key=lambda entry: (min(entry.used, now), entry.created, entry.key))
-    total = sum(entry.size for entry in by_use)
-    cut = 0
-    for entry in by_use:
+    gone: list[Entry] = []
+    rest: list[Entry] = []
+    for entry in entries:
         too_old = older_than is not None and now - entry.used > older_than
-        too_much = max_bytes is not None and total > max_bytes
-        if not too_old and not too_much:
-            break
+        (gone if too_old else rest).append(entry)
+    total = sum(entry.size for entry in rest)
+    if max_bytes is None or total <= max_bytes:
+        return gone, rest
+    rest.sort(key=lambda e: (price_class(e), min(e.used, now), e.created, e.key))
+    cut = 0
+    while cut < len(rest) and total > max_bytes:
+        total -= rest[cut].size
         cut += 1
-        total -= entry.size
-    return by_use[:cut], by_use[cut:]
+    return gone + rest[:cut], rest[cut:]
 
 
 def prune(
-    backend: Backend,
+    store: Store,
     *,
-    older_than: timedelta | None,
-    max_bytes: int | None,
-    dry_run: bool,
+    older_than: timedelta | None = None,
+    max_bytes: int | None = None,
+    node: str | None = None,
+    tag: str | None = None,
+    unused_since: float | None = None,
+    dry_run: bool = False,
 ) -> PruneReport:
-    """Delete old records, and then the least recently used ones until the rest is small enough.
+    """Delete old records, and then the cheapest ones until the rest is small enough.
 
     Args:
-        backend: the backend to prune.
+        store: the store to prune.
         older_than: delete records that were not used for longer than this.
         max_bytes: the size of the rest, at most.
+        node: consider only the records of this node, and delete all of them if neither an age nor
+            a size is given.
+        tag: likewise for the records with this tag.
+        unused_since: likewise for the records whose last use is before this time, in seconds since
+            the epoch.
         dry_run: report what a prune would delete, and delete nothing.
 
     Raises:
-        InputError: neither limit is given, or one is negative.
+        InputError: no limit is given, or one is negative.
         BackendError: the backend cannot be read or written.
     """
     if older_than is None and max_bytes is None:
-        raise InputError("prune: give an age (older_than), a size (max_bytes), or both")
+        if node is None and tag is None and unused_since is None:
+            raise InputError("prune: give an age (older_than), a size (max_bytes), a node or a tag")
+        max_bytes = 0
     if older_than is not None and older_than < timedelta(0):
         raise InputError(f"prune: older_than is {older_than}; it cannot be negative")
     if max_bytes is not None and max_bytes < 0:
         raise InputError(f"prune: max_bytes is {max_bytes}; it cannot be negative")
     seconds = None if older_than is None else older_than.total_seconds()
     try:
-        entries = list(backend.scan())
+        if node is not None or tag is not None or max_bytes:
+            entries: Iterable[Entry] = _matching(store, node, tag)
+        else:
+            entries = store.backend.scan()
+        entries = _unused([entries], unused_since)
         gone, kept = choose(entries, now=time.time(), older_than=seconds, max_bytes=max_bytes)
         if not dry_run:
             for start in range(0, len(gone), _AT_ONCE):
-                backend.delete_many([entry.key for entry in gone[start : start + _AT_ONCE]])
+                store.backend.delete_many([entry.key for entry in gone[start : start + _AT_ONCE]])
     except Exception as error:
         raise BackendError(f"the cache cannot be pruned: {error}") from error
     return PruneReport(
@@ -151,6 +176,37 @@ def prune(
         kept_bytes=sum(entry.size for entry in kept),
         dry_run=dry_run,
     )
+
+
+def _matching(store: Store, node: str | None, tag: str | None) -> Iterator[Entry]:
+    """Yield the entries of a node and with a tag, with their labels; None is any."""
+    unknown: list[Entry] = []
+    if node is None and tag is None:
+        entries: Iterable[Entry] = store.backend.scan()
+    else:
+        labels = [count.label for count in store.backend.count(sizes=False)]
+        entries = chain.from_iterable(
+            store.backend.select(label)
+            for label in labels
+            if (known := read_label(label)) is None or _matches(known, node, tag)
+        )
+    for entry in entries:
+        if read_label(entry.label) is None:
+            unknown.append(entry)
+        else:
+            yield entry
+    for entry, record in store.records(unknown):
+        label = label_of(record) if isinstance(record, Record) else None
+        known = None if label is None else read_label(label.text)
+        if label is not None and known is not None and _matches(known, node, tag):
+            yield entry._replace(label=label.text, seconds=label.seconds)
+        elif known is None and tag is None and node in (None, CORRUPT):
+            yield entry
+
+
+def _matches(labelled: Labelled, node: str | None, tag: str | None) -> bool:
+    shown = _OWN.get(labelled.node, labelled.node)
+    return labelled._replace(node=shown).matches(node, tag)
 
 
 # Verifying.
@@ -301,6 +357,26 @@ class Contents:
         self.corrupt = 0
         self.corrupt_bytes = 0
 
+    def add(
+        self, node: str, records: int, size: int, hits: int, saved: Mapping[str, float]
+    ) -> None:
+        """Add records of a node; a record may hold any cost, so what is not finite is left out."""
+        self.records += records
+        self.bytes += size
+        sums = self.nodes.setdefault(node, NodeContents())
+        sums.records += records
+        sums.bytes += size
+        sums.hits += hits
+        for unit, amount in saved.items():
+            total = sums.saved.get(unit, 0.0) + amount
+            if amount and math.isfinite(total):
+                sums.saved[unit] = total
+
+    def add_corrupt(self, entry: Entry, *, counts: bool) -> None:
+        """Add a corrupt record, if it counts."""
+        self.corrupt += counts
+        self.corrupt_bytes += entry.size * counts
+
     @property
     def hits(self) -> int:
         """How often records were used."""
@@ -347,35 +423,183 @@ def disk_folder(url: str) -> Path | None:
     return Path(rest).expanduser().resolve() if scheme == "disk" and rest else None
 
 
-def contents_of(store: Store, on_record: OnRecord | None = None) -> Contents:
-    """Read and count every record.
+def contents_of(
+    store: Store,
+    on_record: OnRecord | None = None,
+    *,
+    node: str | None = None,
+    tag: str | None = None,
+    unused_since: float | None = None,
+) -> Contents:
+    """Count the records of each node.
+
+    The backend counts them by their labels. Only records that hits have used and that cost more
+    than time are read, and those without a label.
 
     Args:
-        store: the store to read; counts no hits.
-        on_record: called with each valid record.
+        store: the store to count; counts no hits.
+        on_record: called with each record that hits have used and that cost more than time.
+        node: count only the records of this node.
+        tag: count only the records with this tag.
+        unused_since: count only records whose last use is before this time, in seconds since the
+            epoch.
 
     Raises:
         BackendError: the backend cannot be read.
     """
     found = Contents()
-    for entry, name, record in _named(store):
+    try:
+        whole, costs = _count_labels(store, found, node, tag, reads=unused_since is not None)
+    except Exception as error:
+        raise BackendError(f"the cache cannot be read: {error}") from error
+    for entry, name, record in _named(store, _unused(whole, unused_since)):
         if not isinstance(record, Record):
-            found.corrupt += 1
-            found.corrupt_bytes += entry.size
-            continue
-        found.records += 1
-        found.bytes += entry.size
-        node = found.nodes.setdefault(name, NodeContents())
-        node.records += 1
-        node.bytes += entry.size
-        node.hits += entry.hits
-        for unit, amount in (("seconds", record.seconds), *record.cost.items()):
-            total = node.saved.get(unit, 0.0) + entry.hits * amount
-            if entry.hits and amount and math.isfinite(total):  # a record may hold any cost
-                node.saved[unit] = total
-        if on_record is not None:
-            on_record(entry, name, record)
+            found.add_corrupt(entry, counts=node in (None, CORRUPT) and tag is None)
+        elif node in (None, name) and (tag is None or tag in record.tags):
+            found.add(name, 1, entry.size, entry.hits, _saved(entry, record, record.seconds))
+            _note(on_record, entry, name, record)
+    for entry, name, record in _named(store, chain.from_iterable(costs)):
+        if isinstance(record, Record):
+            found.add(name, 0, 0, 0, _saved(entry, record, 0.0))
+            _note(on_record, entry, name, record)
     return found
+
+
+def _note(on_record: OnRecord | None, entry: Entry, name: str, record: Record) -> None:
+    if on_record is not None and entry.hits and record.cost:
+        on_record(entry, name, record)
+
+
+def _count_labels(
+    store: Store, found: Contents, node: str | None, tag: str | None, *, reads: bool
+) -> tuple[list[Iterable[Entry]], list[Iterable[Entry]]]:
+    """Add what labels say, if their records need not be read.
+
+    Returns:
+        The entries of which nothing was added, and those of which only the cost was not.
+    """
+    whole: list[Iterable[Entry]] = []
+    costs: list[Iterable[Entry]] = []
+    for count in list(store.backend.count()):
+        known = read_label(count.label)
+        if known is not None and not _matches(known, node, tag):
+            continue
+        if known is None or reads:
+            whole.append(store.backend.select(count.label))
+            continue
+        name = _OWN.get(known.node, known.node)
+        found.add(name, count.values, count.size, count.hits, {"seconds": count.seconds})
+        if known.units and count.hits:
+            costs.append(store.backend.select(count.label, used=True))
+    return whole, costs
+
+
+def _unused(entries: Iterable[Iterable[Entry]], since: float | None) -> Iterator[Entry]:
+    for entry in chain.from_iterable(entries):
+        if since is None or entry.used < since:
+            yield entry
+
+
+def _saved(entry: Entry, record: Record, seconds: float) -> dict[str, float]:
+    costs = (("seconds", seconds), *record.cost.items())
+    return {unit: entry.hits * amount for unit, amount in costs if entry.hits}
+
+
+class Page(NamedTuple):
+    """Records of a listing.
+
+    Attributes:
+        lines: a line for each record, sorted by node, the newest record of a node first.
+        totals: how many records each node has, also those that the limit left out.
+    """
+
+    lines: list[Line]
+    totals: dict[str, int]
+
+
+def page_of(
+    store: Store,
+    *,
+    node: str | None = None,
+    tag: str | None = None,
+    unused_since: float | None = None,
+    limit: int | None = None,
+    summarise: Callable[[str, Record], str] | None = None,
+) -> Page:
+    """List records. Those of a page are read, and others only if they have no label.
+
+    Args:
+        store: the store to list; counts no hits.
+        node: list only the records of this node.
+        tag: list only the records with this tag.
+        unused_since: list only records whose last use is before this time, in seconds since the
+            epoch.
+        limit: list this many records of each node, the newest; all if None.
+        summarise: returns a record's content in one line, given the node's name and the record;
+            `summary` if None.
+
+    Raises:
+        BackendError: the backend cannot be read.
+    """
+    describe = summarise or summary
+    totals: Counter[str] = Counter()
+    pages: dict[str, list[Entry]] = {}
+    unknown: list[Entry] = []
+    try:
+        for count in list(store.backend.count(sizes=False)):
+            known = read_label(count.label)
+            if known is not None and not _matches(known, node, tag):
+                continue
+            newest = limit if known is not None and unused_since is None else None
+            entries = [
+                entry
+                for entry in store.backend.select(count.label, newest=newest)
+                if unused_since is None or entry.used < unused_since
+            ]
+            if known is None:
+                unknown += entries
+                continue
+            name = _OWN.get(known.node, known.node)
+            totals[name] += count.values if newest is not None else len(entries)
+            pages.setdefault(name, []).extend(entries)
+    except Exception as error:
+        raise BackendError(f"the cache cannot be read: {error}") from error
+    lines: list[Line] = []
+    shown = [entry for entries in pages.values() for entry in _newest(entries, limit)]
+    for entry, name, record in _named(store, shown):
+        lines.append(_line(entry, name, record, describe))
+    unread: dict[str, list[Line]] = {}
+    for entry, name, record in _named(store, unknown):
+        tags = record.tags if isinstance(record, Record) else ()
+        if node in (None, name) and (tag is None or tag in tags):
+            totals[name] += 1
+            unread.setdefault(name, []).append(_line(entry, name, record, describe))
+    for more in unread.values():
+        lines += more
+    lines.sort(key=lambda line: (line.node in _LAST, line.node, -line.created, line.key))
+    if limit is not None and unread:
+        seen: Counter[str] = Counter()
+        lines = [
+            line for line in lines if not seen.update([line.node]) and seen[line.node] <= limit
+        ]
+    return Page(lines, {name: totals[name] for name in sorted(totals) if totals[name]})
+
+
+def _newest(entries: list[Entry], limit: int | None) -> list[Entry]:
+    if limit is None or len(entries) <= limit:
+        return entries
+    return sorted(entries, key=lambda entry: (-entry.created, entry.key))[:limit]
+
+
+def _line(
+    entry: Entry,
+    name: str,
+    record: Record | CorruptRecord,
+    describe: Callable[[str, Record], str],
+) -> Line:
+    text = describe(name, record) if isinstance(record, Record) else str(record)
+    used = entry.used if entry.hits else None
+    return Line(entry.key, name, entry.size, entry.created, used, entry.hits, text)
 
 
 def lines_of(
@@ -388,21 +612,68 @@ def lines_of(
     Args:
         store: the store to list; counts no hits.
         node: list only the records of this node.
-        summarise: returns a record's content in one line, given the node's name and the record;
-            `summary` if None.
+        summarise: as for `page_of`.
 
     Raises:
         BackendError: the backend cannot be read.
     """
-    describe = summarise or summary
-    lines = []
-    for entry, name, record in _named(store):
-        if node is None or name == node:
-            text = describe(name, record) if isinstance(record, Record) else str(record)
-            used = entry.used if entry.hits else None
-            lines.append(Line(entry.key, name, entry.size, entry.created, used, entry.hits, text))
-    lines.sort(key=lambda line: (line.node in _LAST, line.node, -line.created, line.key))
-    return lines
+    return page_of(store, node=node, summarise=summarise).lines
+
+
+class Shown(NamedTuple):
+    """One record, decoded.
+
+    Attributes:
+        entry: its metadata.
+        record: the record.
+        node: the node's name.
+        version: the node's version, or the fingerprint of its source.
+        inputs: the inputs of the recipe.
+        value: the output as plain data; a text that says why if it cannot be read.
+    """
+
+    entry: Entry
+    record: Record
+    node: str
+    version: str
+    inputs: dict[str, Any]
+    value: Any
+
+
+def find_record(store: Store, key: str) -> Shown | None:
+    """Return the record with a key, or None; counts no hit.
+
+    Args:
+        store: the store.
+        key: in hexadecimal, whole or how it begins.
+
+    Raises:
+        InputError: it is no beginning of a key, several records have it, or the record is corrupt.
+        BackendError: the backend cannot be read.
+    """
+    start = key.strip().lower()
+    if not start or set(start) - set("0123456789abcdef"):
+        raise InputError(f"{key!r} is not a key: give hexadecimal digits, as `cache ls` shows them")
+    try:
+        found = [entry for entry in store.backend.scan() if entry.key.hex().startswith(start)]
+    except Exception as error:
+        raise BackendError(f"the cache cannot be read: {error}") from error
+    if len(found) > 1:
+        raise InputError(f"{len(found):,} records have a key that begins with {key!r}: give more")
+    for entry, record in store.records(found):
+        if isinstance(record, CorruptRecord):
+            raise InputError(f"the record {entry.key.hex()} is corrupt: {record}")
+        try:
+            recipe = read_recipe(record.recipe)
+        except EncodingError as error:
+            raise InputError(f"the record {entry.key.hex()} is corrupt: {error}") from error
+        name = _OWN.get(recipe.node, recipe.node)
+        try:
+            value = value_of(record)
+        except (EncodingError, RecursionError):
+            value = summary(name, record)
+        return Shown(entry, record, name, recipe.version, recipe.inputs, value)
+    return None
 
 
 def summary(node: str, record: Record) -> str:
@@ -446,8 +717,10 @@ def identity_of(store: Store, identified: Identified) -> Any:
         return None
 
 
-def _named(store: Store) -> Iterator[tuple[Entry, str, Record | CorruptRecord]]:
-    for entry, record in store.records():
+def _named(
+    store: Store, entries: Iterable[Entry]
+) -> Iterator[tuple[Entry, str, Record | CorruptRecord]]:
+    for entry, record in store.records(entries):
         if isinstance(record, CorruptRecord):
             yield entry, CORRUPT, record
             continue

@@ -13,6 +13,7 @@ from cachedeval.engine import process
 from cachedeval.engine.backend import Backend, Entry, completed
 from cachedeval.engine.breaker import Breaker, Kind
 from cachedeval.engine.errors import BackendError
+from cachedeval.engine.labels import label_of
 from cachedeval.engine.log import logger
 from cachedeval.engine.record import CorruptRecord, Pieces, Record, pack, pack_pieces, unpack
 
@@ -142,7 +143,9 @@ class Store:
             group = groups.pop()
             start = time.monotonic()
             try:
-                self.backend.put_many({key: self._packed(records[key]) for key in group})
+                labels = {key: label for key in group if (label := label_of(records[key]))}
+                packed = {key: self._packed(records[key]) for key in group}
+                self.backend.put_labelled(packed, labels)
             except Exception as error:  # noqa: BLE001  a backend may raise anything
                 if self._failed("put", error, start):
                     groups.append(group)
@@ -212,15 +215,20 @@ class Store:
         with self._lock:
             self._unreleased.update(keys)
 
-    def records(self) -> Iterator[tuple[Entry, Record | CorruptRecord]]:
+    def records(
+        self, entries: Iterable[Entry] | None = None
+    ) -> Iterator[tuple[Entry, Record | CorruptRecord]]:
         """Yield every record, verified, with its entry; counts no hits.
+
+        Args:
+            entries: read only the records of these entries.
 
         Raises:
             BackendError: the backend cannot be read.
         """
         batch: list[Entry] = []
         try:
-            for entry in self.backend.scan():
+            for entry in self.backend.scan() if entries is None else entries:
                 batch.append(entry)
                 if len(batch) >= _READ_AT_ONCE:
                     yield from self._verified(batch)

@@ -4,6 +4,7 @@ import contextlib
 import random
 import time
 
+from cachedeval.engine.backend import Entry, Label
 from cachedeval.testing.contract import BackendUnderTest, check, expect, key
 
 __all__: list[str] = []
@@ -290,6 +291,42 @@ def reports_creation_times(tested: BackendUnderTest) -> None:
         expect(right, f"the entry of a value stored at {before} has created={entry.created}")
         expect(entry.used == entry.created, "an entry that was never touched has a time of use")
         expect(entry.hits == 0, "an entry that was never touched has hits")
+
+
+@check()
+def counts_and_selects_as_it_scans(tested: BackendUnderTest) -> None:
+    """`count` and `select` agree with `scan`, which yields labels as stored or none at all."""
+    backend = tested.open()
+    labels = {key(n): Label(f"label {n % 2}", float(n)) for n in range(9)}
+    backend.put_labelled(dict.fromkeys(labels, b"value" * 30), labels)
+    backend.put_many({key(20): b"no label", key(0): b"no label now"})
+    expect(backend.get_many([key(1)]) == {key(1): b"value" * 30}, "put_labelled stores no value")
+    backend.touch_many({key(1): 2, key(2): 1}, time.time() + 100)
+    entries = list(backend.scan())
+    for entry in entries:
+        label = labels.get(entry.key) if entry.key != key(0) else None
+        right = entry.label is None or (label is not None and entry.label == label.text)
+        expect(right, f"scan yields label={entry.label!r} for a key stored with {label}")
+    groups: dict[str | None, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.label, []).append(entry)
+    counts = {count.label: count for count in backend.count()}
+    expect(counts.keys() == groups.keys(), "count yields other labels than scan")
+    for text, group in groups.items():
+        count = counts[text]
+        found = (count.values, count.size, count.hits)
+        sums = (len(group), sum(e.size for e in group), sum(e.hits for e in group))
+        expect(found == sums, f"count yields {found} for a label with {sums}, by scan")
+        some = {entry.key for entry in backend.select(text)}
+        expect(some == {entry.key for entry in group}, "select yields other entries than scan")
+        used = {entry.key for entry in backend.select(text, used=True)}
+        touched = {entry.key for entry in group if entry.hits}
+        expect(used == touched, "select(used=True) does not yield the touched entries")
+        newest = list(backend.select(text, newest=2))
+        expect(len(newest) == min(2, len(group)), "select(newest=2) does not yield 2 entries")
+    values = {count.label: count.values for count in backend.count(sizes=False)}
+    wanted = {text: len(group) for text, group in groups.items()}
+    expect(values == wanted, "count(sizes=False) counts other values than scan yields")
 
 
 @check(uses=True)

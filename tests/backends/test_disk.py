@@ -15,7 +15,8 @@ from cachedeval.engine.backend import Backend
 from cachedeval.engine.errors import BackendError, InputError
 from cachedeval.testing import BackendContract
 from cachedeval.testing.processes import Channel, ForkedProcess
-from cachedeval_disk import DiskBackend, open_url
+from cachedeval_disk import DiskBackend, open_url, reader
+from cachedeval_disk.writer import row_size
 
 ONE, TWO = b"1" * 16, b"2" * 16
 LARGE = b"large" * 20_000
@@ -275,3 +276,12 @@ def test_what_is_deleted_while_it_is_read_is_a_miss(
 
     monkeypatch.setattr(reader, "_select", slowly)
     assert backend.get_many([ONE, TWO]) == {TWO: b"two"}
+
+
+def test_sizes_are_the_same_in_the_database_and_outside() -> None:
+    query = f"SELECT {reader._SIZE} FROM (SELECT ? AS v, ? AS filename)"  # noqa: S608
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        for size in [*range(0, 70_000, 7), *range(4000, 4200), *range(8000, 8400)]:
+            for name in (None, "file"):
+                ((found,),) = connection.execute(query, (size, name)).fetchall()
+                assert found == row_size(size, in_file=name is not None)

@@ -279,3 +279,34 @@ def test_what_a_model_wrote_cannot_command_the_terminal(place: Workplace, tmp_pa
     assert json.loads(place.run("cache", "ls", "--json", "--cache", url).out)[0]["summary"] == (
         "a\x1b[2Jb\x07"
     )
+
+
+def test_one_record_is_shown(place: Workplace, filled: Path) -> None:
+    line = next(x for x in look(place, filled, "ls") if x["node"] == "generation")
+    found = look(place, filled, "show", line["key"][:16])
+    assert (found["key"], found["node"], found["hits"]) == (line["key"], "generation", 1)
+    assert "messages" in found["inputs"]
+    assert found["seconds"] > 0
+    shown = place.run("cache", "show", line["key"], "--cache", f"disk:{filled}")
+    assert (shown.status, shown.err) == (0, "")
+    assert "step        generation" in shown.out
+    missing = place.run("cache", "show", "0" * 32, "--cache", f"disk:{filled}")
+    assert missing.status == 2
+    assert "no record with the key" in missing.err
+
+
+def test_records_are_filtered_by_step_and_by_last_use(place: Workplace, cache: Path) -> None:
+    assert set(look(place, cache, "stats", "--node", "judge")["nodes"]) == {"judge"}
+    assert look(place, cache, "stats", "--unused-since", "1d")["records"] == 0
+    assert look(place, cache, "ls", "--tag", "nobody") == []
+    whole = look(place, cache, "stats")["records"]
+    assert look(place, cache, "prune", "--node", "judge_parse")["deleted"] == QUESTIONS
+    assert look(place, cache, "clear", "--yes", "--node", "judge")["deleted"] == QUESTIONS
+    assert look(place, cache, "clear", "--yes", "--unused-since", "1d")["deleted"] == 0
+    assert look(place, cache, "stats")["records"] == whole - 2 * QUESTIONS
+
+
+def test_a_size_without_a_unit_deletes_nothing(place: Workplace, filled: Path) -> None:
+    done = place.run("cache", "prune", "--max-size", "2", "--cache", f"disk:{filled}")
+    assert done.status == 2
+    assert "'2' has no unit; give 2GB, 2MB or 2B" in done.err

@@ -7,18 +7,23 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from support.faulty import FaultyBackend
 
 from cachedeval import Computed, Engine, node
 from cachedeval.engine.digest_cache import StoreDigestCache
+from cachedeval.engine.errors import InputError
 from cachedeval.engine.maintenance import (
     contents_of,
     disk_folder,
+    find_record,
     identity_of,
     inputs_of,
     lines_of,
+    page_of,
     summary,
 )
 from cachedeval.engine.resource import Handle, Resource
+from cachedeval_disk import DiskBackend
 from cachedeval_memory import MemoryBackend
 
 
@@ -153,3 +158,59 @@ def test_a_cost_without_end_is_left_out(engine: Engine, cost: float) -> None:
     assert found["tokens"] >= 10 * 11
     plan = engine.plan([costly(2)])["costly"]
     assert all(map(math.isfinite, plan.cost.values()))
+
+
+@node(version="1", name="plain", tags=("mine",))
+def plain(x: int) -> int:
+    return x
+
+
+@pytest.mark.parametrize("url", ["memory:", "disk:"])
+def test_records_with_labels_are_counted_unread(url: str, tmp_path: Path) -> None:
+    backend = FaultyBackend() if url == "memory:" else DiskBackend(tmp_path)
+    with Engine(backend) as engine:
+        engine.run([plain(x) for x in range(5)] + [double(x) for x in range(3)])
+        engine.run([plain(x) for x in range(2)])
+        engine.store.flush()
+        if isinstance(backend, FaultyBackend):
+            backend.counts.clear()
+        found = contents_of(engine.store)
+        assert {name: (n.records, n.hits) for name, n in found.nodes.items()} == {
+            "plain": (5, 2),
+            "double": (3, 0),
+        }
+        assert found.bytes == sum(entry.size for entry in backend.scan())
+        assert found.nodes["plain"].saved["seconds"] > 0
+        if isinstance(backend, FaultyBackend):
+            assert backend.counts["keys read"] == 0
+        page = page_of(engine.store, limit=2)
+        assert page.totals == {"double": 3, "plain": 5}
+        assert [line.node for line in page.lines] == ["double", "double", "plain", "plain"]
+        if isinstance(backend, FaultyBackend):
+            assert backend.counts["keys read"] == 4
+        assert contents_of(engine.store, tag="mine").records == 5
+        assert contents_of(engine.store, node="double").records == 3
+        assert contents_of(engine.store, unused_since=time.time() - 60).records == 0
+        later = time.time() + 60
+        assert contents_of(engine.store, unused_since=later, tag="mine").records == 5
+        assert page_of(engine.store, unused_since=later, tag="mine", limit=1).totals == {"plain": 5}
+    backend.close()
+
+
+def test_a_record_is_found_by_its_key_or_how_that_begins(engine: Engine) -> None:
+    engine.run([double(21), plain(3)])
+    engine.run(double(21))
+    engine.store.flush()
+    key = next(line.key.hex() for line in lines_of(engine.store, "double"))
+    for given in (key, key[:12].upper()):
+        found = find_record(engine.store, given)
+        assert found is not None
+        assert (found.node, found.version, found.inputs, found.value) == (
+            *("double", "1", {"x": 21}),
+            42,
+        )
+        assert found.entry.hits == 1
+        assert found.record.cost == {"tokens": 10}
+    assert find_record(engine.store, "0" * 32) is None
+    with pytest.raises(InputError, match="is not a key"):
+        find_record(engine.store, "double")

@@ -1,3 +1,4 @@
+import math
 import time
 from datetime import timedelta
 from typing import Any
@@ -9,7 +10,8 @@ from support.faulty import FaultyBackend
 
 from cachedeval import Engine, Entry, InputError, node
 from cachedeval.engine.errors import BackendError
-from cachedeval.engine.maintenance import choose
+from cachedeval.engine.labels import price_class, text_of
+from cachedeval.engine.maintenance import choose, lines_of
 
 NOW = 1_000_000.0
 
@@ -74,13 +76,69 @@ def test_the_bounds_hold_and_nothing_goes_without_need(
     assert {*gone, *stay} == {*entries}
     assert max_bytes is None or sum(e.size for e in stay) <= max_bytes
     assert older_than is None or all(NOW - e.used <= older_than for e in stay)
-    if gone and stay:
-        assert max(min(e.used, NOW) for e in gone) <= min(min(e.used, NOW) for e in stay)
-    if gone:
-        last = gone[-1]
-        too_old = older_than is not None and NOW - last.used > older_than
-        too_much = max_bytes is not None and sum(e.size for e in stay) + last.size > max_bytes
-        assert too_old or too_much
+    young = [e for e in gone if older_than is None or NOW - e.used <= older_than]
+    if young:
+        assert max_bytes is not None
+        assert sum(e.size for e in stay) + young[-1].size > max_bytes
+    if young and stay:
+        assert max(map(_rank, young)) <= min(map(_rank, stay))
+
+
+def _rank(entry: Entry) -> tuple[int, float]:
+    return price_class(entry), min(entry.used, NOW)
+
+
+def test_what_is_cheap_to_compute_goes_before_what_is_expensive() -> None:
+    prices = [
+        (None, 0.0),
+        (text_of("cheap", (), ()), 0.005),
+        (text_of("slow", (), ()), 3.0),
+        (text_of("slower", (), ()), 300.0),
+        (text_of("(file)", (), ()), 0.0),
+        (text_of("judge", (), ("prompt_tokens",)), 0.5),
+        (text_of("judge", (), ("prompt_tokens",)), 50.0),
+    ]
+    entries = [
+        entry(n, used=NOW - n)._replace(label=label, seconds=seconds)
+        for n, (label, seconds) in enumerate(prices)
+    ]
+    for left in range(1, 6):
+        assert kept(entries, max_bytes=10 * left) == list(range(7 - left, 7))
+    assert kept(entries, max_bytes=0) == []
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0, 1e300])
+def test_a_price_that_makes_no_sense_is_one(seconds: float) -> None:
+    assert 0 <= price_class(entry(1)._replace(seconds=seconds)) < 1000
+
+
+@node(version="1", name="tagged", tags=("mine", "old"))
+def tagged(x: int) -> int:
+    return x
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize(
+    ("which", "left"),
+    [
+        ({"node": "text"}, ["tagged", "tagged"]),
+        ({"tag": "mine"}, ["text", "text", "text"]),
+        ({"tag": "mine", "node": "text"}, ["tagged", "tagged", "text", "text", "text"]),
+        ({"node": "tagged", "older_than": timedelta(days=1)}, ["tagged"] * 2 + ["text"] * 3),
+        ({"node": "tagged", "max_bytes": 0}, ["text"] * 3),
+    ],
+)
+def test_a_prune_of_a_node_or_a_tag_leaves_the_others(
+    which: dict[str, Any], left: list[str], *, labelled: bool
+) -> None:
+    backend = FaultyBackend()
+    with Engine(backend) as engine:
+        engine.run([*map(text, range(3)), *map(tagged, range(2))])
+        if not labelled:  # as an older version stored them
+            backend.put_many(backend.get_many([entry.key for entry in backend.scan()]))
+            assert {entry.label for entry in backend.scan()} == {None}
+        assert engine.prune(**which).kept + engine.prune(**which).deleted <= 5
+        assert [line.node for line in lines_of(engine.store)] == left
 
 
 @node(version="1", name="text")

@@ -1,5 +1,6 @@
 """Backends with one fault each, in what they store or scan."""
 
+import itertools
 import os
 import pickle
 import time
@@ -8,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from cachedeval.engine.backend import Backend, Entry
+from cachedeval.engine.backend import Backend, Count, Entry
 from cachedeval_disk import DiskBackend
 
 
@@ -48,6 +49,11 @@ class LosesAValue(Wrapped):
         self.puts += 1
         if self.puts != 7:
             self.sound.put_many(items)
+
+
+class CountsTooFew(Wrapped):
+    def count(self, *, sizes: bool = True) -> Iterator[Count]:
+        return itertools.islice(super().count(sizes=sizes), 1, None)
 
 
 class StoresInPart(Wrapped):
@@ -301,6 +307,7 @@ class WritesOneFile(Wrapped):
 
 FAULTS: list[tuple[type[Wrapped], str]] = [
     (LosesAValue, "returns_stored_values"),
+    (CountsTooFew, "counts_and_selects_as_it_scans"),
     (StoresInPart, "stores_many_keys_at_once"),
     (StoresLate, "persists_after_kill"),
     (CutsKeys, "distinguishes_keys"),

@@ -6,18 +6,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cachedeval.cli.options import Parser
     from cachedeval.engine.store import Store
 
-__all__ = ["COMMANDS", "open_store"]
+__all__ = ["COMMANDS", "add_filters", "open_store"]
 
 COMMANDS = {
     "stats": "Show what is stored, by step, and the time and money that hits have saved.",
     "ls": "List the records, by step, the newest first.",
-    "prune": "Delete old records, or the least recently used ones down to a size.",
+    "show": "Show one record: what was computed from what, its cost and its uses.",
+    "prune": "Delete old records, or cheap ones down to a size.",
     "verify": "Read and check every record.",
     "audit": "Compute a sample of stored answers again, and compare.",
     "clear": "Delete all records.",
 }
+
+
+def add_filters(parser: "Parser") -> None:
+    """Add the options that say which records are meant."""
+    from cachedeval.cli.options import moment
+
+    parser.add_argument(
+        "--node", metavar="STEP", help="Only records of this step: generation, judge, files, …"
+    )
+    parser.add_argument("--tag", metavar="TAG", help="Only records whose node had this tag.")
+    parser.add_argument(
+        "--unused-since",
+        type=moment,
+        metavar="WHEN",
+        help="Only records that were last used before this: a date such as 2026-11-30, or a time "
+        "ago such as 30d.",
+    )
 
 
 @contextmanager

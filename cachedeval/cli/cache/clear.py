@@ -1,8 +1,9 @@
-"""`cachedeval cache clear`: deletes all records."""
+"""`cachedeval cache clear`: deletes all records, or all of a step or tag."""
 
 import sys
+from functools import partial
 
-from cachedeval.cli.cache import open_store
+from cachedeval.cli.cache import add_filters, open_store
 from cachedeval.cli.cache.prune import show_pruned
 from cachedeval.cli.format import clean, plural, show, show_bytes
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json
@@ -15,6 +16,7 @@ __all__ = ["declare", "execute"]
 def declare(parser: Parser) -> None:
     """Add the options."""
     add_cache(parser)
+    add_filters(parser)
     parser.add_argument("--yes", action="store_true", help="Do not ask for confirmation.")
     add_json(parser, "the counts")
 
@@ -26,13 +28,21 @@ def execute(options: Namespace) -> None:
     if not options.yes and not sys.stdin.isatty():
         raise InputError("cache clear: there is no terminal to ask for confirmation on; give --yes")
     with open_store(options.cache) as store:
+        delete = partial(
+            prune,
+            store,
+            max_bytes=0,
+            unused_since=options.unused_since,
+            node=options.node,
+            tag=options.tag,
+        )
         if not options.yes:
-            found = prune(store.backend, older_than=None, max_bytes=0, dry_run=True)
+            found = delete(dry_run=True)
             what = f"{plural(found.deleted, 'record')} ({show_bytes(found.freed)})"
             if not _confirmed(f"Delete {what} of {options.cache}?"):
                 show("nothing is deleted", error=True)
                 return
-        report = prune(store.backend, older_than=None, max_bytes=0, dry_run=False)
+        report = delete(dry_run=False)
     show_pruned(options, report)
 
 

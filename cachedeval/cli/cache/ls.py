@@ -2,7 +2,7 @@
 
 import time
 
-from cachedeval.cli.cache import open_store
+from cachedeval.cli.cache import add_filters, open_store
 from cachedeval.cli.format import short, show, show_age, show_bytes, show_json, table
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json, at_least
 from cachedeval.engine.errors import InputError
@@ -15,9 +15,7 @@ _SHOWN = 20
 def declare(parser: Parser) -> None:
     """Add the options."""
     add_cache(parser)
-    parser.add_argument(
-        "--node", metavar="STEP", help="Only records of this step: generation, judge, files, …"
-    )
+    add_filters(parser)
     parser.add_argument(
         "--limit",
         type=at_least(0),
@@ -29,22 +27,24 @@ def declare(parser: Parser) -> None:
 
 def execute(options: Namespace) -> None:
     """List the records, by step, the newest first."""
-    from cachedeval.engine.maintenance import contents_of, lines_of
+    from cachedeval.engine.maintenance import contents_of, page_of
     from cachedeval.evals.steps import summarise
 
-    cache, node, limit = options.cache, options.node, options.limit
+    cache, node = options.cache, options.node
+    most = (0 if options.json else _SHOWN) if options.limit is None else options.limit
     with open_store(cache) as store:
-        lines = lines_of(store, node, summarise)
-        if node is not None and not lines:
+        shown, totals = page_of(
+            store,
+            node=node,
+            tag=options.tag,
+            unused_since=options.unused_since,
+            limit=most or None,
+            summarise=summarise,
+        )
+        narrowed = options.tag is not None or options.unused_since is not None
+        if node is not None and not totals and not narrowed:
             steps = ", ".join(sorted(contents_of(store).nodes)) or "no records at all"
             raise InputError(f"cache {cache}: no records of a step {node!r}; there are {steps}")
-    most = (0 if options.json else _SHOWN) if limit is None else limit
-    counts: dict[str, int] = {}
-    shown = []
-    for line in lines:
-        counts[line.node] = counts.get(line.node, 0) + 1
-        if not most or counts[line.node] <= most:
-            shown.append(line)
     if options.json:
         show_json([{**line._asdict(), "key": line.key.hex()} for line in shown])
         return
@@ -65,6 +65,6 @@ def execute(options: Namespace) -> None:
         for line in shown
     ]
     show(table(["step", "key", "size", "age", "used", "hits", "content"], rows))
-    for name, count in counts.items():
+    for name, count in totals.items():
         if most and count > most:
             show(f"… and {count - most:,} more of {name}; --limit 0 shows all")

@@ -1,8 +1,8 @@
-"""`cachedeval cache prune`: deletes old records, and the least recently used ones."""
+"""`cachedeval cache prune`: deletes old records, and cheap ones."""
 
 from typing import TYPE_CHECKING
 
-from cachedeval.cli.cache import open_store
+from cachedeval.cli.cache import add_filters, open_store
 from cachedeval.cli.format import plural, show, show_bytes, show_json
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json, duration, size
 from cachedeval.engine.errors import InputError
@@ -26,23 +26,36 @@ def declare(parser: Parser) -> None:
         "--max-size",
         type=size,
         metavar="SIZE",
-        help="Then delete what was used least recently, down to this size, such as 2GB.",
+        help="Then delete what is cheapest to compute, and of that what was used least recently, "
+        "down to this size, such as 2GB.",
     )
+    add_filters(parser)
     parser.add_argument("--dry-run", action="store_true", help="Only show what would be deleted.")
     add_json(parser, "the counts")
 
 
 def execute(options: Namespace) -> None:
-    """Delete old records, or the least recently used ones down to a size; runs may continue."""
+    """Delete old records, or cheap ones down to a size; runs may continue.
+
+    What took little time to compute is deleted before what took much, and both before what cost
+    tokens or money. `--node`, `--tag` or
+    `--unused-since` alone deletes all those records.
+    """
     from cachedeval.engine.maintenance import prune
 
-    if options.older_than is None and options.max_size is None:
-        raise InputError("cache prune: give --older-than, --max-size, or both")
+    limits = (options.older_than, options.max_size, options.unused_since, options.node, options.tag)
+    if all(limit is None for limit in limits):
+        raise InputError(
+            "cache prune: give --older-than, --max-size, or both (or --unused-since, --node, --tag)"
+        )
     with open_store(options.cache) as store:
         report = prune(
-            store.backend,
+            store,
             older_than=options.older_than,
             max_bytes=options.max_size,
+            node=options.node,
+            tag=options.tag,
+            unused_since=options.unused_since,
             dry_run=options.dry_run,
         )
     show_pruned(options, report)

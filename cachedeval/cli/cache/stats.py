@@ -1,6 +1,6 @@
 """`cachedeval cache stats`: what is stored, and what its hits have saved."""
 
-from cachedeval.cli.cache import open_store
+from cachedeval.cli.cache import add_filters, open_store
 from cachedeval.cli.format import (
     plural,
     show,
@@ -18,6 +18,7 @@ __all__ = ["declare", "execute"]
 def declare(parser: Parser) -> None:
     """Add the options."""
     add_cache(parser)
+    add_filters(parser)
     add_json(parser, "the counts")
 
 
@@ -30,7 +31,13 @@ def execute(options: Namespace) -> None:
     cache = options.cache
     money = SavedMoney()
     with open_store(cache) as store:
-        found = contents_of(store, money)
+        found = contents_of(
+            store,
+            money,
+            node=options.node,
+            tag=options.tag,
+            unused_since=options.unused_since,
+        )
         dollars = money.usd(store, load_prices())
     saved = found.saved if dollars is None else {**found.saved, "usd": dollars}
     nodes = sorted(found.nodes.items(), key=lambda item: (item[0] in (FILES, IDENTITIES), item[0]))
