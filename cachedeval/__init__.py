@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cachedeval.engine.files import FileEntry, digest_file, manifest
     from cachedeval.engine.graph import Graph, GraphNode
     from cachedeval.engine.maintenance import PruneReport
-    from cachedeval.engine.node import Call, Computed, Limiter, Node, node
+    from cachedeval.engine.node import Bound, Call, Computed, Limiter, Node, node
     from cachedeval.engine.plan import NodePlan, Plan
     from cachedeval.engine.record import Record
     from cachedeval.engine.resource import Handle, Resource
@@ -47,6 +47,7 @@ __all__ = [
     "AdapterEvaluator",
     "Backend",
     "BackendError",
+    "Bound",
     "CachedevalError",
     "Call",
     "Change",
@@ -92,6 +93,7 @@ _HOMES = {
     "Backend": "cachedeval.engine.backend",
     "BackendError": "cachedeval.engine.errors",
     "CachedevalError": "cachedeval.engine.errors",
+    "Bound": "cachedeval.engine.node",
     "Call": "cachedeval.engine.node",
     "Change": "cachedeval.evals.report",
     "Comparison": "cachedeval.evals.report",

@@ -96,6 +96,11 @@ def test_every_class_that_the_api_returns_can_be_imported_from_the_package() -> 
     assert not missing, "\n".join(sorted(missing))
 
 
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_has_an_example(name: str) -> None:
+    assert ">>> " in (PUBLIC[name].__doc__ or "")
+
+
 def messages(path: Path) -> Iterator[str]:
     """Yield the strings of a module that are no docstrings."""
     tree = ast.parse(path.read_text("utf-8"))

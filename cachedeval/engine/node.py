@@ -363,7 +363,7 @@ class Bound(NamedTuple):
             runs, and its result replaces the stored one.
 
     Example:
-        >>> from cachedeval import Engine, node
+        >>> from cachedeval import Bound, Engine, node
         >>> def first(digits: str, count: int) -> str | None:
         ...     return digits[:count] if len(digits) >= count else None
         >>> @node(version="1", name="digits", bound=Bound("count", first))

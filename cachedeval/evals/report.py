@@ -42,7 +42,15 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one question."""
+    """The result of one question.
+
+    Example:
+        >>> item = ItemResult(
+        ...     id="q1", question="1 + 1?", response="2", score=80.0, criteria={"accuracy": 8.0}
+        ... )
+        >>> item.score, item.criteria
+        (80.0, {'accuracy': 8.0})
+    """
 
     id: str
     question: str
@@ -205,16 +213,35 @@ _FIELDS = tuple(name for name in Report.__struct_fields__ if name != "run")
 
 
 class Change(NamedTuple):
-    """The scores of one question."""
+    """The scores of one question.
+
+    Example:
+        >>> Change("q1", "1 + 1?", a=50.0, b=100.0)
+        Change(id='q1', question='1 + 1?', a=50.0, b=100.0)
+    """
 
     id: str
     question: str
     a: float
+    """The score in the first report, 0 to 100."""
     b: float
+    """The score in the second report."""
 
 
 class Comparison(NamedTuple):
-    """How two reports differ on the questions that have a score in both."""
+    """How two reports differ on the questions that have a score in both.
+
+    Example:
+        >>> from cachedeval import ItemResult, Report, compare
+        >>> def report(*scores: float) -> Report:
+        ...     items = [
+        ...         ItemResult(id=f"q{n}", question=f"{n}?", score=score, criteria={})
+        ...         for n, score in enumerate(scores)
+        ...     ]
+        ...     return Report(judge="f1", items=items, questions=len(items), scored=len(items))
+        >>> compare(report(50.0, 60.0), report(70.0, 60.0))
+        <Comparison: too few to tell, +10.0, 2 pairs>
+    """
 
     mean_a: float
     mean_b: float
@@ -240,6 +267,9 @@ class Comparison(NamedTuple):
         if (test.low > 0 or test.high < 0) and test.p_value < _SIGNIFICANT:
             return "better" if test.difference > 0 else "worse"
         return "the same" if test.same == test.n else "not clearly different"
+
+    def __repr__(self) -> str:
+        return f"<Comparison: {self.verdict}, {self.paired.difference:+.1f}, {self.paired.n} pairs>"
 
 
 def build_report(

@@ -45,7 +45,13 @@ class Spread(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """How two sets of scores on the same questions differ, b less a."""
+    """How two sets of scores on the same questions differ, b less a.
+
+    Example:
+        >>> found = paired([50.0, 60.0, 70.0], [70.0, 60.0, 90.0])
+        >>> found.n, round(found.difference, 1), found.better, found.worse, found.same
+        (3, 13.3, 2, 0, 1)
+    """
 
     n: int
     difference: float
