@@ -38,7 +38,15 @@ if TYPE_CHECKING:
     from cachedeval.engine.result import NodeStats, Outcome, Stats
     from cachedeval.engine.retry import RetryPolicy
     from cachedeval.evals.evaluator import AdapterEvaluator, OptimizedAdapterEvaluator
-    from cachedeval.evals.report import Change, Comparison, ItemResult, Report, compare
+    from cachedeval.evals.report import (
+        Change,
+        Comparison,
+        ItemResult,
+        Judgement,
+        JudgeSummary,
+        Report,
+        compare,
+    )
     from cachedeval.evals.statistics import Paired
 
 __version__ = "0.1.0"
@@ -64,6 +72,8 @@ __all__ = [
     "Handle",
     "InputError",
     "ItemResult",
+    "JudgeSummary",
+    "Judgement",
     "Limiter",
     "MissingError",
     "Node",
@@ -109,6 +119,8 @@ _HOMES = {
     "Handle": "cachedeval.engine.resource",
     "InputError": "cachedeval.engine.errors",
     "ItemResult": "cachedeval.evals.report",
+    "JudgeSummary": "cachedeval.evals.report",
+    "Judgement": "cachedeval.evals.report",
     "Limiter": "cachedeval.engine.node",
     "MissingError": "cachedeval.engine.errors",
     "Node": "cachedeval.engine.node",

@@ -16,7 +16,7 @@ import pytest
 import cachedeval
 
 ROOT = Path(cachedeval.__file__).parent
-INTERNAL = {"Codec", "EvalTarget", "Identified", "Signature", "Unreadable"}
+INTERNAL = {"Closure", "Codec", "EvalTarget", "Identified", "Signature", "Unreadable"}
 """The parts of which public classes are made. Users neither create nor read them."""
 
 PUBLIC = {name: getattr(cachedeval, name) for name in cachedeval.__all__ if name != "__version__"}

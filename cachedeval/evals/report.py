@@ -33,7 +33,12 @@ _MOST = 100.0
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """What a further judge found of one question; see `ItemResult` for its fields."""
+    """What a further judge found of one question; see `ItemResult` for its fields.
+
+    Example:
+        >>> Judgement(criteria={"accuracy": 8.0}, rationale="Right, but long.").criteria
+        {'accuracy': 8.0}
+    """
 
     criteria: dict[str, float] = {}
     rationale: str = ""
@@ -81,7 +86,16 @@ class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JudgeSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What one judge found; see `Report` for its fields."""
+    """What one judge found; see `Report` for its fields.
+
+    Example:
+        >>> summary = JudgeSummary(
+        ...     score=80.0, stderr=None, interval=None, scored=1, failed=0, failures={}, rubric=None,
+        ...     criteria={},
+        ... )
+        >>> summary.score
+        80.0
+    """
 
     score: float | None
     stderr: float | None
