@@ -3,8 +3,11 @@
 import logging
 import os
 import signal
+import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from support.cancellable import ends
@@ -213,3 +216,20 @@ def test_ctrl_c_ends_a_write_that_waits_for_another_program(
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
     ends(engine.close)
     assert backend.tried == 1
+
+
+def test_ctrl_c_ends_a_run_whose_database_another_program_holds(tmp_path: Path) -> None:
+    url = f"disk:{tmp_path / 'cache'}"
+    with Engine(url) as engine:
+        engine.run(step(0))
+    holder = sqlite3.connect(tmp_path / "cache" / "cache.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    engine = Engine(url)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.run([step(x) for x in range(1, 5)])
+    ends(engine.close)
+    holder.close()
+    with Engine(url) as engine:
+        assert engine.run([step(x) for x in range(5)]) == list(range(5))
