@@ -41,6 +41,8 @@ class Declared(Maker):
         EncodingError: values of the type cannot be stored.
     """
 
+    views = True
+
     def __init__(self, declared: Any) -> None:
         self._declared = declared
         self._classes: dict[str, type] = {}

@@ -122,7 +122,13 @@ class Coded(NamedTuple):
 
 
 class Maker:
-    """Makes the decoded form of values that are not plain data; a subclass makes the values."""
+    """Makes the decoded form of values that are not plain data; a subclass makes the values.
+
+    Attributes:
+        views: whether the elements of an array may be given as a view.
+    """
+
+    views = False
 
     def typed(self, kind: str, fields: dict[str, Any]) -> Any:
         """Return the value of a class with fields."""
@@ -632,6 +638,9 @@ def _take_tagged_str(data: bytes | memoryview, at: int) -> tuple[str, int]:
     return _take_str(data, at + 1)
 
 
+_ARRAY = b"\x0dnumpy.ndarrayt\x02b"
+"""How the encoding of an array goes on after its first two tags, up to its header."""
+
 _SEQUENCES: dict[int, Callable[[list[Any]], Any]] = {
     ord("l"): list,
     ord("t"): tuple,
@@ -660,6 +669,13 @@ def _take(data: bytes | memoryview, at: int, maker: Maker) -> tuple[Any, int]:  
         case 0x62:  # b
             raw, at = _take_raw(data, at)
             return bytes(raw), at
+        case 0x78 if maker.views and data[at + 1 : at + 18] == _ARRAY:
+            # An array copies its elements itself, so they need no bytes of their own.
+            head, at = _take_raw(data, at + 18)
+            if data[at] != ord("b"):
+                raise IndexError(f"an array without elements at {at}")
+            elements, at = _take_raw(data, at + 1)
+            return maker.coded("numpy.ndarray", (bytes(head), elements)), at
         case 0x6C | 0x74 | 0x53 | 0x5A:  # l, t, S, Z
             n, at = _take_length(data, at)
             members = []

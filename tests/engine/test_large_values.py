@@ -170,6 +170,23 @@ def zeros(size: int) -> bytes:
     return bytes(size)
 
 
+def test_an_array_is_copied_once() -> None:
+    np: Any = pytest.importorskip("numpy")
+    array = np.arange(2 * LARGE)
+    codec = Codec()
+    payload = codec.dump({"a": [array, array[:3]]})
+    record = unpack(pack(Record(b"recipe", payload, payload_digest(payload), 1.5, 0.5)))
+    tracemalloc.start()
+    try:
+        back = codec.load(record.payload)["a"]
+        assert tracemalloc.get_traced_memory()[1] < 1.2 * array.nbytes
+    finally:
+        tracemalloc.stop()
+    assert (back[0] == array).all()
+    assert back[1].tolist() == [0, 1, 2]
+    assert back[0].flags.writeable
+
+
 def test_no_more_than_one_copy_is_made(tmp_path: Path) -> None:
     size = 16 * LARGE
 
