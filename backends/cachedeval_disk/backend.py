@@ -418,4 +418,10 @@ def open_url(rest: str) -> DiskBackend:
         InputError: the path cannot be a folder.
         BackendError: the folder holds another program's database, or a newer version's.
     """
+    if rest.startswith("//"):
+        path = rest.lstrip("/")
+        raise InputError(
+            f"cache 'disk:{rest}': a folder follows the colon, without `//`; give disk:/{path} or "
+            f"disk:./{path}"
+        )
     return DiskBackend(rest)

@@ -32,6 +32,7 @@ __all__ = [
     "completed",
     "open_backend",
     "open_cache",
+    "shown_url",
 ]
 
 
@@ -347,8 +348,13 @@ def open_backend(url: str) -> Backend:
     found = entry_points(GROUP)
     if not colon or scheme not in found:
         known = ", ".join(f"{name}:" for name in sorted(found)) or "none is installed"
+        if colon and scheme.isidentifier() and scheme.lower() not in found:
+            raise InputError(
+                f"cache {shown_url(url)!r}: no backend for `{scheme}:` is installed (installed: "
+                f"{known})"
+            )
         raise InputError(
-            f"cache {url!r}: a cache is given as SCHEME:REST, as in disk:./eval_cache "
+            f"cache {shown_url(url)!r}: a cache is given as SCHEME:REST, as in disk:./eval_cache "
             f"(schemes here: {known})"
         )
     try:
@@ -358,10 +364,24 @@ def open_backend(url: str) -> Backend:
     except (InputError, BackendError):
         raise
     except Exception as error:
-        raise BackendError(f"cache {url!r} cannot be opened: {error}") from error
+        raise BackendError(f"cache {shown_url(url)!r} cannot be opened: {error}") from error
     if not isinstance(opened, Backend):
-        raise BackendError(f"cache {url!r}: {found[scheme]} does not return a Backend")
+        raise BackendError(f"cache {shown_url(url)!r}: {found[scheme]} does not return a Backend")
     return opened
+
+
+def shown_url(url: str) -> str:
+    """Return a cache URL as it may be printed: without user and password.
+
+    Example:
+        >>> shown_url("redis://me:secret@host/0")
+        'redis://…@host/0'
+    """
+    start, slashes, rest = url.partition("//")
+    host, slash, path = rest.partition("/")
+    if not slashes or "@" not in host:
+        return url
+    return f"{start}//…@{host.rpartition('@')[2]}{slash}{path}"
 
 
 def open_cache(cache: str | Backend) -> Backend:

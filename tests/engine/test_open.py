@@ -45,12 +45,24 @@ def test_a_backend_from_elsewhere_by_its_url(
     assert elsewhere_backend.opened == ["some//where:else"]
 
 
-@pytest.mark.parametrize("url", ["", "memory", "./eval_cache", "redis:x", ":memory", "MEMORY:"])
+@pytest.mark.parametrize("url", ["", "memory", "./eval_cache", ":memory", "MEMORY:"])
 def test_a_url_that_names_no_backend(url: str) -> None:
     with pytest.raises(InputError, match=r"a cache is given as SCHEME:REST.*disk:, memory:"):
         open_backend(url)
     with pytest.raises(InputError):
         Engine(url)
+
+
+def test_a_scheme_without_a_backend_is_named_and_no_password_is_shown() -> None:
+    with pytest.raises(InputError, match="no backend for `redis:` is installed") as error:
+        open_backend("redis://me:secret@host:1/0")
+    assert "secret" not in str(error.value)
+    assert "redis://…@host:1/0" in str(error.value)
+
+
+def test_a_folder_is_given_without_slashes() -> None:
+    with pytest.raises(InputError, match=r"give disk:/tmp/x or disk:\./tmp/x"):
+        open_backend("disk://tmp/x")
 
 
 @pytest.mark.parametrize(
