@@ -2,7 +2,6 @@
 
 import types
 from collections.abc import Iterator, Mapping
-from inspect import get_annotations
 from typing import Any, get_type_hints
 
 __all__ = ["attributes_of", "hints_of", "is_method"]
@@ -68,4 +67,6 @@ def hints_of(cls: type) -> Mapping[str, Any]:
     try:
         return dict(get_type_hints(cls, include_extras=True))
     except Exception:  # noqa: BLE001  an annotation may be any expression
-        return {name: str(hint) for name, hint in get_annotations(cls).items()}
+        # `inspect.get_annotations` is slow to import.
+        own = cls.__dict__.get("__annotations__", {})  # noqa: RUF063
+        return {name: str(hint) for name, hint in own.items()}

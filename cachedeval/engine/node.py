@@ -485,7 +485,7 @@ class Node(Step, Generic[R_co, P_any, F_co]):
         self._heads: dict[bool, RecipeHead] = {}
         self._fingerprints: dict[str, str] | None = None
         self._standings: dict[tuple[str, str, str], Standing] = {}
-        self._own_notes = b""
+        self.own_notes = b""  # the provenance of the result last found to be of this function
         self._classes: dict[type, Closure] = {}
         if function.__annotations__.get("return") not in SIMPLE:
             self._refuse_unstorable()
@@ -573,12 +573,13 @@ class Node(Step, Generic[R_co, P_any, F_co]):
 
     def disowns(self, record: Record) -> str | None:
         """Return why a record is not of this function, but of another of its name; else None."""
-        if self.version is None or record.notes == self._own_notes:
+        if self.version is None or record.notes == self.own_notes:
+            self.own_notes = record.notes
             return None
         provenance = record.provenance
         standing = self._standing(provenance)
         if standing == "same" or (standing == "edited" and self.rival(record) is None):
-            self._own_notes = record.notes
+            self.own_notes = record.notes
             return None
         return (
             f"another function of this name and version computed it, in {provenance.get('file')}: "

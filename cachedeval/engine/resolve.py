@@ -61,7 +61,9 @@ class Resolution:
             return
         if not any_age and _expired(call, record):
             return
-        why = disowned(call, key, record)
+        # The comparison spares three calls on the path of a hit.
+        own = record.notes == call.node.own_notes
+        why = None if own else disowned(call, key, record)
         if why is None:
             found = found_outcome(call, record)
             if found is not None:
