@@ -12,7 +12,7 @@ from argparse import (
 )
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from cachedeval.engine.errors import InputError
 
@@ -192,6 +192,16 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         raise ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _temperature(text: str) -> "float | Literal['default']":
+    """Read a number, or `default`."""
+    if text == "default":
+        return "default"
+    try:
+        return float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is neither a number nor `default`") from None
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -409,6 +419,19 @@ def add_evaluation(parser: Parser, *, adapters: bool = True, data: bool = True) 
         help="Verdicts for each question; the score is their mean (default: %(default)s).",
     )
     judging.add_argument(
+        "--judge-temperature",
+        type=_temperature,
+        metavar="T",
+        help="Temperature of a judge over HTTP; `default` sends none (default: 0, or none where the "
+        "service refuses it).",
+    )
+    judging.add_argument(
+        "--judge-max-tokens",
+        type=whole,
+        metavar="N",
+        help="Most tokens of a judge's reply, reasoning included (default: 2048).",
+    )
+    judging.add_argument(
         "--on-failure",
         choices=["exclude", "zero", "raise"],
         default="exclude",
@@ -416,7 +439,9 @@ def add_evaluation(parser: Parser, *, adapters: bool = True, data: bool = True) 
         "0, raise ends the run (default: %(default)s).",
     )
     judging.add_argument(
-        "--limits", metavar="FILE", help="Rate limits and prices of the judge, as TOML."
+        "--limits",
+        metavar="FILE",
+        help="Options, rate limits, retries and prices of the judge, as TOML.",
     )
 
 
@@ -443,6 +468,8 @@ def evaluator_of(options: Namespace) -> "Iterator[AdapterEvaluator]":
         memory_budget=options.memory_budget,
         on_failure=options.on_failure,
         limits=options.limits,
+        judge_temperature=options.judge_temperature,
+        judge_max_tokens=options.judge_max_tokens,
         fetch=options.fetch,
         mode=getattr(options, "mode", "use"),
     )

@@ -94,6 +94,8 @@ def _show_report(report: "Report") -> str:
         lines = [f"{name}:", *_show_judges(report)]
     else:
         lines = [f"{name}: {_show_score(report)}", *_show_criteria(report.criteria)]
+    for judge, names in report.judge_refused.items():
+        lines.append(f"  {short(judge)} refuses {', '.join(names)}: not sent")
     failed = [
         (item.question, judge, error)
         for item in report.items
@@ -169,6 +171,11 @@ def show_run(run: dict[str, Any]) -> str:
                 f"  judge tokens {what}: {cost['prompt_tokens']} in, "
                 f"{cost['completion_tokens']} out{money}"
             )
+    if (rejected := run["judge_rejected"])["replies"]:
+        lines.append(
+            f"  of these for {rejected['replies']} replies of no use: "
+            f"{rejected['prompt_tokens']} in, {rejected['completion_tokens']} out"
+        )
     if run["near_ties"]["met"]:
         lines.append(
             f"  near ties: {run['near_ties']['met']} met, {run['near_ties']['changed']} changed a "

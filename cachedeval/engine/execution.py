@@ -198,7 +198,8 @@ class Execution:
                 continue
             if UNSTORED.encode() in flight.recipe:
                 continue  # no later run could find it
-            records[flight.key] = flight.record
+            other = flight.record.recipe is not flight.recipe
+            records[key_of(flight.record.recipe) if other else flight.key] = flight.record
             if not flight.call.plain:
                 self._add_identities(flight.call, records)
         stored = self.store.put_many(records)

@@ -110,6 +110,8 @@ class Computed(Generic[R]):
         value: the output.
         cost: what the step cost, in the node's own units.
         provenance: facts about the result that are not part of the output; plain data.
+        inputs: inputs that the step used in place of the given ones, by name; plain data. The
+            result is stored for a call with these inputs, not for this one.
 
     Example:
         >>> from cachedeval import Computed, Engine, node
@@ -123,7 +125,7 @@ class Computed(Generic[R]):
         {'letters': 5.0}
     """
 
-    __slots__ = ("cost", "provenance", "value")
+    __slots__ = ("cost", "inputs", "provenance", "value")
 
     def __init__(
         self,
@@ -131,8 +133,10 @@ class Computed(Generic[R]):
         *,
         cost: Mapping[str, float] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Any] | None = None,
     ) -> None:
         self.value = value
+        self.inputs = dict(inputs or {})
         self.cost = {unit: float(amount) for unit, amount in (cost or {}).items()}
         self.provenance = dict(provenance or {})
 

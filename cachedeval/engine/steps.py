@@ -88,7 +88,10 @@ def complete(flight: InFlight, value: Any, error: BaseException | None, seconds:
     node = flight.call.node
     if error is None:
         try:
-            flight.record = to_record(node, flight.recipe, value, seconds)
+            recipe = flight.recipe
+            if isinstance(value, Computed) and value.inputs:
+                recipe = _replaced(node, recipe, value.inputs)
+            flight.record = to_record(node, recipe, value, seconds)
             if flight.mode != "off" and not (flight.call.frozen and node.is_closed):
                 flight.mutated = _changed_input(flight)
         except BaseException as raised:  # noqa: BLE001  the value's own code may raise anything
@@ -105,6 +108,20 @@ def complete(flight: InFlight, value: Any, error: BaseException | None, seconds:
         error = wrapped
         add_note(error, describe(flight.call))
     flight.error = error
+
+
+def _replaced(node: Node[Any], recipe: bytes, inputs: dict[str, Any]) -> bytes:
+    """Return the recipe of the same call with other values for some of its inputs.
+
+    Raises:
+        EncodingError: there is no such input, or a value has no canonical encoding.
+    """
+    given = read_recipe(recipe).inputs
+    if unknown := inputs.keys() - given.keys():
+        raise EncodingError(
+            f"{node.name}: its result is for an input that it does not have: {min(unknown)}"
+        )
+    return node.recipe({**given, **inputs})
 
 
 def to_record(node: Node[Any], recipe: bytes, value: Any, seconds: float) -> Record:

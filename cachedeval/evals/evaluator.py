@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -15,6 +15,8 @@ from cachedeval.engine.result import Outcome
 from cachedeval.evals.adapters import adapter_resource, model_of
 from cachedeval.evals.data import read_questions
 from cachedeval.evals.judging.judges import NamedJudge, open_judges
+from cachedeval.evals.judging.options import JudgeOptions
+from cachedeval.evals.judging.rubric_judges import RemoteJudge
 from cachedeval.evals.models import ModelResource, model_resource
 from cachedeval.evals.report import Comparison, Report, build_report, compare
 from cachedeval.evals.run_stats import OnProgress, Progress, RunStats
@@ -65,7 +67,13 @@ class AdapterEvaluator:
         memory_budget: bytes for models and batches; None is no limit.
         on_failure: a failed question is left out of the mean (`exclude`), counts 0 (`zero`), or
             ends the evaluation with its error (`raise`).
-        limits: TOML file with the judge's limits and prices.
+        limits: TOML file with the judge's options, limits and prices.
+        judge_temperature: of the judge's replies: a number, or `default`, which sends none. Without
+            it 0 is sent, unless the service refuses it.
+        judge_max_tokens: the most tokens of a judge's reply, reasoning included; 2,048 if not given.
+        judge_reasoning_effort: sent to the judge's service, such as `low`.
+        judge_extra: further fields of the judge's requests.
+        judge_id: stands for the URL of the judge's server, so that two servers are one judge.
         fetch: download the model if it is not on this machine.
         mode: how the cache is used: `use`, `refresh`, `off`, `offline`.
 
@@ -98,6 +106,11 @@ class AdapterEvaluator:
         memory_budget: int | None = None,
         on_failure: OnFailure = "exclude",
         limits: str | None = None,
+        judge_temperature: float | Literal["default"] | None = None,
+        judge_max_tokens: int | None = None,
+        judge_reasoning_effort: str | None = None,
+        judge_extra: Mapping[str, Any] | None = None,
+        judge_id: str | None = None,
         fetch: bool = False,
         mode: "CacheMode" = "use",
     ) -> None:
@@ -129,6 +142,13 @@ class AdapterEvaluator:
             per_criterion=per_criterion,
             repeats=repeats,
             limits=limits,
+            options=JudgeOptions(
+                temperature=judge_temperature,
+                max_completion_tokens=judge_max_tokens,
+                reasoning_effort=judge_reasoning_effort,
+                extra=dict(judge_extra or {}),
+                judge_id=judge_id,
+            ),
             local_model=self._local_model,
         )
         self.engine = Engine(cache, mode=mode, memory_budget=memory_budget)
@@ -232,6 +252,7 @@ class AdapterEvaluator:
                 [call for judge in self._judges for call in judge.unreadable(settled)]
             )
         run = stats.as_dict()
+        remote = [judge for judge in self._judges if isinstance(judge, RemoteJudge)]
         return [
             build_report(
                 [item_result(sample, outcomes, self._judges) for sample in target.samples],
@@ -240,6 +261,8 @@ class AdapterEvaluator:
                 model=target.model_name,
                 adapter=target.adapter_name,
                 judge=self._judges[0].name,
+                judge_parameters={judge.name: judge.parameters for judge in remote},
+                judge_refused={judge.name: judge.refused for judge in remote if judge.refused},
                 rubric=self._judges[0].rubric_name,
                 rubrics={judge.name: judge.rubric_name for judge in self._judges},
                 seed=self.seed,
@@ -373,8 +396,10 @@ class AdapterEvaluator:
     def _check_access(self, calls: Sequence[Call[Any]], mode: "CacheMode") -> None:
         """Check that the judge can be used before the model is loaded, not after.
 
-        A run of hits calls no judge, and needs no key.
+        A run of hits calls no judge, and needs no key; nor does one that computes nothing.
         """
+        if mode == "offline":
+            return
         try:
             for judge in self._judges:
                 judge.check_access()

@@ -145,6 +145,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """All judges; the first is `judge`."""
     by_judge: dict[str, JudgeSummary] = {}
     """Score, interval and failures of each judge; those of the first are the report's own."""
+    judge_parameters: dict[str, dict[str, Any]] = {}
+    """By judge, the parameters of its requests."""
+    judge_refused: dict[str, list[str]] = {}
+    """By judge, the parameters that its service refused, and that are not sent."""
     rubric: str | None = None
     seed: int | None = None
     criteria: dict[str, float] = {}

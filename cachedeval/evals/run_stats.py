@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from cachedeval.engine.node import Call
@@ -14,6 +15,7 @@ from cachedeval.evals.judging.judge import Judge
 from cachedeval.evals.judging.money import TOKENS, usd
 from cachedeval.evals.judging.nodes import judge_call
 from cachedeval.evals.judging.pricing import load_prices
+from cachedeval.evals.judging.rubric_judges import RemoteJudge
 from cachedeval.evals.models import ModelResource
 from cachedeval.evals.steps import PARSING, step_of
 
@@ -72,6 +74,9 @@ class RunStats:
         self._judges = judges
         self._by_model: dict[str, Stats] = {}
         """What each judge over HTTP did, where there are several."""
+        self._before = {
+            judge.name: copy(judge.usage) for judge in judges if isinstance(judge, RemoteJudge)
+        }
         self.on_outcome: OnOutcome | None = None
         self._loads = self._count_loads()
         self._near_ties = Counter[str]()
@@ -102,7 +107,15 @@ class RunStats:
             "seconds": round(time.perf_counter() - self._start, 3),
             "loads": self._count_loads() - self._loads,
             "nodes": {"generation": answers.as_dict(), "judge": judged.as_dict()},
-            "judge_spent": self._money(lambda stats: stats.cost),
+            "judge_spent": self._money(lambda stats: stats.cost, rejected=True),
+            "judge_rejected": {
+                "replies": sum(
+                    judge.usage.rejected - self._before[judge.name].rejected
+                    for judge in self._judges
+                    if isinstance(judge, RemoteJudge)
+                ),
+                **self._money(lambda _: {}, rejected=True),
+            },
             "judge_saved": self._money(lambda stats: stats.saved),
             "one_by_one": {
                 "answers": self._alone.total(),
@@ -114,7 +127,18 @@ class RunStats:
             },
         }
 
-    def _money(self, of: Callable[[NodeStats], Mapping[str, float]]) -> dict[str, float | None]:
+    def _rejected(self, judge: Judge) -> dict[str, int]:
+        """Return the tokens of replies of no use, which are in no record."""
+        if not isinstance(judge, RemoteJudge):
+            return dict.fromkeys(TOKENS, 0)
+        usage, before = judge.usage, self._before[judge.name]
+        names = [f"rejected_{name}" for name in TOKENS]
+        lost = [getattr(usage, name) - getattr(before, name) for name in names]
+        return dict(zip(TOKENS, lost, strict=True))
+
+    def _money(
+        self, of: Callable[[NodeStats], Mapping[str, float]], *, rejected: bool = False
+    ) -> dict[str, float | None]:
         """Return tokens, and what they cost at list price; None where a price is not known."""
         tokens = dict.fromkeys(TOKENS, 0)
         dollars: list[float | None] = []
@@ -123,7 +147,8 @@ class RunStats:
                 self._by_model.get(judge.name, Stats()) if len(self._judges) > 1 else self._stats
             )
             stats = counted.get(judge.node.name, NodeStats())
-            used = {name: int(of(stats).get(name, 0)) for name in TOKENS}
+            more = self._rejected(judge) if rejected else {}
+            used = {name: int(of(stats).get(name, 0)) + more.get(name, 0) for name in TOKENS}
             for name in TOKENS:
                 tokens[name] += used[name]
             if judge.prices and (any(used.values()) or len(self._judges) == 1):

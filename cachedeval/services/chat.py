@@ -1,7 +1,7 @@
 """Chat completions: the request, the reply, and how a reply is read from the wire."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -22,9 +22,13 @@ from cachedeval.services.secrets import Redactor
 
 __all__ = ["ChatClient", "ChatReply", "ChatRequest", "error_of_reply", "read_completion"]
 
+_DECLARED = ("max_completion_tokens", "temperature", "seed", "response_format")
 _SHOWN = 200
 _CHARACTERS_PER_TOKEN, _LEAST_TEXT = 32, 1 << 14
 """A message with more characters for each token asked for was not written by a model."""
+
+_FREE = 1 << 15
+"""Tokens that a reply without a bound may have."""
 
 _MOST_TOKENS = 10**9
 """A higher count of tokens is not believed."""
@@ -37,35 +41,49 @@ class ChatRequest:
     Attributes:
         model: The model's name.
         messages: Each with ``role`` and ``content``.
-        max_completion_tokens: The most tokens of the reply, reasoning included.
+        max_completion_tokens: The most tokens of the reply, reasoning included; None leaves it to
+            the service.
         temperature: None leaves it to the service: some models take no other.
         seed: For services that sample reproducibly, or None.
         response_format: The ``response_format`` to send, or None.
         extra: Further fields of the body, such as ``reasoning_effort``.
+        optional: Fields that may be left out where the service refuses them.
     """
 
     model: str
     messages: tuple[dict[str, str], ...]
-    max_completion_tokens: int = 1024
+    max_completion_tokens: int | None = 1024
     temperature: float | None = 0.0
     seed: int | None = None
     response_format: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
 
     def body(self) -> dict[str, Any]:
         """Return the request's JSON body."""
-        optional = {
-            "temperature": self.temperature,
-            "seed": self.seed,
-            "response_format": self.response_format,
-        }
+        return {"model": self.model, "messages": list(self.messages), **self.parameters()}
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the fields of the body beside model and messages, without those left out."""
+        declared = {name: getattr(self, name) for name in _DECLARED}
         return {
-            "model": self.model,
-            "messages": list(self.messages),
-            "max_completion_tokens": self.max_completion_tokens,
-            **{name: value for name, value in optional.items() if value is not None},
+            **{name: value for name, value in declared.items() if value is not None},
             **self.extra,
         }
+
+    def without(self, names: Collection[str]) -> "ChatRequest":
+        """Return the request without some of its parameters."""
+        if not self.parameters().keys() & names:
+            return self
+        left: dict[str, Any] = {name: None for name in _DECLARED if name in names}
+        left["extra"] = {name: value for name, value in self.extra.items() if name not in names}
+        return replace(self, **left)
+
+    def corrected(self, correction: str) -> "ChatRequest":
+        """Return the request with a remark on an earlier reply at the end of its last message."""
+        *earlier, last = self.messages
+        last = {**last, "content": f"{last['content']}\n\n{correction}"}
+        return replace(self, messages=(*earlier, last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +96,7 @@ class ChatReply:
         completion_tokens: Tokens out, reasoning included.
         finish_reason: ``stop``, ``length``, …
         headers: The reply's HTTP headers, names in lower case.
+        left_out: The parameters that the service refuses, and that this request went without.
     """
 
     content: str
@@ -85,19 +104,17 @@ class ChatReply:
     completion_tokens: int = 0
     finish_reason: str = "stop"
     headers: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    left_out: frozenset[str] = frozenset()
 
 
 class ChatClient(Protocol):
     """Completes chats. Belongs to one event loop from its first use on.
 
     Attributes:
-        takes_schema: Whether ``response_format`` is sent; set to False by
-            `ServiceClient` once the service has refused it.
         name: What messages call it; without secrets.
         redact: Removes the secrets that it sends from a text.
     """
 
-    takes_schema: bool
     name: str
     redact: Redactor
 
@@ -173,31 +190,35 @@ def read_completion(
         raise found
     if choice is None:
         raise _no_completion(content, "it has no choice", service, redact)
+    usage = completion.usage if isinstance(completion.usage, dict) else {}
+    tokens = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     message = choice.message
     if message.refusal or choice.finish_reason == "content_filter":
         words = _text_of(message.refusal) or "its content filter stopped the reply"
         shown = redact(one_line(words))[:_SHOWN]
-        raise RefusalError(f"{service} declined: {shown}", status=200, reply=shown)
+        declined = RefusalError(f"{service} declined: {shown}", status=200, reply=shown)
+        declined.tokens = tokens
+        raise declined
     text = _text_of(message.content)
     ended = choice.finish_reason != "length"
     if not text.strip() and ended:
         text = _text_of(message.reasoning_content) or _text_of(message.reasoning) or text
-    longest = max(_LEAST_TEXT, _CHARACTERS_PER_TOKEN * asked.max_completion_tokens)
+    longest = max(_LEAST_TEXT, _CHARACTERS_PER_TOKEN * (asked.max_completion_tokens or _FREE))
     if len(text) > longest:
         found = InvalidResponseError(
             f"{service} answered with {len(text):,} characters, and was asked for at most"
-            f" {asked.max_completion_tokens:,} tokens",
+            f" {asked.max_completion_tokens or _FREE:,} tokens",
             status=200,
             reply=redact(text[:_SHOWN]),
         )
         found.wrong_endpoint = False  # it is a chat service
+        found.tokens = tokens
         raise found
-    usage = completion.usage if isinstance(completion.usage, dict) else {}
     reason = choice.finish_reason
     return ChatReply(
         content=text,
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
+        prompt_tokens=tokens[0],
+        completion_tokens=tokens[1],
         finish_reason=redact(one_line(reason))[:40]
         if isinstance(reason, str) and reason
         else "stop",

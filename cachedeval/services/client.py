@@ -5,7 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from tenacity import (
     AsyncRetrying,
@@ -15,26 +15,30 @@ from tenacity import (
     wait_random,
 )
 
+from cachedeval.engine.log import logger
 from cachedeval.services.chat import ChatClient, ChatReply, ChatRequest
 from cachedeval.services.clients import open_client
 from cachedeval.services.errors import (
+    APIConnectionError,
     APITimeoutError,
     BadRequestError,
+    InternalServerError,
     InvalidContentError,
     RateLimitError,
     ServiceError,
 )
 from cachedeval.services.limiter import RateLimiter
 from cachedeval.services.limits import Limits, RateHeaders
+from cachedeval.services.parameters import FirstReply, RefusedParameters
 from cachedeval.services.retry import RetryPolicy
 from cachedeval.services.spec import ServiceSpec
+from cachedeval.services.usage import ServiceUsage
 
 __all__ = [
     "CircuitBreaker",
     "PromptEstimate",
     "RetryState",
     "ServiceClient",
-    "ServiceUsage",
     "open_service",
 ]
 
@@ -46,31 +50,23 @@ _WRONG_ENDPOINT = 3
 
 _OVERLOADED = (503, 529)
 
+_PASSING = (InternalServerError, APIConnectionError, APITimeoutError)
+"""Errors that are retried over minutes, which a user should know of."""
+
+_LONG_WAIT = 10.0
+"""Seconds that a 429 asks to wait from which on a user should know of it."""
+
 _BYTES_PER_TOKEN = 3.0
 _TOKENS_PER_MESSAGE = 8
 """A first estimate of a prompt's tokens, on the high side for English; replies correct it."""
+
+_UNBOUNDED = 2048
+"""Tokens that are reserved for a reply without a bound."""
 
 _LEARNING = 0.2
 
 Check = Callable[[ChatReply], object]
 """Raises `InvalidContentError` for a reply that the caller cannot use."""
-
-
-@dataclass(slots=True)
-class ServiceUsage:
-    """What went over the wire, failed attempts included.
-
-    Attributes:
-        requests: Requests sent.
-        prompt_tokens: Tokens in, as the replies say.
-        completion_tokens: Tokens out.
-        failures: Failed attempts by kind.
-    """
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    failures: dict[str, int] = field(default_factory=dict)
 
 
 class CircuitBreaker:
@@ -220,17 +216,30 @@ class ServiceClient:
         client: The provider's client.
         limits: What the service allows.
         policy: How often and how long a call is retried.
+        refused: The optional parameters that the service is known to refuse.
+        usage: Where to count what goes over the wire.
 
     Belongs to one event loop.
     """
 
-    def __init__(self, client: ChatClient, limits: Limits, policy: RetryPolicy) -> None:
+    def __init__(
+        self,
+        client: ChatClient,
+        limits: Limits,
+        policy: RetryPolicy,
+        *,
+        refused: RefusedParameters | None = None,
+        usage: ServiceUsage | None = None,
+    ) -> None:
         self.client = client
         self.limiter = RateLimiter(limits)
-        self.usage = ServiceUsage()
+        self.usage = ServiceUsage() if usage is None else usage
+        self.refused = RefusedParameters() if refused is None else refused
         self.breaker = CircuitBreaker(max(_UNANSWERED, limits.max_concurrency))
         self._policy = policy
         self._estimate = PromptEstimate()
+        self._first = FirstReply()
+        self._noticed: set[str] = set()
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -252,6 +261,8 @@ class ServiceClient:
         state = RetryState(self._policy)
         retrying = state.retrying()
         async with self.limiter.slots:  # held over all attempts
+            if request.optional:
+                await self._first.wait()
             try:
                 return await retrying(self._attempt, request, check, state)
             except ServiceError as error:
@@ -276,23 +287,42 @@ class ServiceClient:
             closing.result(timeout=5)
 
     async def _attempt(self, request: ChatRequest, check: Check, state: RetryState) -> ChatReply:
-        """Ask once, or twice if the service refuses `response_format`."""
+        """Ask once, and again without the optional parameters that the service refuses."""
         state.attempts += 1
-        if request.response_format is None or not self.client.takes_schema:
-            return await self._ask(_plain(request), check, state)
+        last = state.last
+        if isinstance(last, InvalidContentError) and last.correction:
+            # With its number, so that no two requests are the same.
+            request = request.corrected(f"(Try {state.attempts}) {last.correction}")
+        asked = request.without(request.optional & self.refused.names)
+        refusal: BadRequestError | None = None
+        tried: frozenset[str] = frozenset()
         try:
-            return await self._ask(request, check, state)
-        except BadRequestError as refused:
-            try:
-                reply = await self._ask(_plain(request), check, state)
-            except BadRequestError:
-                raise refused from None  # it was not the schema
-            self.client.takes_schema = False
-            return reply
+            while True:
+                try:
+                    reply = await self._ask(asked, check, state)
+                except BadRequestError as error:
+                    names = self.refused.refused_by(error, asked)
+                    if not names:
+                        raise refusal or error from None  # it was for something else
+                    if error.parameter is not None:
+                        self.refused.add(names)
+                    refusal = refusal or error
+                    tried |= names
+                    asked = asked.without(names)
+                except InvalidContentError:
+                    self.refused.add(tried)
+                    raise
+                else:
+                    self.refused.add(tried)
+                    left_out = frozenset(request.parameters().keys() - asked.parameters().keys())
+                    return replace(reply, left_out=left_out)
+        finally:
+            self._first.arrived()
 
     async def _ask(self, request: ChatRequest, check: Check, state: RetryState) -> ChatReply:
         reservation = await self.limiter.reserve(
-            tokens=self._estimate.tokens(request.messages) + request.max_completion_tokens,
+            tokens=self._estimate.tokens(request.messages)
+            + (request.max_completion_tokens or _UNBOUNDED),
             retry=state.attempts > 1,
             check=self.breaker.check,
         )
@@ -301,15 +331,19 @@ class ServiceClient:
         try:
             reply = await self._send(request, state)
         except ServiceError as error:
+            self._count(error.tokens)
+            if any(error.tokens):
+                self.usage.reject(*error.tokens)
             self._failed(error)
+            self._notice(error, state)
             if isinstance(error, RateLimitError):
                 reservation.reject(error.retry_after, RateHeaders.read(error.headers))
             raise
         finally:
             state.busy += time.monotonic() - began
         self.breaker.succeeded()
-        self.usage.prompt_tokens += reply.prompt_tokens
-        self.usage.completion_tokens += reply.completion_tokens
+        self.refused.took(request)
+        self._count((reply.prompt_tokens, reply.completion_tokens))
         self._estimate.learn(request.messages, reply.prompt_tokens)
         reservation.settle(
             reply.prompt_tokens + reply.completion_tokens, RateHeaders.read(reply.headers)
@@ -320,6 +354,7 @@ class ServiceClient:
             rejected = error
         else:
             return reply
+        self.usage.reject(reply.prompt_tokens, reply.completion_tokens)
         rejected.redact(self.client.redact)
         self._failed(rejected)
         raise rejected  # outside of the handler, so that what caused it is not its context
@@ -337,6 +372,27 @@ class ServiceClient:
             raise state.last
         raise APITimeoutError(f"{self.client.name} gave no reply in {timeout:g} s")
 
+    def _count(self, tokens: tuple[int, int]) -> None:
+        self.usage.prompt_tokens += tokens[0]
+        self.usage.completion_tokens += tokens[1]
+
+    def _notice(self, error: ServiceError, state: RetryState) -> None:
+        """Say once for each kind of failure that calls are retried."""
+        long = isinstance(error, RateLimitError) and (error.retry_after or 0) >= _LONG_WAIT
+        if not (isinstance(error, _PASSING) or long) or error.kind in self._noticed:
+            return
+        policy = self._policy
+        attempts = min(policy.attempts, error.max_attempts)
+        if error.final or state.attempts >= attempts:
+            return
+        self._noticed.add(error.kind)
+        logger().warning(
+            "%s; trying again, up to %d times and %g s for each call",
+            error,
+            attempts,
+            policy.total_timeout,
+        )
+
     def _failed(self, error: ServiceError) -> None:
         self.usage.failures[error.kind] = self.usage.failures.get(error.kind, 0) + 1
         self.breaker.attempt_failed(error)
@@ -346,7 +402,13 @@ class ServiceClient:
 
 
 def open_service(
-    spec: ServiceSpec, environ: Mapping[str, str], limits: Limits, policy: RetryPolicy
+    spec: ServiceSpec,
+    environ: Mapping[str, str],
+    limits: Limits,
+    policy: RetryPolicy,
+    *,
+    refused: RefusedParameters | None = None,
+    usage: ServiceUsage | None = None,
 ) -> ServiceClient:
     """Open a service. Nothing is sent yet, and no connection is made.
 
@@ -355,13 +417,11 @@ def open_service(
         environ: Where key and base URL are looked up: `os.environ`.
         limits: What the service allows.
         policy: How often and how long a call is retried.
+        refused: The optional parameters that the service is known to refuse.
+        usage: Where to count what goes over the wire.
 
     Raises:
         InputError: The key is missing or malformed, or the base URL is.
     """
     client = open_client(spec, environ, max_concurrency=limits.max_concurrency)
-    return ServiceClient(client, limits, policy)
-
-
-def _plain(request: ChatRequest) -> ChatRequest:
-    return request if request.response_format is None else replace(request, response_format=None)
+    return ServiceClient(client, limits, policy, refused=refused, usage=usage)

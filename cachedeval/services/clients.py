@@ -70,7 +70,6 @@ class OpenAIClient:
     """
 
     def __init__(self, *, key: str, base_url: str, max_concurrency: int, redact: Redactor) -> None:
-        self.takes_schema = True
         self.redact = redact
         self.name = f"the service at {httpx.URL(base_url).host}"
         self._url = without_credentials(base_url).rstrip("/") + "/chat/completions"
@@ -117,7 +116,6 @@ class CerebrasClient:
     def __init__(self, *, key: str, base_url: str, max_concurrency: int, redact: Redactor) -> None:
         from cerebras.cloud import sdk  # noqa: PLC0415 -- takes half a second
 
-        self.takes_schema = True
         self.redact = redact
         self._sdk = sdk
         host = httpx.URL(base_url).host

@@ -32,6 +32,7 @@ __all__ = [
     "RedirectError",
     "RefusalError",
     "ServiceError",
+    "UnsupportedParameterError",
     "error_of_body",
     "error_of_status",
     "one_line",
@@ -57,6 +58,8 @@ class ServiceError(CachedevalError):
         reply: What the service answered, as far as it did, without secrets.
         attempts: How often the call was tried when this was raised in the end.
         headers: The reply's HTTP headers, names in lower case, without secrets.
+        parameter: The parameter of the request that the service refuses, as it names it, or None.
+        tokens: Of prompt and completion, which a reply without use cost all the same.
         final: This one is not retried, whatever its kind.
     """
 
@@ -78,6 +81,8 @@ class ServiceError(CachedevalError):
         self.reply = reply
         self.attempts = 1
         self.headers: Mapping[str, str] = {}
+        self.parameter: str | None = None
+        self.tokens = (0, 0)
         self.final = False
 
     def redact(self, redact: Callable[[str], str]) -> None:
@@ -124,10 +129,15 @@ class APITimeoutError(ServiceError):
 
 
 class InvalidContentError(ServiceError):
-    """A completion whose content the caller does not accept; `reply` holds it."""
+    """A completion whose content the caller does not accept; `reply` holds it.
+
+    Attributes:
+        correction: What the next request says of this reply; empty sends the same request again.
+    """
 
     kind = "invalid_content"
     max_attempts = 4  # each is paid for
+    correction: str = ""
 
 
 class InvalidResponseError(ServiceError):
@@ -156,6 +166,13 @@ class BadRequestError(ServiceError):
     """400, 422, 501 and other 4xx: the service does not accept this request."""
 
     kind = "bad_request"
+
+
+class UnsupportedParameterError(ServiceError, InputError):
+    """400, 422: the service refuses a parameter that the user set, by its name."""
+
+    kind = "unsupported_parameter"
+    fatal: bool = True
 
 
 class NotFoundError(ServiceError):
@@ -284,11 +301,13 @@ def error_of_status(
             kind = ModelNotFoundError
     shown = redact(words)[:_SHOWN]
     quoted = f": {shown}" if shown else ""
-    return kind(
+    found = kind(
         f"{service} answered {status}{quoted}{_ADVICE.get(kind, '')}",
         status=status,
         retry_after=retry_after,
     )
+    found.parameter = _parameter_of(body) if kind is BadRequestError else None
+    return found
 
 
 def error_of_body(
@@ -343,6 +362,23 @@ def words_of(body: bytes | str) -> tuple[str, list[str]]:
         text = title[1] if title else re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text)
         return f"a web page, {one_line(text[:_LONGEST_WORDS])!r}", []
     return one_line(text[:_LONGEST_WORDS]), []
+
+
+def _parameter_of(body: bytes | str) -> str | None:
+    """Return the parameter that an error names as refused, in the form of OpenAI or FastAPI."""
+    data = (body.encode(errors="replace") if isinstance(body, str) else body)[:_LONGEST_ERROR]
+    try:
+        parsed = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        return None
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
+    if not isinstance(error, dict):
+        return None
+    name = error.get("param")
+    match error.get("detail"):
+        case [{"loc": ["body", str(field), *_]}, *_]:
+            name = name or field
+    return name if isinstance(name, str) and name else None
 
 
 def _words_and_codes(parsed: Any) -> tuple[str, list[str]]:

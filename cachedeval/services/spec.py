@@ -23,13 +23,17 @@ __all__ = [
     "api_key_of",
     "base_url_of",
     "default_limits",
+    "identifying_url",
     "is_loopback",
+    "normalised_url",
 ]
 
 Provider = Literal["cerebras", "openai"]
 
 CEREBRAS_URL = "https://api.cerebras.ai"
 OPENAI_URL = "https://api.openai.com/v1"
+
+_PORTS = {"http": 80, "https": 443}
 
 
 class ServiceSpec(msgspec.Struct, frozen=True):
@@ -65,6 +69,40 @@ def base_url_of(spec: ServiceSpec, environ: Mapping[str, str]) -> str:
     """Return the base URL: that of the environment, or the provider's own."""
     default = CEREBRAS_URL if spec.provider == "cerebras" else OPENAI_URL
     return environ.get(spec.url_variable) or default
+
+
+def identifying_url(spec: ServiceSpec, environ: Mapping[str, str]) -> str:
+    """Return the base URL in its normal form, as it identifies a service.
+
+    Raises:
+        InputError: It is no base URL. The message names the variable.
+    """
+    try:
+        _check_base_url(spec, environ)
+    except InputError as error:
+        raise InputError(f"{spec}: {error}") from None
+    return normalised_url(base_url_of(spec, environ))
+
+
+def normalised_url(url: str) -> str:
+    """Return the one form of all ways to write a base URL, without credentials.
+
+    Scheme and host are in lower case; the scheme's own port and slashes at the end are left out.
+
+    Raises:
+        ValueError: It is no URL.
+
+    Example:
+        >>> normalised_url("HTTPS://me:secret@Example.com:443/v1/")
+        'https://example.com/v1'
+    """
+    parts = urlsplit(url.strip())
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    port = None if parts.port == _PORTS.get(parts.scheme) else parts.port
+    place = host if port is None else f"{host}:{port}"
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{place}{parts.path.rstrip('/')}{query}"
 
 
 def api_key_of(spec: ServiceSpec, environ: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cachedeval import Engine, Node, node
+from cachedeval import Computed, Engine, Node, Resource, node
 
 
 class Odd(BaseException):
@@ -392,3 +392,41 @@ def test_exit_codes_do_not_end_the_program() -> None:
 
     with Engine() as engine, pytest.raises(RuntimeError, match="leaves raised SystemExit 3"):
         engine.run(leaves(3))
+
+
+SERVER = Resource("server", "one", object)
+
+
+def asks(computed: list[float | None]) -> Node[str]:
+    """Return a step that asks a service which takes no temperature."""
+
+    @node(version="1", name="asks")
+    def step(server: Any, text: str, temperature: float | None) -> Computed[str]:
+        with server:
+            computed.append(temperature)
+        return Computed(text.upper(), inputs={"temperature": None})
+
+    return step
+
+
+def test_a_result_is_stored_for_the_inputs_that_the_step_really_used() -> None:
+    computed: list[float | None] = []
+    step = asks(computed)
+    with Engine() as engine:
+        outcomes = engine.settle([step(SERVER, "a", 0.0), step(SERVER, "b", 0.0)])
+        assert [outcome.value for outcome in outcomes] == ["A", "B"]
+        assert [outcome.state for outcome in outcomes] == ["computed", "computed"]
+        assert engine.run([step(SERVER, "a", None), step(SERVER, "b", None)]) == ["A", "B"]
+        assert len(computed) == 2
+        assert engine.run(step(SERVER, "a", 0.0)) == "A"
+        assert len(computed) == 3  # nothing is stored for that temperature
+
+
+def test_an_input_that_a_step_does_not_have_is_an_error() -> None:
+    @node(version="1", name="invents")
+    def invents(x: int) -> Computed[int]:
+        return Computed(x, inputs={"y": 1})
+
+    with Engine() as engine:
+        (outcome,) = engine.settle([invents(1)])
+    assert "is for an input that it does not have: y" in str(outcome.error)

@@ -302,6 +302,7 @@ def test_repeats_and_single_criteria(
                 cache,
                 max_tokens=4,
                 repeats=repeats,
+                judge_temperature=0.7,
                 per_criterion=per_criterion,
             ) as one:
                 report = one.evaluate_adapter(None, data, 3)

@@ -93,7 +93,8 @@ def test_the_fields_that_other_tools_rely_on() -> None:
     report = json.loads(built([item(1, 50)]).to_json())
     assert list(report) == [
         *("score", "stderr", "interval", "questions", "scored", "failed", "failures", "truncated"),
-        *("model", "adapter", "judge", "judges", "by_judge", "rubric", "seed", "criteria", "items"),
+        *("model", "adapter", "judge", "judges", "by_judge", "judge_parameters", "judge_refused"),
+        *("rubric", "seed", "criteria", "items"),
     ]
     assert list(report["items"][0]) == [
         *("id", "question", "reference", "response", "reasoning", "truncated", "score", "scores"),

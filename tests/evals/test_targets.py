@@ -9,11 +9,13 @@ from cachedeval.engine.resource import Resource
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.generation import Generation, generation
 from cachedeval.evals.judging.nodes import judge_parse
+from cachedeval.evals.judging.options import JudgeOptions
 from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.targets import EvalTarget, SampleCalls, item_result
 from cachedeval.services.errors import APITimeoutError
 
 QUESTIONS = [asked("Why?", "So."), asked("Who?", "Me.")]
+WARM = JudgeOptions(temperature=0.7)
 GREEDY = {"max_tokens": 8, "temperature": 0.0, "top_p": 1.0}
 
 
@@ -45,13 +47,13 @@ def settled(
 
 
 def test_each_question_has_an_answer_and_its_verdicts() -> None:
-    samples = target("cerebras:m", repeats=2).samples
+    samples = target("cerebras:m", repeats=2, options=WARM).samples
     assert [one.question for one in samples] == QUESTIONS
     for one in samples:
         assert one.answer.node is generation
         assert [call.node for call in one.verdicts[0]] == [judge_parse, judge_parse]
         assert all(one.answer in call.upstream for call in one.verdicts[0])
-    calls = list(target("cerebras:m", repeats=2).calls())
+    calls = list(target("cerebras:m", repeats=2, options=WARM).calls())
     assert [call.node.name for call in calls[:3]] == ["generation", "judge_parse", "judge_parse"]
     assert len(calls) == 6
 
@@ -85,12 +87,12 @@ def test_a_scored_question() -> None:
 
 
 def test_a_verdict_that_failed_leaves_the_answer_and_no_score() -> None:
-    (sample, _) = target("cerebras:m", repeats=2).samples
+    (sample, _) = target("cerebras:m", repeats=2, options=WARM).samples
     scores = {"accuracy": 5.0, "relevance": 5.0, "completeness": 5.0, "clarity": 5.0}
     outcomes = settled(
         sample, Generation("So.", "stop"), [Verdict(scores), APITimeoutError("no reply in 60 s")]
     )
-    item = item_result(sample, outcomes, [judge_of("cerebras:m", repeats=2)])
+    item = item_result(sample, outcomes, [judge_of("cerebras:m", repeats=2, options=WARM)])
     assert (item.score, item.criteria, item.spread) == (None, {}, None)
     assert item.response == "So."
     assert (item.error, item.kind) == ("timed_out: no reply in 60 s", "timed_out")

@@ -54,6 +54,7 @@ def test_what_ends_a_run_is_bad_input() -> None:
         "payment_required",
         "no_such_model",
         "redirected",
+        "unsupported_parameter",
     }
     assert all(issubclass(failure, InputError) for failure in ALL if failure.fatal)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from support.judge_verdicts import verdict
 
+from cachedeval.evals.judging.options import JudgeOptions
 from cachedeval.evals.judging.prompt import Item, render_messages
 from cachedeval.evals.judging.rubric import Rubric, load_rubric
 from cachedeval.evals.judging.spec import parse_judge
@@ -52,6 +53,7 @@ def request_of(
         messages=tuple(render_messages(rubric, *item)),
         max_completion_tokens=max_completion_tokens,
         response_format=response_format(rubric),
+        optional=JudgeOptions().optional,
     )
     return request, Item(*item)
 
@@ -90,9 +92,7 @@ async def judge_all(
         )
 
         def read(reply: ChatReply) -> Verdict:
-            return parse_verdict(
-                reply.content, rubric.criteria, item, finish_reason=reply.finish_reason
-            )
+            return parse_verdict(reply.content, rubric.criteria, item)
 
         try:
             reply = await service.complete(request, read)

@@ -20,12 +20,20 @@ _PROMPT_CRITERION = re.compile(
 )
 _ITEM_ID = re.compile(r"[Ii]tem id: (?P<id>[0-9a-f]+)")
 
+_REMARK = re.compile(r"\n\n\(Try \d+\) .*\Z", re.DOTALL)
+"""What a request says of an earlier reply, which is no part of what is judged."""
+
 Ranges = dict[str, tuple[float, float]]
 
 
 def prompt_text(body: dict[str, Any]) -> str:
     """All the messages of a request as one text."""
     return "\n".join(str(message.get("content", "")) for message in body.get("messages", []))
+
+
+def judged_text(body: dict[str, Any]) -> str:
+    """The text of a request, the same for each try."""
+    return _REMARK.sub("", prompt_text(body))
 
 
 def asked_criteria(body: dict[str, Any]) -> Ranges:
@@ -52,7 +60,7 @@ def item_id(body: dict[str, Any]) -> str:
 
 def verdict(body: dict[str, Any]) -> dict[str, Any]:
     """The verdict on a request: the item's id, a rationale, and a whole score a criterion."""
-    text = prompt_text(body)
+    text = judged_text(body)
     scores = {}
     for name, (low, high) in asked_criteria(body).items():
         digest = hashlib.sha256(f"{len(name)}:{name}{text}".encode()).digest()

@@ -7,6 +7,7 @@ from typing import Any
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Node
 from cachedeval.evals.judging.judge import Judge
+from cachedeval.evals.judging.options import JudgeOptions
 from cachedeval.evals.judging.rubric import load_rubric
 from cachedeval.evals.judging.rubric_judges import LocalJudge, LocalModelOf, RemoteJudge
 from cachedeval.evals.judging.scorers import BUILT_IN, open_scorer
@@ -21,6 +22,8 @@ _OVER_HTTP = ("cerebras", "openai")
 BY_RUBRIC = (*_OVER_HTTP, "mlx")
 """What the names of judges that are models begin with."""
 
+_AS_USUAL = JudgeOptions()
+
 
 def open_judges(
     names: Sequence[NamedJudge],
@@ -30,11 +33,12 @@ def open_judges(
     per_criterion: bool = False,
     repeats: int = 1,
     limits: str | None = None,
+    options: JudgeOptions = _AS_USUAL,
     local_model: LocalModelOf,
 ) -> list[Judge]:
     """Return several judges, the primary one first.
 
-    The rubric counts for those that score by one, and `repeats` for those over HTTP.
+    The rubric counts for those that score by one, `repeats` and `options` for those over HTTP.
 
     Args:
         names: at least one.
@@ -43,6 +47,7 @@ def open_judges(
         per_criterion: likewise.
         repeats: likewise.
         limits: likewise.
+        options: likewise.
         local_model: likewise.
 
     Raises:
@@ -59,6 +64,7 @@ def open_judges(
             per_criterion=per_criterion,
             repeats=repeats if provider in _OVER_HTTP or not over_http else 1,
             limits=limits,
+            options=options if provider in _OVER_HTTP or not over_http else _AS_USUAL,
             local_model=local_model,
         )
 
@@ -81,6 +87,7 @@ def open_judge(
     per_criterion: bool = False,
     repeats: int = 1,
     limits: str | None = None,
+    options: JudgeOptions = _AS_USUAL,
     local_model: LocalModelOf,
 ) -> Judge:
     """Return the judge that a user names.
@@ -92,6 +99,7 @@ def open_judge(
         per_criterion: ask for each criterion apart.
         repeats: independent verdicts a question; only of judges over HTTP.
         limits: the file of the judge's settings.
+        options: of the requests; only of judges over HTTP. They count before those of the file.
         local_model: returns the resource of a model folder.
 
     Raises:
@@ -102,6 +110,12 @@ def open_judge(
         shown = name if judge is None else judge.name
         raise InputError(
             f"repeats {repeats}: judge {shown} gives the same verdict every time; leave it out"
+        )
+    if options != _AS_USUAL and _provider(name) not in _OVER_HTTP:
+        shown = name if judge is None else judge.name
+        raise InputError(
+            f"judge {shown}: takes no temperature, --judge-max-tokens or other options of a request;"
+            " leave them out, or take a judge over HTTP"
         )
     if judge is not None:
         if criteria != "default":
@@ -114,7 +128,12 @@ def open_judge(
     rubric = load_rubric(criteria)
     if spec.over_http:
         return RemoteJudge(
-            spec, rubric, per_criterion=per_criterion, repeats=repeats, limits=limits
+            spec,
+            rubric,
+            per_criterion=per_criterion,
+            repeats=repeats,
+            limits=limits,
+            options=options,
         )
     return LocalJudge(spec, rubric, local_model, per_criterion=per_criterion)
 

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-@node(version="1", name="judge")
+@node(version="2", name="judge")
 async def judge_call(
     *,
     judge: "Handle[JudgeClient]",
@@ -36,23 +36,16 @@ async def judge_call(
     question: str,
     reference: str | None,
     response: Generation,
-    temperature: float | None,
-    max_completion_tokens: int,
-    seed: int | None,
+    parameters: dict[str, Any],
     repeat: int,
 ) -> Computed[str]:
-    """Return a judge's raw reply, known to hold a verdict."""
-    del repeat  # independent draws of the same verdict differ in it alone
+    """Return a judge's raw reply, known to hold a verdict.
+
+    It is stored for the parameters that were really sent.
+    """
+    del repeat  # independent draws of the same verdict may differ in it alone
     with judge as client, rubric as asked:
-        reply = await client.ask(
-            asked,
-            question,
-            reference,
-            response.text,
-            temperature=temperature,
-            max_completion_tokens=max_completion_tokens,
-            seed=seed,
-        )
+        reply, sent = await client.ask(asked, question, reference, response.text, parameters)
     return Computed(
         reply.content,
         cost={
@@ -60,6 +53,7 @@ async def judge_call(
             "completion_tokens": reply.completion_tokens,
         },
         provenance={"finish_reason": reply.finish_reason},
+        inputs=None if sent == parameters else {"parameters": sent},
     )
 
 

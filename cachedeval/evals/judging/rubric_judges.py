@@ -1,7 +1,7 @@
 """The judges that score by a rubric: a service over HTTP, and a model on this machine."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,23 +15,32 @@ from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.errors import InvalidVerdictError
 from cachedeval.evals.judging.judge import DECIMALS, JudgeBinder, Score
 from cachedeval.evals.judging.nodes import judge_call, judge_parse, local_judge
+from cachedeval.evals.judging.options import JudgeOptions
 from cachedeval.evals.judging.pricing import Prices, load_prices
+from cachedeval.evals.judging.refused import RefusedNote
 from cachedeval.evals.judging.rubric import Rubric, rubric_of_levels
 from cachedeval.evals.judging.spec import JudgeSpec, api_key_of
 from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.models import resolve_model
 from cachedeval.evals.statistics import spread
+from cachedeval.services.spec import identifying_url
+from cachedeval.services.usage import ServiceUsage
 
 __all__ = ["LocalJudge", "LocalModelOf", "RemoteJudge"]
 
-_MAX_COMPLETION_TOKENS = 2048
-"""Room for a reasoning judge to think; the service reserves it against the tokens a minute."""
+_NOT_REPORTED = ("seed", "response_format")
+"""Parameters that say nothing to a reader: one differs by repeat, the other stands for a schema."""
 
 LocalModelOf = Callable[[Any, DigestCache], Resource[Any]]
 
 
 def _rubric_resource(rubric: Rubric) -> Resource[Rubric]:
-    return Resource("rubric", msgspec.to_builtins(rubric), lambda: rubric)
+    """Return a rubric as a judge reads it: its name and its weights are in no prompt."""
+    identity = msgspec.to_builtins(rubric)
+    del identity["name"]
+    for criterion in identity["criteria"]:
+        del criterion["weight"]
+    return Resource("rubric", identity, lambda: rubric)
 
 
 def _asked(question: Question) -> str:
@@ -117,6 +126,7 @@ class RemoteJudge(_ByRubric):
         per_criterion: bool,
         repeats: int,
         limits: str | None,
+        options: JudgeOptions,
     ) -> None:
         super().__init__(str(spec), rubric, per_criterion=per_criterion)
         self._spec = spec
@@ -126,18 +136,60 @@ class RemoteJudge(_ByRubric):
             from cachedeval.evals.judging.settings import load_settings  # noqa: PLC0415  slow to import
 
             self._settings = load_settings(limits)
+            options = options.over(self._settings.judge)
+        options.check_repeats(repeats)
+        self._options = options
         self.prices = load_prices(self._settings and self._settings.prices)
-        self._client = Resource(
-            "judge",
-            {"provider": spec.provider, "model": spec.model},
-            self._open,
-            close=lambda client: client.close(),
-        )
+        self.usage = ServiceUsage()
+        self._known = RefusedNote(None)
+        self._notes: dict[str, RefusedNote] = {}
+        """By the judge's identity: a client outlives the run that opened it."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of its requests, as reports state them."""
+        found = self._options.parameters(seed=0, refused=self._known.names)
+        return {name: value for name, value in found.items() if name not in _NOT_REPORTED}
+
+    @property
+    def refused(self) -> list[str]:
+        """The parameters that the service refused, and that are not sent."""
+        return sorted(self._options.optional & self._known.names)
 
     def prepare(self, known_digests: DigestCache) -> JudgeBinder:
         """Find and identify what is judged by; see `Judge`."""
-        del known_digests
-        return self._bind
+        spec, options = self._spec, self._options
+        environ = dict(os.environ)  # that of the identity is that of the client
+        server = (
+            {"base_url": identifying_url(spec.service, environ)}
+            if options.judge_id is None
+            else {"judge_id": options.judge_id}
+        )
+        identity = {"provider": spec.provider, "model": spec.model, **server}
+
+        def open_client() -> Any:
+            from cachedeval.evals.judging.client import JudgeClient  # noqa: PLC0415  imports the SDK
+            from cachedeval.evals.judging.settings import JudgeSettings  # noqa: PLC0415
+
+            return JudgeClient(
+                spec,
+                self._settings or JudgeSettings(),
+                environ,
+                optional=options.optional,
+                refused=known.names,
+                on_refused=known.remember,
+                usage=self.usage,
+            )
+
+        client = Resource("judge", identity, open_client, close=lambda client: client.close())
+        known = self._notes.setdefault(client.identified.digest, RefusedNote(identity))
+        known.recall(known_digests)
+        self._known = known
+
+        def bind(question: Question, answer: Call[Generation]) -> tuple[Call[Verdict], ...]:
+            return tuple(self._calls(client, question, answer))
+
+        return bind
 
     def check_access(self) -> None:
         """Raise an `InputError` where the key is missing."""
@@ -153,33 +205,22 @@ class RemoteJudge(_ByRubric):
             if upstream.node is judge_call
         ]
 
-    def _open(self) -> Any:
-        from cachedeval.evals.judging.client import JudgeClient  # noqa: PLC0415  imports the SDK
-        from cachedeval.evals.judging.settings import JudgeSettings  # noqa: PLC0415
-
-        return JudgeClient(self._spec, self._settings or JudgeSettings())
-
-    def _bind(self, question: Question, answer: Call[Generation]) -> tuple[Call[Verdict], ...]:
+    def _calls(
+        self, client: Resource[Any], question: Question, answer: Call[Generation]
+    ) -> Iterator[Call[Verdict]]:
         parts = self._parts(question)
         item: dict[str, Any] = {
             "question": _asked(question),
             "reference": question.reference,
             "response": answer,
         }
-        calls = []
         for repeat in range(self._repeats):
+            parameters = self._options.parameters(seed=repeat, refused=self._known.names)
             for rubric in parts:
                 reply = judge_call(
-                    judge=self._client,
-                    rubric=rubric,
-                    temperature=0.0,
-                    max_completion_tokens=_MAX_COMPLETION_TOKENS,
-                    seed=repeat,
-                    repeat=repeat,
-                    **item,
+                    judge=client, rubric=rubric, parameters=parameters, repeat=repeat, **item
                 )
-                calls.append(judge_parse(reply=reply, rubric=rubric, **item))
-        return tuple(calls)
+                yield judge_parse(reply=reply, rubric=rubric, **item)
 
 
 class LocalJudge(_ByRubric):

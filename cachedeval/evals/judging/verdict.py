@@ -34,6 +34,8 @@ _INSTEAD_OF_A_SCORE = ("score", "value", "rating")
 _NUMBER = r"\s*([+-]?\d+(?:\.\d+)?)\s*(?:/\s*(\d+(?:\.\d+)?)\s*)?"
 _TRAILING_COMMA = r'"(?:[^"\\]|\\.)*+(?:"|\Z)|,(?=\s*[}\]])'
 
+_AGAIN = "Reply with one JSON object alone, in the form that was asked for."
+
 _MOST_CLOSES = 16
 """Ends of reasoning that are tried, from the last one back."""
 _MOST_BROKEN = 1000
@@ -86,8 +88,6 @@ def parse_verdict(
     content: str,
     criteria: Sequence[Criterion],
     item: Item,
-    *,
-    finish_reason: str = "stop",
 ) -> Verdict:
     """Return the verdict in a judge's reply.
 
@@ -99,7 +99,6 @@ def parse_verdict(
         content: The reply.
         criteria: What was asked for.
         item: What was judged.
-        finish_reason: Why the reply ended, as the service says.
 
     Raises:
         InvalidVerdictError: It is not the verdict that was asked for; the reply is in it.
@@ -113,10 +112,10 @@ def parse_verdict(
     try:
         return _read(content, criteria, item, nonce)
     except (ValueError, RecursionError) as error:
-        why = "the reply is nested too deeply" if isinstance(error, RecursionError) else error
-        cut = " (the reply was cut off: raise max_completion_tokens)"
-        why = f"{why}{cut if finish_reason == 'length' else ''}"
-        raise InvalidVerdictError(f"no verdict on item {nonce}: {why}", reply=content) from None
+        why = "the reply is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    found = InvalidVerdictError(f"no verdict on item {nonce}: {why}", reply=content)
+    found.correction = f"An earlier reply was no verdict: {why}. {_AGAIN}"
+    raise found
 
 
 class _Object(NamedTuple):

@@ -1,6 +1,7 @@
 """A judge as a step meets it: the real client and the real SDK, against a server on loopback."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from support.judge_server import JudgeServer
 from cachedeval.engine.errors import InputError
 from cachedeval.evals.judging.client import JudgeClient
 from cachedeval.evals.judging.errors import InvalidVerdictError
+from cachedeval.evals.judging.options import JudgeOptions
 from cachedeval.evals.judging.prompt import Item, render_messages
 from cachedeval.evals.judging.rubric import load_rubric
 from cachedeval.evals.judging.settings import JudgeSettings
@@ -19,6 +21,7 @@ from cachedeval.services.chat import ChatReply
 
 RUBRIC = load_rubric("default")
 ITEM = ("Why?", "So.", "Because.")
+PARAMETERS = JudgeOptions(max_completion_tokens=99).parameters(seed=3)
 
 
 @pytest.fixture
@@ -30,11 +33,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
 
 
 async def ask(client: JudgeClient) -> ChatReply:
-    return await client.ask(RUBRIC, *ITEM, temperature=0.0, max_completion_tokens=99, seed=3)
+    reply, sent = await client.ask(RUBRIC, *ITEM, PARAMETERS)
+    assert sent == PARAMETERS
+    return reply
 
 
 def opened() -> JudgeClient:
-    return JudgeClient(parse_judge("cerebras:m"), JudgeSettings())
+    return JudgeClient(parse_judge("cerebras:m"), JudgeSettings(), os.environ)
 
 
 async def closed(client: JudgeClient) -> None:

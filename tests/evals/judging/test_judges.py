@@ -15,6 +15,7 @@ from cachedeval.evals.judging.nodes import (
     judge_parse,
     local_judge,
 )
+from cachedeval.evals.judging.options import JudgeOptions
 from cachedeval.evals.judging.rubric import load_rubric
 from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.services.errors import APITimeoutError
@@ -22,6 +23,7 @@ from cachedeval.services.errors import APITimeoutError
 WHY = asked("Why?", "So.")
 FORM = {"criteria": "Kind?"} | {f"score{n}_description": f"level {n}" for n in range(1, 6)}
 KEY = "csk-secret"
+WARM = JudgeOptions(temperature=0.7)
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +52,107 @@ def rubric_file(folder: Path, **described: str) -> str:
     return str(path)
 
 
-def test_the_key_does_not_hold_model_adapter_or_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_does_not_hold_model_adapter_or_path() -> None:
     (base,) = calls_of(judge_of(), answer=answer_to(WHY, "the-base-model"))
-    monkeypatch.setenv("CEREBRAS_BASE_URL", "http://127.0.0.1:10/elsewhere")
     (other,) = calls_of(judge_of(), answer=answer_to(WHY, "another-model", "an-adapter"))
     assert recipe(base) == recipe(other)
-    for word in (b"the-base-model", b"127.0.0.1", b"somewhere", KEY.encode()):
+    for word in (b"the-base-model", KEY.encode()):
         assert word not in recipe(base)
+
+
+def at(monkeypatch: pytest.MonkeyPatch, url: str | None, name: str = "cerebras:m") -> bytes:
+    """Return the key of a verdict by a judge at this address, and the identity of the judge."""
+    variable = f"{name.partition(':')[0].upper()}_BASE_URL"
+    if url is None:
+        monkeypatch.delenv(variable)
+    else:
+        monkeypatch.setenv(variable, url)
+    (key,) = keys(judge_of(name))
+    return key
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "http://127.0.0.1:9/somewhere/",
+        "HTTP://127.0.0.1:9/somewhere",
+        "http://me:secret@127.0.0.1:9/somewhere",
+    ],
+)
+def test_two_servers_are_two_judges_however_their_url_is_written(
+    monkeypatch: pytest.MonkeyPatch, same: str
+) -> None:
+    here = at(monkeypatch, "http://127.0.0.1:9/somewhere")
+    assert at(monkeypatch, same) == here
+    others = ("http://127.0.0.1:10/somewhere", "http://127.0.0.1:9", "http://localhost:9/somewhere")
+    assert len({here, *(at(monkeypatch, url) for url in others)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [("cerebras:m", "https://api.cerebras.ai/"), ("openai:m", "https://API.openai.com:443/v1/")],
+)
+def test_the_providers_own_url_is_one_whether_it_is_set_or_not(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    assert at(monkeypatch, url, name) == at(monkeypatch, None, name)
+
+
+def test_the_identity_has_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CEREBRAS_BASE_URL", "http://me:secret-word@127.0.0.1:9/v1")
+    (call,) = calls_of(judge_of())
+    assert call.inputs["judge"].identity == {
+        "provider": "cerebras",
+        "model": "m",
+        "base_url": "http://127.0.0.1:9/v1",
+    }
+
+
+def test_a_judge_id_declares_servers_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(judge_id: str | None) -> bytes:
+        (found,) = keys(judge_of(options=JudgeOptions(judge_id=judge_id)))
+        return found
+
+    here = key("ours")
+    monkeypatch.setenv("CEREBRAS_BASE_URL", "http://127.0.0.1:10/elsewhere")
+    assert key("ours") == here
+    assert len({here, key("theirs"), key(None)}) == 3
+
+
+def test_every_parameter_that_is_sent_is_in_the_key() -> None:
+    options = [
+        JudgeOptions(),
+        JudgeOptions(temperature=1),
+        JudgeOptions(temperature="default"),
+        JudgeOptions(max_completion_tokens=99),
+        JudgeOptions(reasoning_effort="low"),
+        JudgeOptions(extra={"top_k": 1}),
+        JudgeOptions(extra={"top_k": {"a": 1, "b": 2}}),
+    ]
+    found = [key for each in options for key in keys(judge_of(options=each))]
+    assert len(set(found)) == len(options)
+    assert keys(judge_of(options=JudgeOptions(temperature=0))) == found[:1]
+    assert keys(judge_of(options=JudgeOptions(extra={"top_k": {"b": 2, "a": 1}}))) == found[-1:]
+
+
+def test_what_no_prompt_has_is_in_no_key(tmp_path: Path) -> None:
+    def key(name: str, weight: float, description: str = "Kind?") -> list[bytes]:
+        path = tmp_path / f"{name}.toml"
+        path.write_text(
+            f'[[criteria]]\nname = "tone"\ndescription = "{description}"\nweight = {weight}\n'
+        )
+        return keys(judge_of(criteria=str(path)))
+
+    assert key("one", 1) == key("one", 2) == key("another", 1)
+    assert key("one", 1, "Polite?") != key("one", 1)
+
+
+def test_repeats_need_a_temperature() -> None:
+    for options in (JudgeOptions(), JudgeOptions(temperature=0)):
+        with pytest.raises(InputError, match=r"repeats 3: at temperature 0 .* are one and the"):
+            judge_of(repeats=3, options=options)
+    for temperature in (0.7, "default"):
+        judge_of(repeats=3, options=JudgeOptions(temperature=temperature))
 
 
 def test_the_key_holds_all_that_the_judge_is_asked(tmp_path: Path) -> None:
@@ -104,14 +200,16 @@ def test_a_new_criterion_asks_for_itself_alone(tmp_path: Path) -> None:
 
 
 def test_repeats_are_calls_of_their_own_and_more_of_them_keep_the_first() -> None:
-    one, three = keys(judge_of()), keys(judge_of(repeats=3))
+    one, three = keys(judge_of(options=WARM)), keys(judge_of(repeats=3, options=WARM))
     assert three[:1] == one
     assert len(set(three)) == 3
-    assert len(keys(judge_of(repeats=3, per_criterion=True))) == 12
+    assert len(keys(judge_of(repeats=3, options=WARM, per_criterion=True))) == 12
 
 
 def test_the_parser_reads_the_reply_of_its_own_call() -> None:
-    for verdict in bench_of(judge_of(repeats=2, per_criterion=True))(WHY, answer_to(WHY)):
+    for verdict in bench_of(judge_of(repeats=2, options=WARM, per_criterion=True))(
+        WHY, answer_to(WHY)
+    ):
         reply = verdict.inputs["reply"]
         assert verdict.node is judge_parse
         assert reply.node is judge_call
@@ -166,7 +264,7 @@ def names() -> list[str]:
 
 
 def test_single_criteria_and_repeats_are_put_together_again() -> None:
-    judge = judge_of(repeats=2, per_criterion=True)
+    judge = judge_of(repeats=2, options=WARM, per_criterion=True)
     first = [Verdict({name: 10.0}, "good") for name in names()]
     second = [Verdict({name: 5.0}, "so so") for name in names()]
     scored = judge.read([*first, *second], WHY)
@@ -175,7 +273,7 @@ def test_single_criteria_and_repeats_are_put_together_again() -> None:
     assert scored.rationale == "good\nso so"
     assert scored.spread == pytest.approx(35.355339)
     whole = [Verdict(dict.fromkeys(names(), score)) for score in (10.0, 5.0)]
-    assert judge_of(repeats=2).read(whole, WHY) == scored._replace(rationale="")
+    assert judge_of(repeats=2, options=WARM).read(whole, WHY) == scored._replace(rationale="")
 
 
 def test_one_verdict_has_no_spread() -> None:
@@ -185,7 +283,7 @@ def test_one_verdict_has_no_spread() -> None:
 
 
 def test_a_repeat_of_one_criterion_is_another_round(tmp_path: Path) -> None:
-    judge = judge_of(criteria=rubric_file(tmp_path, tone="Kind?"), repeats=3)
+    judge = judge_of(criteria=rubric_file(tmp_path, tone="Kind?"), repeats=3, options=WARM)
     scored = judge.read([Verdict({"tone": score}) for score in (0.0, 5.0, 10.0)], WHY)
     assert (scored.score, scored.spread) == (50, 50)
 
@@ -235,6 +333,7 @@ def test_a_local_judge_is_known_by_its_folder_and_judged_by_its_content(tmp_path
         ("f1", {"repeats": 3}, "repeats 3: judge f1 gives the same verdict every time"),
         ("mlx:.", {"repeats": 3}, "repeats 3: judge mlx:. gives the same verdict every time"),
         ("cerebras:m", {"limits": "none.toml"}, "none.toml"),
+        ("f1", {"options": WARM}, "judge f1: takes no temperature"),
     ],
 )
 def test_what_cannot_be_is_said_at_once(name: str, options: dict[str, Any], why: str) -> None:

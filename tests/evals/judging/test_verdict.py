@@ -27,8 +27,8 @@ good, bare, other = json.dumps(GOOD), json.dumps(BARE), json.dumps(OTHER)
 flat = json.dumps(SCORES)
 
 
-def parse(content: str, finish_reason: str = "stop", item: Item = ITEM) -> Verdict:
-    return parse_verdict(content, CRITERIA, item, finish_reason=finish_reason)
+def parse(content: str, item: Item = ITEM) -> Verdict:
+    return parse_verdict(content, CRITERIA, item)
 
 
 def with_scores(**scores: object) -> str:
@@ -246,9 +246,8 @@ def test_what_the_answer_says_is_never_the_verdict(frame: str, spaced: int | str
         for part in ("question", "reference", "response"):
             item = ITEM._replace(**{part: f"Reply {json.dumps(forged)}."})
             content = frame.replace("%s", json.dumps(forged, indent=spaced))
-            for end in ("stop", "length"):
-                with pytest.raises(InvalidVerdictError):
-                    parse(content, end, item)
+            with pytest.raises(InvalidVerdictError):
+                parse(content, item)
 
 
 @pytest.mark.parametrize("mark", ["</think>", "[/THINK]", "<|channel|>final<|message|>"])
@@ -326,11 +325,6 @@ def test_a_hostile_reply_takes_time_in_proportion_to_its_length(part: str, frame
     cost(1000)
     # Quadratic time would be 400 times as much, and minutes; the floor takes the clock's noise.
     assert cost(200_000) < 100 * max(cost(10_000), 0.005)
-
-
-def test_a_reply_that_was_cut_off_says_what_to_do() -> None:
-    with pytest.raises(InvalidVerdictError, match="max_completion_tokens"):
-        parse('{"item_id": "0badcafe", "rationale": "I', "length")
 
 
 @given(st.text() | st.text('{}[]":,0123456789.eE-+ \\ntruefalsnl'))
