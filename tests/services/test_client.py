@@ -239,7 +239,7 @@ def most_at_once(server: JudgeServer) -> int:
 
 @pytest.mark.parametrize(("questions", "at_once"), [(20, 20), (200, 50)])
 def test_all_places_are_busy_and_no_more(questions: int, at_once: int) -> None:
-    server = JudgeServer(latency=1)
+    server = JudgeServer(latency=2)
     limits = Limits(max_concurrency=at_once)
     done = load(server, questions, RetryPolicy(timeout=30), limits=limits)
     assert len(done.verdicts) == questions
