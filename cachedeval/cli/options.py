@@ -34,6 +34,7 @@ __all__ = [
     "at_least",
     "duration",
     "evaluator_of",
+    "json_object",
     "moment",
     "number",
     "size",
@@ -204,6 +205,19 @@ def _temperature(text: str) -> "float | Literal['default']":
         raise ArgumentTypeError(f"{text!r} is neither a number nor `default`") from None
 
 
+def json_object(text: str) -> dict[str, Any]:
+    """Read a JSON object."""
+    import json
+
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ArgumentTypeError(f'{text!r} is not a JSON object, as {{"enable_thinking": false}}')
+    return value
+
+
 def at_least(low: int) -> Callable[[str], int]:
     """Return what reads a whole number of `low` or more."""
 
@@ -331,6 +345,16 @@ def add_evaluation(parser: Parser, *, adapters: bool = True, data: bool = True) 
         )
     what.add_argument("--data", required=data, metavar="FILE", help="The questions, as JSON Lines.")
     what.add_argument(
+        "--on-bad-line",
+        choices=["error", "skip"],
+        default="error",
+        help="What a line of the data does that cannot be used: error ends the run, skip leaves it "
+        "out and says so (default: %(default)s).",
+    )
+    what.add_argument(
+        "--dedupe", action="store_true", help="Count a question that is repeated in the data once."
+    )
+    what.add_argument(
         "--num-questions",
         type=whole,
         default=20,
@@ -372,6 +396,54 @@ def add_evaluation(parser: Parser, *, adapters: bool = True, data: bool = True) 
         default=1.0,
         metavar="P",
         help="Nucleus sampling, above temperature 0 (default: %(default)s).",
+    )
+    answers.add_argument(
+        "--top-k",
+        type=whole,
+        default=0,
+        metavar="K",
+        help="Sample from so many of the most probable tokens, above temperature 0; 0 for all "
+        "(default: %(default)s).",
+    )
+    answers.add_argument(
+        "--min-p",
+        type=number,
+        default=0.0,
+        metavar="P",
+        help="Sample from tokens that are at least so probable relative to the most probable one, "
+        "above temperature 0; 0 for all (default: %(default)s).",
+    )
+    answers.add_argument(
+        "--repetition-penalty",
+        type=number,
+        default=1.0,
+        metavar="X",
+        help="Make the last 20 tokens less probable; 1 is none (default: %(default)s).",
+    )
+    answers.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="A text that ends an answer and is no part of it. Repeat it for more.",
+    )
+    answers.add_argument(
+        "--system-prompt",
+        metavar="TEXT",
+        help="The system message of every chat, in place of its own.",
+    )
+    answers.add_argument(
+        "--chat-template-args",
+        type=json_object,
+        metavar="JSON",
+        help="Arguments of the chat template, as '{\"enable_thinking\": false}'.",
+    )
+    answers.add_argument(
+        "--reasoning-markers",
+        nargs=2,
+        metavar=("START", "END"),
+        help="The texts before and after a model's thought (default: those of its chat template); "
+        "two empty ones separate nothing.",
     )
     answers.add_argument(
         "--batch-size",
@@ -463,6 +535,15 @@ def evaluator_of(options: Namespace) -> "Iterator[AdapterEvaluator]":
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         top_p=options.top_p,
+        top_k=options.top_k,
+        min_p=options.min_p,
+        repetition_penalty=options.repetition_penalty,
+        stop=options.stop,
+        system_prompt=options.system_prompt,
+        chat_template_args=options.chat_template_args,
+        reasoning_markers=options.reasoning_markers,
+        on_bad_line=options.on_bad_line,
+        dedupe=options.dedupe,
         sampling=options.sampling,
         batch_size=options.batch_size,
         memory_budget=options.memory_budget,

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachedeval.cli.format import log_all, short, show, show_json, table
+from cachedeval.cli.format import log_all, plural, short, show, show_json, table
 from cachedeval.cli.options import (
     Namespace,
     Parser,
@@ -110,6 +110,12 @@ def _show_report(report: "Report") -> str:
         lines.append(f"  failed: {short(question)}{by} — {short(error, 160)}")
     if len(failed) > _SHOWN:
         lines.append(f"  … and {len(failed) - _SHOWN} more; --json shows all of them")
+    if report.truncated:
+        lines.append(
+            f"  warning: {plural(report.truncated, 'answer')} cut off at the bound; raise "
+            "--max-tokens, and only these are decoded again"
+        )
+    lines += [f"  note: {short(note, 300)}" for note in report.notes]
     return "\n".join(lines)
 
 
@@ -117,7 +123,8 @@ def _show_score(report: "Report") -> str:
     score = "no score" if report.score is None else f"{report.score:.1f}"
     certain = _show_interval(report)
     certain = f", 95% interval {certain}" if report.interval else certain and f", {certain}"
-    return f"{score}{certain}  ({report.scored} scored, {report.failed} failed)"
+    truncated = f", {report.truncated} truncated" if report.truncated else ""
+    return f"{score}{certain}  ({report.scored} scored, {report.failed} failed{truncated})"
 
 
 def _show_judges(report: "Report") -> list[str]:

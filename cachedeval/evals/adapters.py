@@ -6,6 +6,7 @@ that only the training reads (`iters`, `learning_rate`, `adapter_path` and so on
 do numbered checkpoints. Imports nothing of mlx_lm.
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from cachedeval.engine.digest_cache import DigestCache
 from cachedeval.engine.errors import InputError
 from cachedeval.engine.files import manifest
 from cachedeval.engine.hashing import shown
+from cachedeval.engine.node import node
+from cachedeval.engine.resource import Handle
 from cachedeval.evals.generation import AdapterResource
 from cachedeval.evals.hub import BlobNames
 from cachedeval.evals.models import read_json_object, resolve_model
 
 __all__ = [
+    "adapter_effect",
     "adapter_identity",
     "adapter_resource",
     "adapter_settings",
@@ -29,6 +33,8 @@ __all__ = [
 WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
 _SHELF = Path("adapters")
+_PIECE = 2**20
+_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
 def resolve_adapter(name_or_path: str) -> Path:
@@ -170,6 +176,48 @@ def model_of(given: str | None, adapter: str | os.PathLike[str] | None, *, fetch
         return resolve_model(named, fetch=fetch)
     except InputError as error:
         raise InputError(f"adapter {adapter} was trained on {named!r}: {error}") from None
+
+
+@node(version="1", name="adapter_effect")
+def adapter_effect(adapter: Handle[Path]) -> str:
+    """Return why an adapter changes nothing; empty if it changes something, or that is not known."""
+    try:
+        with adapter as folder:
+            settings = adapter_settings(folder)
+            if settings["fine_tune_type"] != "lora":
+                return ""
+            if settings["scale"] == 0:
+                return "its scale is 0"
+            return "all its lora_b are zero" if _all_zero(folder / WEIGHTS) else ""
+    except (InputError, OSError, ValueError):
+        return ""  # loading it says what is wrong
+
+
+def _all_zero(path: Path) -> bool:
+    """Return whether all `lora_b` in a file of safetensors are zero.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such file.
+    """
+    found = False
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        tensors = json.loads(file.read(size))
+        for name, about in tensors.items():
+            if not name.endswith("lora_b"):
+                continue
+            start, end = about["data_offsets"]
+            width = _WIDTHS.get(about["dtype"], 1)
+            file.seek(8 + size + start)
+            found = True
+            while start < end:
+                piece = file.read(min(_PIECE, end - start))
+                signs = piece[width - 1 :: width].count(0x80)  # of -0.0
+                if not piece or piece.count(0) + signs != len(piece):
+                    return False
+                start += len(piece)
+    return found
 
 
 def adapter_resource(name: str | os.PathLike[str], known_digests: DigestCache) -> AdapterResource:

@@ -181,7 +181,7 @@ def _decoding(name: str, url: str) -> Iterator[Check]:
         path = resolve_model(name)
         with Engine(url) as engine:
             model = model_resource(path, StoreDigestCache(engine.store))
-            trouble = Proofs(engine.store, model).recall(BATCH_SIZE)
+            trouble = Proofs(engine.store, model.weights).recall(BATCH_SIZE)
     except (CachedevalError, OSError):
         return  # another check says what is wrong with the model, or the cache
     if trouble is None:

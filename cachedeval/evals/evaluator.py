@@ -13,7 +13,8 @@ from cachedeval.engine.errors import InputError, MissingError
 from cachedeval.engine.node import Call
 from cachedeval.engine.result import Outcome
 from cachedeval.evals.adapters import adapter_resource, model_of
-from cachedeval.evals.data import read_questions
+from cachedeval.evals.answering import AnswerSettings
+from cachedeval.evals.data import OnBadLine, Question, first_of_each, read_data
 from cachedeval.evals.judging.judges import NamedJudge, open_judges
 from cachedeval.evals.judging.options import JudgeOptions
 from cachedeval.evals.judging.rubric_judges import RemoteJudge
@@ -22,7 +23,7 @@ from cachedeval.evals.report import Comparison, Report, build_report, compare
 from cachedeval.evals.run_stats import OnProgress, Progress, RunStats
 from cachedeval.evals.sample import Sampling, draw
 from cachedeval.evals.steps import step_of
-from cachedeval.evals.targets import EvalTarget, item_result
+from cachedeval.evals.targets import EvalTarget, item_result, notes_of
 
 if TYPE_CHECKING:
     from cachedeval.engine.explain import Explanation
@@ -37,6 +38,9 @@ BASE = "base"
 
 DEFAULT_JUDGE = "cerebras:gpt-oss-120b"
 """The judge where none is given, neither as an argument nor in CACHEDEVAL_JUDGE."""
+
+_NAMED = 5
+"""How many bad lines of the data a note names."""
 
 OnFailure = Literal["exclude", "zero", "raise"]
 
@@ -62,6 +66,16 @@ class AdapterEvaluator:
         max_tokens: the most tokens of an answer.
         temperature: of the answers; 0 is greedy.
         top_p: of the answers, above temperature 0.
+        top_k: likewise; 0 is no limit.
+        min_p: likewise, relative to the most probable token; 0 is no limit.
+        repetition_penalty: of the answers; 1 is none.
+        stop: texts that end an answer, and are no part of it.
+        system_prompt: the system message of every chat, in place of its own.
+        chat_template_args: arguments of the chat template, as `{"enable_thinking": False}`.
+        reasoning_markers: the texts before and after a thought; None for the chat template's own, two
+            empty ones to separate nothing.
+        on_bad_line: a line of the data that cannot be used is an `error`, or is left out (`skip`).
+        dedupe: whether a question that is repeated in the data counts once.
         sampling: `nested`, or `shuffle` to repeat old scores.
         batch_size: how many answers are decoded together; by memory if not given.
         memory_budget: bytes for models and batches; None is no limit.
@@ -101,6 +115,15 @@ class AdapterEvaluator:
         max_tokens: int = 256,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        top_k: int = 0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        stop: Sequence[str] = (),
+        system_prompt: str | None = None,
+        chat_template_args: Mapping[str, Any] | None = None,
+        reasoning_markers: Sequence[str] | None = None,
+        on_bad_line: OnBadLine = "error",
+        dedupe: bool = False,
         sampling: Sampling = "nested",
         batch_size: int | None = None,
         memory_budget: int | None = None,
@@ -114,9 +137,21 @@ class AdapterEvaluator:
         fetch: bool = False,
         mode: "CacheMode" = "use",
     ) -> None:
-        _check("max_tokens", max_tokens, max_tokens >= 1, "1 or more")
-        _check("temperature", temperature, 0 <= temperature < float("inf"), "0 or more")
-        _check("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1")
+        self._settings = AnswerSettings(
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            stop=stop,
+            system_prompt=system_prompt,
+            chat_template_args=chat_template_args,
+            reasoning_markers=reasoning_markers,
+            seed=evaluation_seed,
+        )
+        self._on_bad_line: OnBadLine = on_bad_line
+        self._dedupe = dedupe
         _check("repeats", repeats, repeats >= 1, "1 or more")
         _check("batch_size", batch_size, batch_size is None or batch_size >= 1, "1 or more")
         self.seed = evaluation_seed
@@ -124,7 +159,6 @@ class AdapterEvaluator:
         given = os.fspath(model) if model is not None else os.environ.get("CACHEDEVAL_MODEL")
         self._model = given or None
         self._sampling: Sampling = sampling
-        self._answer = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
         self._batch_size = batch_size
         self._memory_budget = memory_budget
         self._fetch = fetch
@@ -253,6 +287,7 @@ class AdapterEvaluator:
             )
         run = stats.as_dict()
         remote = [judge for judge in self._judges if isinstance(judge, RemoteJudge)]
+        notes = notes_of(targets, outcomes)
         return [
             build_report(
                 [item_result(sample, outcomes, self._judges) for sample in target.samples],
@@ -266,8 +301,9 @@ class AdapterEvaluator:
                 rubric=self._judges[0].rubric_name,
                 rubrics={judge.name: judge.rubric_name for judge in self._judges},
                 seed=self.seed,
+                notes=noted,
             )
-            for target in targets
+            for target, noted in zip(targets, notes, strict=True)
         ]
 
     async def aevaluate_adapters(self, *args: Any, **kwargs: Any) -> list[Report]:
@@ -314,7 +350,7 @@ class AdapterEvaluator:
     ) -> "Plan":
         """Return what an evaluation would compute, with an estimate of its cost; loads no model."""
         targets = self.targets(adapters, training_data_path, num_questions)
-        return self.engine.plan([call for target in targets for call in target.calls()])
+        return self.engine.plan([call for target in targets for call in target.scoring()])
 
     def explain(
         self,
@@ -324,7 +360,7 @@ class AdapterEvaluator:
     ) -> "list[Explanation]":
         """Return for each step that is not in the cache why it is not."""
         targets = self.targets(adapters, training_data_path, num_questions)
-        calls = [call for target in targets for call in target.calls()]
+        calls = [call for target in targets for call in target.scoring()]
         return [why for why in self.engine.explain_many(calls) if why.state != "hit"]
 
     def cleanup_models(self) -> None:
@@ -357,7 +393,7 @@ class AdapterEvaluator:
         """
         if data is None:
             raise InputError("training_data_path: give the JSON Lines file with the questions")
-        questions = draw(read_questions(data), num_questions, self.seed, self._sampling)
+        questions, notes = self._sample(data, num_questions)
         for judge in self._judges:
             judge.check_questions(questions)
         known_digests: DigestCache = (
@@ -368,19 +404,43 @@ class AdapterEvaluator:
         path = model_of(self._model, first, fetch=self._fetch)
         model = self._local_model(path, known_digests)
         judge_binders = [judge.prepare(known_digests) for judge in self._judges]
+        prompts = [self._settings.prompt(question, model.tokenizer) for question in questions]
         return [
             EvalTarget.bind(
                 questions,
+                prompts,
                 model=model,
                 model_name=path.name if self._model is None else Path(self._model).name,
                 adapter=None if name is None else adapter_resource(name, known_digests),
                 adapter_name=None if name is None else Path(name).name,
-                answer=self._answer,
-                seed=self.seed,
+                settings=self._settings,
                 judge_binders=judge_binders,
+                notes=notes,
             )
             for name in adapters
         ]
+
+    def _sample(
+        self, data: str | os.PathLike[str], num_questions: int
+    ) -> tuple[list[Question], list[str]]:
+        """Return the questions of an evaluation, and what is to be known of them."""
+        found, bad = read_data(data, on_bad_line=self._on_bad_line)
+        if self._dedupe:
+            found = first_of_each(found)
+        questions = draw(found, num_questions, self.seed, self._sampling)
+        notes = []
+        if bad:
+            named = "; ".join(f"line {line}" for line in bad[:_NAMED])
+            more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+            what = "1 line" if len(bad) == 1 else f"{len(bad)} lines"
+            notes.append(f"{what} of the data could not be used and left out: {named}{more}")
+        repeated = len(questions) - len(first_of_each(questions))
+        if repeated:
+            notes.append(
+                f"{repeated} of the {len(questions)} questions repeat another and count again; "
+                "--dedupe counts each once"
+            )
+        return questions, notes
 
     def _local_model(self, path: Path, known_digests: DigestCache) -> ModelResource:
         """Return the resource of a model folder, the same one for the same content."""

@@ -2,8 +2,9 @@
 
 What is read (mlx_lm 0.32, transformers 5), and therefore counts:
 
-- `config.json`, `generation_config.json` and every `model*.safetensors`, also a stray one; not the
-  index of the shards, which only distributed loading reads.
+- `config.json`, but not its white space and order; of `generation_config.json` the tokens that end an
+  answer; every `model*.safetensors`, also a stray one; not the index of the shards, which only
+  distributed loading reads.
 - `hf_quant_config.json`, where `config.json` has no `quantization_config`.
 - The tokenizer: `tokenizer.json`, `tokenizer_config.json`, the chat templates, and the files of
   vocabulary and special tokens, where they are present. Which of the latter are opened depends on
@@ -21,7 +22,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import xxhash
 
 from cachedeval.engine.digest_cache import DigestCache
 from cachedeval.engine.errors import InputError
@@ -34,7 +37,9 @@ from cachedeval.evals.hub import BlobNames, cached_snapshot, fetch_snapshot, hub
 from cachedeval.evals.proofs import Proofs
 
 __all__ = [
+    "ModelIdentity",
     "ModelResource",
+    "identify_model",
     "model_files",
     "model_identity",
     "model_resource",
@@ -82,8 +87,18 @@ _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 _CUDA = ("mlx-cuda", "mlx-cuda-12", "mlx-cuda-13")
 
-_DECIDING = ("mlx", "mlx-lm", "tokenizers", "transformers")
+_COMPUTING = ("mlx", "mlx-lm")
+"""Packages that decode."""
+
+_RENDERING = ("jinja2", "mlx-lm", "sentencepiece", "tiktoken", "tokenizers", "transformers")
 """Packages that make tokens of a prompt, and a text of them."""
+
+_DECODING = ("hf_quant_config.json", "*.py")
+"""Files that decoding reads besides the weights and `config.json`."""
+
+_UNREAD = ("_name_or_path", "eos_token_id", "transformers_version")
+"""What no architecture of mlx_lm reads of `config.json`. The tokens that end an answer come with the
+prompt. (A model's own code may read anything.)"""
 
 
 def resolve_model(name_or_path: str, *, fetch: bool = False) -> Path:
@@ -119,7 +134,26 @@ def resolve_model(name_or_path: str, *, fetch: bool = False) -> Path:
     return snapshot
 
 
+class ModelIdentity(NamedTuple):
+    """What a model folder is, whole and in parts, as plain data."""
+
+    whole: dict[str, Any]
+    weights: dict[str, Any]
+    """What decoding reads."""
+    tokenizer: dict[str, Any]
+    """What rendering a chat reads, and reading a text."""
+
+
 def model_identity(folder: Path, *, known_digests: DigestCache | None = None) -> dict[str, Any]:
+    """Return the identity of a whole model; see `identify_model`.
+
+    Raises:
+        InputError: it is no model that mlx_lm can load, as far as its files show.
+    """
+    return identify_model(folder, known_digests=known_digests).whole
+
+
+def identify_model(folder: Path, *, known_digests: DigestCache | None = None) -> ModelIdentity:
     """Return the identity of a model: `{"files": {name: digest}}` of the files that are read.
 
     mlx_lm reads the weights in the order in which their folder lists them, and of two weights of
@@ -139,10 +173,43 @@ def model_identity(folder: Path, *, known_digests: DigestCache | None = None) ->
     for entry in entries:
         if entry.size == 0 and fnmatchcase(entry.path, _WEIGHTS):
             raise InputError(f"model {shown(folder)}: {entry.path} is empty; download it again")
-    identity: dict[str, Any] = {"files": {entry.path: entry.digest for entry in entries}}
-    if not _are_parts([entry.path for entry in entries if fnmatchcase(entry.path, _WEIGHTS)]):
-        identity["order"] = [p.name for p in folder.iterdir() if fnmatchcase(p.name, _WEIGHTS)]
-    return identity
+    files = {entry.path: entry.digest for entry in entries}
+    config = read_json_object(folder / "config.json")
+    files["config.json"] = _json_digest(config)
+    if "generation_config.json" in files:
+        files["generation_config.json"] = _json_digest(_ends(folder / "generation_config.json"))
+    decoding = {name: files[name] for name in files if _any_fits([name], _WEIGHTS, *_DECODING)}
+    unread = () if "model_file" in config else _UNREAD
+    decoding["config.json"] = _json_digest({k: v for k, v in config.items() if k not in unread})
+    order = {}
+    if not _are_parts([name for name in files if fnmatchcase(name, _WEIGHTS)]):
+        order["order"] = [p.name for p in folder.iterdir() if fnmatchcase(p.name, _WEIGHTS)]
+    return ModelIdentity(
+        whole={"files": files, **order},
+        weights={"files": decoding, **order},
+        tokenizer={
+            "files": {
+                name: files[name]
+                for name in files
+                if not _any_fits([name], _WEIGHTS, "hf_quant_config.json")
+            }
+        },
+    )
+
+
+def _json_digest(value: Any) -> str:
+    """Return the digest of a JSON value; neither white space nor the order of names counts."""
+    text = json.dumps(value, sort_keys=True)
+    return f"xxh3:{xxhash.xxh3_128_hexdigest(text.encode())}"
+
+
+def _ends(path: Path) -> Any:
+    """Return the one setting of a generation_config.json that mlx_lm reads."""
+    try:
+        value = json.loads(read_bytes(path))
+    except ValueError:  # mlx_lm leaves it out, too
+        return None
+    return value.get("eos_token_id") if isinstance(value, dict) else None
 
 
 def model_files(folder: Path) -> list[str]:
@@ -247,55 +314,96 @@ def _hint(present: list[str]) -> str:
 class ModelResource(Resource[Any]):
     """A model on this machine, by its content; counts how often it was read from disk.
 
+    As a resource it is the whole model, which a judge reads. Decoding and rendering have resources
+    of their own, for their keys. All share one copy in memory.
+
     Args:
         path: its folder.
-        identify: returns its identity, and the runtime that it runs on.
+        identify: returns its identity, with the runtime of each part.
         batch_size: prompts decoded together; by memory if None.
         memory_budget: bytes for model and batch, or None.
         store: stores whether its batches can be trusted, or None.
+
+    Attributes:
+        weights: what decodes.
+        tokenizer: what renders, without weights.
     """
 
     def __init__(
         self,
         path: Path,
-        identify: Callable[[], dict[str, Any]],
+        identify: Callable[[], ModelIdentity],
         *,
         batch_size: int | None = None,
         memory_budget: int | None = None,
         store: Store | None = None,
     ) -> None:
+        identity = identify()
+        self._path = path
+        self._identify = identify
+        self._expected = identity
+        self._options = {"batch_size": batch_size, "memory_budget": memory_budget}
         self._retired_loads = 0
         self._service: Any = None
-        identity = identify()
-
-        def load() -> Any:
-            # Imports mlx, which a run of hits does without.
-            from cachedeval.evals.mlx.runner import ModelRunner
-
-            self._service = ModelRunner(
-                path,
-                batch_size=batch_size,
-                memory_budget=memory_budget,
-                proofs=Proofs(store, self),
-            )
-            if identify() != identity:
-                unload(self._service)
-                raise InputError(f"model {path} was changed while it was being loaded: run again")
-            return self._service
-
-        def unload(service: Any) -> None:
-            self._retired_loads += service.loads
-            self._service = None
-            service.close()
-
-        super().__init__(
-            "model", identity, load, close=unload, size=lambda service: int(service.nbytes)
+        self._users = 0
+        self._texts: Any = None
+        super().__init__("model", identity.whole, self._load, close=self._unload, size=self._nbytes)
+        self.weights: Resource[Any] = Resource(
+            "model", identity.weights, self._load, close=self._unload, size=self._nbytes
         )
+        self.tokenizer: Resource[Any] = Resource(
+            "tokenizer", identity.tokenizer, self._load_tokenizer, close=self._drop_tokenizer
+        )
+        self._proofs = Proofs(store, self.weights)
 
     @property
     def loads(self) -> int:
         """How often its weights were read from disk so far, reloads after an adapter included."""
         return self._retired_loads + (self._service.loads if self._service is not None else 0)
+
+    def _load(self) -> Any:
+        # Imports mlx, which a run of hits does without.
+        from cachedeval.evals.mlx.runner import ModelRunner
+
+        if self._service is None:
+            service = ModelRunner(
+                self._path, proofs=self._proofs, texts=self._load_tokenizer, **self._options
+            )
+            self._service = service
+            if self._identify() != self._expected:
+                self._users = 1
+                self._unload(service)
+                raise self._changed()
+        self._users += 1
+        return self._service
+
+    def _nbytes(self, service: Any) -> int:
+        return int(service.nbytes) if self._users == 1 else 0
+
+    def _unload(self, service: Any) -> None:
+        self._users -= 1
+        if self._users:
+            return
+        self._retired_loads += service.loads
+        self._service = self._texts = None
+        service.close()
+
+    def _load_tokenizer(self) -> Any:
+        from cachedeval.evals.mlx.texts import open_tokenizer
+
+        if self._texts is None:
+            texts = open_tokenizer(self._path)
+            if self._identify().tokenizer != self._expected.tokenizer:
+                raise self._changed()
+            self._texts = texts
+        return self._texts
+
+    def _drop_tokenizer(self, _: Any) -> None:
+        if self._service is None:
+            self._texts = None
+
+    def _changed(self) -> InputError:
+        return InputError(f"model {self._path} was changed while it was being loaded: run again")
 
 
 def model_resource(
@@ -311,12 +419,19 @@ def model_resource(
     Raises:
         InputError: it is no model's folder.
     """
+
+    def identify() -> ModelIdentity:
+        found, about = identify_model(path, known_digests=known_digests), runtime()
+        parts = ("device", *_COMPUTING), _RENDERING
+        weights, tokenizer = ({name: about[name] for name in part} for part in parts)
+        return ModelIdentity(
+            found.whole | {"runtime": about},
+            found.weights | {"runtime": weights},
+            found.tokenizer | {"runtime": tokenizer},
+        )
+
     return ModelResource(
-        path,
-        lambda: {**model_identity(path, known_digests=known_digests), "runtime": runtime()},
-        batch_size=batch_size,
-        memory_budget=memory_budget,
-        store=store,
+        path, identify, batch_size=batch_size, memory_budget=memory_budget, store=store
     )
 
 
@@ -326,9 +441,10 @@ def runtime() -> dict[str, str]:
     Nothing is imported for it. mlx computes on the GPU on macOS, and elsewhere with one of
     its packages for CUDA; else on the CPU.
     """
-    installed = versions(*_CUDA, *_DECIDING)
+    deciding = sorted({*_COMPUTING, *_RENDERING})
+    installed = versions(*_CUDA, *deciding)
     on_gpu = sys.platform == "darwin" or not installed.keys().isdisjoint(_CUDA)
     return {
         "device": "gpu" if on_gpu else "cpu",
-        **{package: installed.get(package, "none") for package in _DECIDING},
+        **{package: installed.get(package, "none") for package in deciding},
     }

@@ -153,6 +153,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     seed: int | None = None
     criteria: dict[str, float] = {}
     """Mean of each criterion."""
+    notes: list[str] = []
+    """What else a reader of the scores should know: questions that are repeated, lines of the data that
+    were left out, an adapter that changes nothing."""
     items: list[ItemResult]
     run: dict[str, Any] = {}
     """What varies from run to run, and is not in the JSON: `seconds`, `loads`, `nodes`."""

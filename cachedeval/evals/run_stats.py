@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from cachedeval.engine.node import Call
 from cachedeval.engine.resolve import graph_of
 from cachedeval.engine.result import NodeStats, Outcome, Stats
-from cachedeval.evals.generation import generation
+from cachedeval.evals.generation import decode, render
 from cachedeval.evals.judging.judge import Judge
 from cachedeval.evals.judging.money import TOKENS, usd
 from cachedeval.evals.judging.nodes import judge_call
 from cachedeval.evals.judging.pricing import load_prices
 from cachedeval.evals.judging.rubric_judges import RemoteJudge
 from cachedeval.evals.models import ModelResource
-from cachedeval.evals.steps import PARSING, step_of
+from cachedeval.evals.steps import PARSING, UNCOUNTED, step_of
 
 if TYPE_CHECKING:
     from cachedeval.engine.plan import NodePlan, Plan
@@ -37,7 +37,7 @@ class Progress:
             step_of(call.node.name)
             for level in graph_of(calls)
             for call in level
-            if call.node.name != PARSING
+            if call.node.name not in UNCOUNTED
         )
         self._done: Counter[str] = Counter()
         self._report = report
@@ -45,7 +45,7 @@ class Progress:
 
     def __call__(self, outcome: Outcome) -> None:
         """Count one outcome."""
-        if outcome.call.node.name == PARSING:
+        if outcome.call.node.name in UNCOUNTED:
             return
         name = step_of(outcome.call.node.name)
         with self._lock:
@@ -99,7 +99,7 @@ class RunStats:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the `run` part of a report: what varies from run to run."""
-        answers = self._stats.get(generation.name, NodeStats())
+        answers = self._stats.get(decode.name, NodeStats())
         judged = NodeStats()
         for name in {judge.node.name for judge in self._judges}:
             _add(judged, self._stats.get(name, NodeStats()))
@@ -209,7 +209,14 @@ def estimate(plan: "Plan", judge: str, limits: str | None = None) -> Estimate:
 
         own = load_settings(limits).prices
     judging = plan.get(judge_call.name)
-    figures = {name: _figures(node) for name, node in plan.items() if name != PARSING}
+    figures = {name: _figures(node) for name, node in plan.items() if name not in UNCOUNTED}
+    if (rendering := plan.get(render.name)) is not None:
+        # What is not rendered yet is as good as not decoded: only a new version of a tokenizer's
+        # library renders the same tokens again.
+        answers = figures[decode.name]
+        decoded = min(answers["unknown"], rendering.computed)
+        answers["unknown"] -= decoded
+        answers["computed"] += decoded
     if (parsing := plan.get(PARSING)) is not None:
         _add_parsing(figures[judge_call.name], parsing)
     steps: dict[str, dict[str, Any]] = {}

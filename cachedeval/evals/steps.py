@@ -5,21 +5,28 @@ from typing import TYPE_CHECKING, Any
 
 from cachedeval.engine.errors import EncodingError
 from cachedeval.engine.maintenance import inputs_of, summary, value_of
-from cachedeval.evals.generation import generation
+from cachedeval.evals.generation import decode, render, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from cachedeval.engine.explain import Explanation, Reason
     from cachedeval.engine.record import Record
 
-__all__ = ["PARSING", "reasons_of", "step_of", "summarise"]
+__all__ = ["PARSING", "UNCOUNTED", "reasons_of", "step_of", "summarise"]
 
 PARSING = "judge_parse"
 """The node that reads a judge's reply. It takes no time, and users need not know of it."""
 
-_JUDGE = "judge"
+EFFECT = "adapter_effect"
+"""The node that finds out whether an adapter changes anything."""
+
+UNCOUNTED = frozenset({render.name, text.name, PARSING, EFFECT})
+"""Nodes that take no time beside that of the step that they belong to, and are not counted there."""
+
+_JUDGE, _GENERATION = "judge", "generation"
 _STEPS = {
+    **dict.fromkeys((render.name, decode.name, text.name, EFFECT), _GENERATION),
     PARSING: _JUDGE,
     "reference": _JUDGE,  # of caches of earlier versions
     "scorer": _JUDGE,
@@ -28,6 +35,7 @@ _STEPS = {
 }
 
 _QUESTION = 30
+_OUTPUT = "(output of "
 
 
 def step_of(node: str) -> str:
@@ -62,9 +70,29 @@ def _named(reason: "Reason") -> "Reason":
         waits_for[step_of(node)] += calls
     return reason._replace(
         node=step_of(reason.node),
+        changed=[each._replace(where=_by_step(each.where)) for each in reason.changed],
         waits_for=dict(waits_for),
-        because=[_named(cause) for cause in reason.because],
+        because=[_named(cause) for cause in _first_of_step(reason.because)],
     )
+
+
+def _by_step(where: str) -> str:
+    """Return the path to a field with a step's name in place of a node's."""
+    name, found, rest = where.partition(_OUTPUT)
+    if not found:
+        return where
+    node, end, path = rest.partition(")")
+    return f"{name}{_OUTPUT}{step_of(node)}{end}{path}"
+
+
+def _first_of_step(causes: "Iterable[Reason]") -> "Iterator[Reason]":
+    """Yield causes; of nodes of one step that follow each other, the first alone."""
+    for cause in causes:
+        before = [each for each in cause.because if step_of(each.node) == step_of(cause.node)]
+        if before:
+            yield from _first_of_step(before)
+        else:
+            yield cause
 
 
 def summarise(node: str, record: "Record") -> str:
@@ -79,8 +107,12 @@ def summarise(node: str, record: "Record") -> str:
     except EncodingError:  # the engine's own records, and what cannot be read
         return summary(node, record)
     match value:
-        case {"text": str(text)} if node == generation.name:
-            return f"{_begun(_asked(inputs_of(record)))} → {text}"
+        case {"text": str(answer)} if node == text.name:
+            return answer
+        case {"tokens": bytes(tokens)} if node == render.name:
+            return f"{_begun(_asked(inputs_of(record)))} → {len(tokens) // 4} tokens"
+        case {"tokens": bytes(tokens), "finish": str(finish)} if node == decode.name:
+            return f"{len(tokens) // 4} tokens, {finish}"
         case {"scores": dict(scores)}:
             shown = ", ".join(f"{name} {score}" for name, score in scores.items())
             asked = inputs_of(record).get("question")

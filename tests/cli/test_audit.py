@@ -10,7 +10,7 @@ from cachedeval import open_backend
 from cachedeval.engine.keys import node_of
 from cachedeval.engine.record import pack, unpack
 from cachedeval.engine.values import payload_digest
-from cachedeval.evals.generation import Generation, generation
+from cachedeval.evals.generation import Generation, text
 
 pytestmark = pytest.mark.slow
 
@@ -20,9 +20,9 @@ def falsify(cache: str) -> str:
     backend = open_backend(cache)
     for entry in backend.scan():
         record = unpack(backend.get_many([entry.key])[entry.key])
-        if node_of(record.recipe) == generation.name:
-            text = generation.codec.load(record.payload).text + " NOT"
-            payload = generation.codec.dump(Generation(text, "length"))
+        if node_of(record.recipe) == text.name:
+            said = text.codec.load(record.payload).text + " NOT"
+            payload = text.codec.dump(Generation(said))
             lie = msgspec.structs.replace(record, payload=payload, digest=payload_digest(payload))
             backend.put_many({entry.key: pack(lie)})
             backend.close()
@@ -66,7 +66,7 @@ def test_a_wrong_answer_is_found_and_shown(judged: Evaluation) -> None:
 def test_the_cache_is_left_as_it_was(judged: Evaluation) -> None:
     def stats() -> object:
         return judged.place.run("cache", "stats", "--json", "--cache", judged.cache).json["nodes"][
-            "generation"
+            "text"
         ]
 
     falsify(judged.cache)

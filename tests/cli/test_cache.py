@@ -66,13 +66,16 @@ def test_stats_count_records_hits_and_what_they_saved(place: Workplace, filled: 
     found = look(place, filled, "stats")
     nodes = found["nodes"]
     assert {name: (n["records"], n["hits"]) for name, n in nodes.items() if name != "files"} == {
-        "generation": (QUESTIONS, QUESTIONS),
+        "render": (QUESTIONS, QUESTIONS),
+        "decode": (QUESTIONS, QUESTIONS),
+        "text": (QUESTIONS, QUESTIONS),
         "judge": (QUESTIONS, QUESTIONS),
         "judge_parse": (QUESTIONS, QUESTIONS),
-        "identities": (4, 0),
+        "adapter_effect": (1, 1),
+        "identities": (5, 0),
         "batch_proof": (1, 0),
     }
-    assert nodes["generation"]["saved"]["seconds"] > 0
+    assert nodes["decode"]["saved"]["seconds"] > 0
     assert nodes["judge"]["saved"]["prompt_tokens"] > 0
     tokens = nodes["judge"]["saved"]
     wanted = (tokens["prompt_tokens"] * 0.35 + tokens["completion_tokens"] * 0.75) / 1e6
@@ -94,7 +97,7 @@ def test_stats_change_nothing(place: Workplace, filled: Path) -> None:
 def test_ls_lists_by_step_the_newest_first(place: Workplace, filled: Path) -> None:
     lines = look(place, filled, "ls")
     assert len(lines) == look(place, filled, "stats")["records"]
-    answers = [line for line in lines if line["node"] == "generation"]
+    answers = [line for line in lines if line["node"] == "render"]
     assert len(answers) == QUESTIONS
     assert [line["created"] for line in answers] == sorted(
         (line["created"] for line in answers), reverse=True
@@ -109,12 +112,12 @@ def test_ls_lists_by_step_the_newest_first(place: Workplace, filled: Path) -> No
 
 def test_ls_filters_by_step_and_limits_the_records(place: Workplace, filled: Path) -> None:
     shown = place.run(
-        "cache", "ls", "--node", "generation", "--limit", "2", "--cache", f"disk:{filled}"
+        "cache", "ls", "--node", "decode", "--limit", "2", "--cache", f"disk:{filled}"
     )
     lines = shown.out.splitlines()
     assert len(lines) == 1 + 2 + 1
-    assert lines[-1] == f"… and {QUESTIONS - 2} more of generation; --limit 0 shows all"
-    assert len(look(place, filled, "ls", "--limit", "1", "--node", "generation")) == 1
+    assert lines[-1] == f"… and {QUESTIONS - 2} more of decode; --limit 0 shows all"
+    assert len(look(place, filled, "ls", "--limit", "1", "--node", "decode")) == 1
     unknown = place.run("cache", "ls", "--node", "jury", "--cache", f"disk:{filled}")
     assert unknown.status == 2
     assert "no records of a step 'jury'; there are " in unknown.err

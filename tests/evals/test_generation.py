@@ -13,10 +13,30 @@ from cachedeval.engine.resource import Resource
 from cachedeval.evals.generation import (
     AdapterError,
     Answered,
-    Generation,
-    GenerationInputs,
-    generation,
+    Decoded,
+    DecodeInputs,
+    Rendered,
+    decode,
+    ids_of,
+    packed,
+    render,
 )
+
+
+def in_tokens(said: str) -> bytes:
+    return packed([ord(character) for character in said])
+
+
+def said_in(tokens: bytes) -> str:
+    return "".join(map(chr, ids_of(tokens)))
+
+
+class Tokenizer:
+    """Has a token for each character."""
+
+    def render(self, messages: Any, tools: Any, template_args: Any) -> Rendered:
+        del tools, template_args
+        return Rendered(in_tokens(messages[-1]["content"]), (2,))
 
 
 class Model:
@@ -24,17 +44,17 @@ class Model:
 
     def __init__(self, *, unfit: str = "", broken: str = "") -> None:
         self.groups: list[tuple[str, list[str]]] = []
-        self.prompts: list[GenerationInputs] = []
+        self.prompts: list[DecodeInputs] = []
         self.unfit = unfit
         self.broken = broken
 
     def generate(
-        self, adapter: Path | None, prompts: Sequence[GenerationInputs]
+        self, adapter: Path | None, prompts: Sequence[DecodeInputs]
     ) -> Iterator[Answered | None]:
         name = "" if adapter is None else adapter.name
         if name and name == self.unfit:
             raise InputError(f"adapter {name}: does not fit the model")
-        said = [prompt.messages[-1]["content"] for prompt in prompts]
+        said = [said_in(prompt.prompt.tokens) for prompt in prompts]
         self.groups.append((name, said))
         self.prompts.extend(prompts)
         for index in reversed(range(len(prompts))):
@@ -42,18 +62,23 @@ class Model:
             if said[index] == self.broken:
                 yield index, ValueError("broken")
             else:
-                yield index, Computed(Generation(f"{name}:{said[index]}", "stop"))
+                yield index, Computed(Decoded(in_tokens(f"{name}:{said[index]}"), "stop"))
 
 
 def resource(model: Model, identity: str = "model") -> Resource[Any]:
     return Resource("model", identity, lambda: model)
 
 
+def prompt(text: str) -> Call[Any]:
+    tokenizer = Resource("tokenizer", "one", Tokenizer)
+    return render(tokenizer=tokenizer, messages=[{"role": "user", "content": text}])
+
+
 def call(model: Resource[Any], text: str, adapter: str | None = None, **more: Any) -> Call[Any]:
-    return generation(
+    return decode(
         model=model,
         adapter=None if adapter is None else Resource("adapter", adapter, lambda: Path(adapter)),
-        messages=[{"role": "user", "content": text}],
+        prompt=prompt(text),
         max_tokens=more.pop("max_tokens", 8),
         **more,
     )
@@ -64,9 +89,9 @@ def test_each_adapter_answers_all_its_questions_together() -> None:
     one = resource(model)
     calls = [call(one, text, name) for text in "abc" for name in (None, "x", "y")]
     with Engine() as engine:
-        texts = [answer.text for answer in engine.run(calls)]
-        # The model alone: adapters are folders, and each is asked for its own.
-        assert engine.resources.loads == 1
+        texts = [said_in(answer.tokens) for answer in engine.run(calls)]
+        # The model and the tokenizer: adapters are folders, and each is asked for its own.
+        assert engine.resources.loads == 2
     assert texts == [f"{name}:{text}" for text in "abc" for name in ("", "x", "y")]
     assert model.groups == [(name, ["a", "b", "c"]) for name in ("", "x", "y")]
 
@@ -84,10 +109,10 @@ def test_the_same_adapter_under_two_names_is_one_group() -> None:
     one = resource(model)
     names = [Path("here/x"), Path("there/x")]
     calls = [
-        generation(
+        decode(
             model=one,
             adapter=Resource("adapter", "its content", lambda name=name: name),  # type: ignore[misc] # the loop's own
-            messages=[{"role": "user", "content": name.parent.name}],
+            prompt=prompt(name.parent.name),
             max_tokens=8,
         )
         for name in names
@@ -119,7 +144,7 @@ def test_an_adapter_that_does_not_fit_fails_alone() -> None:
 
 def test_an_adapter_that_breaks_off_keeps_what_it_answered() -> None:
     class Torn(Model):
-        def generate(self, adapter: Path | None, prompts: Sequence[GenerationInputs]) -> Any:
+        def generate(self, adapter: Path | None, prompts: Sequence[DecodeInputs]) -> Any:
             for result in super().generate(adapter, prompts):
                 yield result
                 if result is not None and adapter == Path("y"):
@@ -139,7 +164,7 @@ def test_a_small_budget_does_not_load_a_model_for_each_adapter() -> None:
     one: Resource[Any] = Resource("model", "big", lambda: model, size=lambda _: 10**9)
     with Engine(memory_budget=1) as engine:
         engine.run([call(one, "a", name) for name in "xyz"])
-        assert engine.resources.loads == 1
+        assert engine.resources.loads == 2  # the model and the tokenizer
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run() -> None:
@@ -156,21 +181,30 @@ def test_the_model_is_asked_what_the_call_says() -> None:
     with Engine() as engine:
         engine.run(call(resource(model), "a", max_tokens=5, temperature=0.5, top_p=0.9, seed=3))
     (asked,) = model.prompts
-    assert asked.messages == [{"role": "user", "content": "a"}]
+    assert said_in(asked.prompt.tokens) == "a"
     drawn = (asked.max_tokens, asked.temperature, asked.top_p, asked.seed)
     assert drawn == (5, 0.5, 0.9, 3)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"max_tokens": 9}, {"temperature": 0.5}, {"top_p": 0.5}, {"seed": 1}, {"adapter": "x"}],
+    [
+        {"temperature": 0.5},
+        {"top_p": 0.5},
+        {"top_k": 3},
+        {"min_p": 0.1},
+        {"repetition_penalty": 1.1},
+        {"stop": ("x",)},
+        {"seed": 1},
+        {"adapter": "x"},
+    ],
 )
 def test_all_that_decides_the_answer_is_in_the_key(change: dict[str, Any]) -> None:
     model = resource(Model())
     with Engine() as engine:
         engine.run(call(model, "a"))
-        assert engine.plan([call(model, "a")])["generation"].hits == 1
-        assert engine.plan([call(model, "a", **change)])["generation"].computed == 1
+        assert engine.plan([call(model, "a")])["decode"].hits == 1
+        assert engine.plan([call(model, "a", **change)])["decode"].computed == 1
 
 
 def test_an_answer_holds_nothing_else_so_that_equal_ones_are_one() -> None:

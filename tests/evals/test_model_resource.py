@@ -81,7 +81,7 @@ def test_a_model_is_its_content_and_its_runtime(
     one = opened(model_folder(tmp_path / "one")).identified
     assert opened(model_folder(tmp_path / "elsewhere" / "two")).identified == one
     assert opened(model_folder(tmp_path / "three", b"other")).identified != one
-    monkeypatch.setattr(models, "runtime", lambda: {"device": "gpu", "mlx": "99"})
+    monkeypatch.setattr(models, "runtime", lambda: {**runtime(), "device": "gpu", "mlx": "99"})
     assert opened(tmp_path / "one").identified != one
 
 
@@ -107,15 +107,27 @@ def test_an_adapter_is_its_content_and_opens_to_its_folder(tmp_path: Path) -> No
 
 def test_the_runtime_is_told_by_versions_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
     found = runtime()
-    assert list(found) == ["device", "mlx", "mlx-lm", "tokenizers", "transformers"]
-    assert all(found[package] == version(package) for package in list(found)[1:])
+    packages = [
+        "jinja2",
+        "mlx",
+        "mlx-lm",
+        "sentencepiece",
+        "tiktoken",
+        "tokenizers",
+        "transformers",
+    ]
+    assert list(found) == ["device", *packages]
+    assert all(found[package] == (version(package) or "none") for package in packages)
     installed = {"mlx": "1.0", "tokenizers": "2.0"}
     monkeypatch.setattr(models, "versions", lambda *_: installed)
     monkeypatch.setattr(sys, "platform", "linux")
     assert runtime() == {
         "device": "cpu",
+        "jinja2": "none",
         "mlx": "1.0",
         "mlx-lm": "none",
+        "sentencepiece": "none",
+        "tiktoken": "none",
         "tokenizers": "2.0",
         "transformers": "none",
     }

@@ -77,7 +77,8 @@ def judged(state: str, prompt: int = 0, completion: int = 0) -> Outcome:
 
 
 def answered(state: str, **told: int) -> Outcome:
-    return outcome(answer_to(asked("Why?")), state, Computed(None, provenance=told))
+    decoded = answer_to(asked("Why?")).inputs["decoded"]
+    return outcome(decoded, state, Computed(None, provenance=told))
 
 
 def test_nothing_happened() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from cachedeval.engine.node import Node
 from cachedeval.engine.source import source_fingerprint, text_fingerprint
-from cachedeval.evals import generation, proofs
+from cachedeval.evals import adapters, generation, proofs
 from cachedeval.evals.judging import nodes as judging
 from cachedeval.evals.judging import scorers
 
@@ -30,10 +30,13 @@ def _mlx(*of_others: str) -> tuple[str, ...]:
 
 
 NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
-    "generation": (
-        generation.generation,
-        ("evals/generation.py", *_mlx("scoring")),
+    "render": (generation.render, ("evals/mlx/prompts.py", "evals/mlx/texts.py")),
+    "decode": (
+        generation.decode,
+        ("evals/generation.py", *_mlx("scoring", "prompts", "texts")),
     ),
+    "text": (generation.text, ("evals/reasoning.py", "evals/mlx/texts.py")),
+    "adapter_effect": (adapters.adapter_effect, ("evals/adapters.py",)),
     "judge": (
         judging.judge_call,
         (
@@ -52,7 +55,10 @@ NODES: dict[str, tuple[Node[Any], tuple[str, ...]]] = {
             if path.stem != "__init__"
         ),
     ),
-    "local_judge": (judging.local_judge, _mlx("decoding", "near_ties", "batch_trial", "sampling")),
+    "local_judge": (
+        judging.local_judge,
+        _mlx("decoding", "near_ties", "batch_trial", "sampling", "texts"),
+    ),
     "batch_proof": (
         proofs.batch_proof,
         tuple(f"evals/mlx/{name}.py" for name in ("near_ties", "prefix", "batch_trial")),

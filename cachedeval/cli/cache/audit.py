@@ -106,4 +106,4 @@ def _show_audit(found: "Audit") -> str:
 
 
 def _question(each: "Finding") -> str:
-    return str(each.call.inputs["messages"][-1]["content"])
+    return str(each.call.inputs["prompt"].inputs["messages"][-1]["content"])

@@ -91,7 +91,7 @@ def open_function(function: Any, name: str | None = None) -> Scorer:
 
     # Bound once, so that a function whose key cannot be told is refused at once, and that its
     # source is read before somebody edits the file.
-    step(question="", reference=None, response=Generation("", "stop"))
+    step(question="", reference=None, response=Generation(""))
     return Scorer(name, step, bind, _mean)
 
 

@@ -119,7 +119,7 @@ class _Row:
             cache: The row's own, out of the batch.
         """
         prompt, passes = self.sample.prompt, len(self.seen)
-        row = CanonicalRow.out_of_batch(model, prompt, cache, len(prompt) - 1 + passes, None)
+        row = CanonicalRow.out_of_batch(model, prompt, cache, len(prompt) - 1 + passes)
         logprobs, _, _ = row.next_logprobs(self.sample.after[: passes - 1])
         self.seen[-1] = logprobs[0].astype(mx.float32)
 

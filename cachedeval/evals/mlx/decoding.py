@@ -21,11 +21,19 @@ from cachedeval.evals.mlx.model import LoadedModel
 from cachedeval.evals.mlx.near_ties import CanonicalRow, near_tie_bound
 from cachedeval.evals.mlx.prefix import Cache, can_shorten, prefill
 from cachedeval.evals.mlx.runtime import mx
-from cachedeval.evals.mlx.sampling import Chooser, NonFiniteLogitsError, Perturb
+from cachedeval.evals.mlx.sampling import (
+    REPETITION_CONTEXT,
+    Chooser,
+    NonFiniteLogitsError,
+    Penalty,
+    Perturb,
+)
 from cachedeval.evals.proofs import BATCH_SIZE
 
 from mlx_lm.generate import GenerationBatch, generate_step  # isort: skip - after the runtime (BLAS)
 from mlx_lm.generate import BatchGenerator, generation_stream  # isort: skip - after the runtime
+from mlx_lm.generate import StopSequences  # isort: skip - after the runtime
+from mlx_lm.sample_utils import make_repetition_penalty  # isort: skip - after the runtime
 
 __all__ = [
     "BATCH_SIZE",
@@ -33,10 +41,14 @@ __all__ = [
     "DecodeRequest",
     "DecodeStats",
     "Decoded",
+    "FinishReason",
     "OneByOne",
     "Room",
     "decode",
 ]
+
+_NO_STOP = StopSequences()
+"""Rows have different ends, and a stop text is no sequence of tokens: `_accept` looks at each token."""
 
 _BLOCK = 256  # tokens by which mlx_lm's caches grow
 _COPIES = 2  # of a batch's caches are in memory while a row joins or leaves it
@@ -52,6 +64,13 @@ class DecodeRequest:
         temperature: 0 takes the most probable token at each step.
         top_p: The probability of the set that is drawn from, above temperature 0.
         seed: Any integer; plays no part at temperature 0.
+        top_k: Draw from so many of the most probable tokens, above temperature 0; 0 for all.
+        min_p: Draw from tokens that are at least so probable relative to the most probable one,
+            above temperature 0; 0 for all.
+        repetition_penalty: Divides the positive logits of the last tokens, and multiplies the
+            negative ones; 1 for none.
+        ends: The tokens that end an answer; None for the tokenizer's own.
+        stop: Texts that end an answer.
     """
 
     tokens: Sequence[int]
@@ -59,6 +78,11 @@ class DecodeRequest:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    ends: frozenset[int] | None = None
+    stop: Sequence[str] = ()
 
     def check(self, context: int | None) -> None:
         """Raise an `InputError` if this cannot be decoded by a model of so long a context."""
@@ -75,6 +99,15 @@ class DecodeRequest:
             raise InputError(f"temperature is {self.temperature}; it must be 0 or more")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+        if self.top_k < 0:
+            raise InputError(f"top_k is {self.top_k}; it must be 0 or more")
+        if not 0 <= self.min_p <= 1:
+            raise InputError(f"min_p is {self.min_p}; it must be 0 to 1")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise InputError(f"repetition_penalty is {self.repetition_penalty}; it must be above 0")
+
+
+FinishReason = Literal["stop", "length", "context"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +118,22 @@ class Decoded:
         text: The tokens' text, without the one that ended the answer.
         tokens: The answer's token ids, without the one that ended it.
         prompt_tokens: How many tokens the prompt has.
-        finish_reason: `stop` at an end-of-sequence token, `length` at the bound or at the end
-            of the model's context.
+        finish_reason: `stop` at an end-of-sequence token or a stop text, `length` at the bound,
+            `context` at the end of the model's context.
         near_ties: How many steps were decided by a canonical pass.
         changed: In how many of these the batch had another token.
         alone: Why it was decoded alone although others waited; empty if it was not.
+        end: The token that ended it, or None.
     """
 
     text: str
     tokens: list[int]
     prompt_tokens: int
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     near_ties: int
     changed: int
     alone: str = ""
+    end: int | None = None
 
 
 @dataclass(slots=True)
@@ -170,12 +205,10 @@ class OneByOne:
 
     Args:
         model: The model.
-        stop: The tokens that end an answer.
     """
 
-    def __init__(self, model: Any, stop: set[int]) -> None:
+    def __init__(self, model: Any) -> None:
         self._model = model
-        self._stop = stop
         self._uid = -1
         self._left = 0
         self._cache: Cache | None = None
@@ -183,12 +216,19 @@ class OneByOne:
 
     def insert(
         self,
+        *,
         prompts: Sequence[Sequence[int]],
         max_tokens: Sequence[int],
         caches: Sequence[Cache],
+        all_tokens: Sequence[Sequence[int]],
         samplers: Sequence[Chooser],
+        logits_processors: Sequence[Sequence[Penalty]],
+        stop_sequences: Sequence[StopSequences],
     ) -> list[int]:
         """Begin the one row that there can be."""
+        del stop_sequences  # the caller looks at each token
+        before = mx.array(list(all_tokens[0])[-REPETITION_CONTEXT:], dtype=mx.int32)
+        processors = [_after(before, penalty) for penalty in logits_processors[0]]
         self._uid += 1
         self._left = max_tokens[0]
         self._cache = caches[0]
@@ -197,6 +237,7 @@ class OneByOne:
             self._model,
             max_tokens=max_tokens[0],
             sampler=samplers[0],
+            logits_processors=processors,
             prompt_cache=caches[0],
         )
         return [self._uid]
@@ -207,7 +248,7 @@ class OneByOne:
             return [], []
         token, logprobs = next(self._steps)
         self._left -= 1
-        reason = "stop" if token in self._stop else "length" if self._left == 0 else None
+        reason = "length" if self._left == 0 else None
         if reason is not None:
             self._steps = None
         return [], [GenerationBatch.Response(self._uid, token, logprobs, reason, None, None)]
@@ -228,6 +269,11 @@ class OneByOne:
     def close(self) -> None:
         """Release the row."""
         self._steps = self._cache = None
+
+
+def _after(before: mx.array, penalty: Penalty) -> Penalty:
+    """Return a penalty that also counts tokens that are read from a cache."""
+    return lambda tokens, logits: penalty(mx.concatenate([before, tokens]), logits)
 
 
 DecodeEvent = tuple[int, Decoded | Exception] | None
@@ -286,6 +332,15 @@ class _Row:
     prompt: list[int]
     max_tokens: int
     chooser: Chooser
+    bound: float
+    full: FinishReason
+    """Why the answer ends at `max_tokens`."""
+    ends: frozenset[int]
+    stop: tuple[str, ...]
+    penalty: Penalty | None
+    detokenizer: Any
+    text: str = ""
+    end: int | None = None
     canonical: CanonicalRow | None = None
     answer: list[int] = field(default_factory=list)
     near_ties: int = 0
@@ -305,7 +360,7 @@ class _Run:
     ) -> None:
         self._loaded = loaded
         self._model = loaded.model
-        self._stop: set[int] = set(loaded.tokenizer.eos_token_ids)
+        self._ends: frozenset[int] | None = None
         self._room = room
         self._bound = bound
         self._stats = stats
@@ -353,12 +408,11 @@ class _Run:
             if not self._alone:
                 return BatchGenerator(
                     self._model,
-                    stop_tokens=[[token] for token in sorted(self._stop)],
                     completion_batch_size=self._room.most,
                     prefill_batch_size=self._room.most,
                 )
         self._room.most = 1
-        return OneByOne(self._model, self._stop)
+        return OneByOne(self._model)
 
     def _has_room(self, request: DecodeRequest) -> bool:
         # The shortest prompts come first, so this one's length is the batch's.
@@ -374,12 +428,20 @@ class _Run:
 
     def _admit(self, index: int, request: DecodeRequest) -> None:
         prompt = list(request.tokens)
+        penalty = None
+        bound = self._bound
+        if request.repetition_penalty != 1:
+            penalty = make_repetition_penalty(request.repetition_penalty, REPETITION_CONTEXT)
+            # It scales logits, and their errors with them.
+            bound *= max(request.repetition_penalty, 1 / request.repetition_penalty)
         chooser = Chooser(
             prompt,
             temperature=request.temperature,
             top_p=request.top_p,
+            top_k=request.top_k,
+            min_p=request.min_p,
             seed=request.seed,
-            bound=self._bound,
+            bound=bound,
             perturb=self._perturb,
         )
         before = self._shared.saved
@@ -389,15 +451,38 @@ class _Run:
         self._stats.shared_tokens += saved
         self._stats.prefill_tokens += len(prompt) - 1 - saved
         self._room.learn(cache, len(prompt) - 1)
-        row = _Row(index, prompt, self._most_tokens(request), chooser)
+        most = self._most_tokens(request)
+        row = _Row(
+            index,
+            prompt,
+            most,
+            chooser,
+            bound,
+            "length" if most == request.max_tokens else "context",
+            self._ends_of(request),
+            tuple(request.stop),
+            penalty,
+            self._loaded.tokenizer.detokenizer,
+        )
         self._insert(row, prompt[-1], cache)
+
+    def _ends_of(self, request: DecodeRequest) -> frozenset[int]:
+        """Return the tokens that end an answer."""
+        if request.ends is not None:
+            return request.ends
+        if self._ends is None:
+            self._ends = frozenset(self._loaded.tokenizer.eos_token_ids)
+        return self._ends
 
     def _insert(self, row: _Row, token: int, cache: Cache) -> None:
         (uid,) = self._generator.insert(
-            [[token]],
+            prompts=[[token]],
             max_tokens=[row.max_tokens - len(row.answer)],
             caches=[cache],
+            all_tokens=[[*row.prompt, *row.answer][:-1]],
             samplers=[row.chooser],
+            logits_processors=[[] if row.penalty is None else [row.penalty]],
+            stop_sequences=[_NO_STOP],
         )
         self._rows[uid] = row
 
@@ -411,7 +496,7 @@ class _Run:
             row = self._rows[response.uid]
             token, cache = response.token, None
             try:
-                if row.chooser.lead() < self._bound:
+                if row.chooser.lead() < row.bound:
                     token, cache = self._decide(row, response)
             except NonFiniteLogitsError as error:
                 self._take_out(response)
@@ -441,7 +526,12 @@ class _Run:
                 # It holds the prompt, the answer so far, and the token that is in question.
                 fed = len(row.prompt) + len(row.answer) + 1
                 row.canonical = CanonicalRow.out_of_batch(
-                    self._model, row.prompt, decoded, fed, self._shared
+                    self._model,
+                    row.prompt,
+                    decoded,
+                    fed,
+                    shared=self._shared,
+                    penalty=row.penalty,
                 )
             logprobs, cache, read = row.canonical.next_logprobs(row.answer)
             token = row.chooser.decide(logprobs, len(row.answer))
@@ -453,20 +543,27 @@ class _Run:
             row.changed += 1
         return token, cache
 
-    def _accept(self, row: _Row, token: int) -> Literal["stop", "length"] | None:
-        if token in self._stop:
+    def _accept(self, row: _Row, token: int) -> FinishReason | None:
+        if token in row.ends:
+            row.end = token
             return "stop"
         row.answer.append(token)
-        return "length" if len(row.answer) >= row.max_tokens else None
+        row.detokenizer.add_token(token)
+        row.text += row.detokenizer.last_segment
+        if row.stop and any(text in row.text for text in row.stop):
+            return "stop"
+        return row.full if len(row.answer) >= row.max_tokens else None
 
-    def _decoded(self, row: _Row, reason: Literal["stop", "length"]) -> Decoded:
-        detokenizer = self._loaded.tokenizer.detokenizer
-        text = ""
-        for token in row.answer:
-            detokenizer.add_token(token)
-            text += detokenizer.last_segment
-        detokenizer.finalize()
-        text += detokenizer.last_segment
+    def _decoded(self, row: _Row, reason: FinishReason) -> Decoded:
+        row.detokenizer.finalize()
+        text = row.text + row.detokenizer.last_segment
         return Decoded(
-            text, row.answer, len(row.prompt), reason, row.near_ties, row.changed, self._alone
+            text,
+            row.answer,
+            len(row.prompt),
+            reason,
+            row.near_ties,
+            row.changed,
+            self._alone,
+            row.end,
         )

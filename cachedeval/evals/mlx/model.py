@@ -7,7 +7,7 @@ remains.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from cachedeval.evals.mlx.batch_trial import batch_trouble
 from cachedeval.evals.mlx.prefix import SharedPrefix, can_batch
 from cachedeval.evals.mlx.runtime import mx
 
-import mlx_lm  # isort: skip - after the runtime, which opens the BLAS
+import mlx_lm.utils  # isort: skip - after the runtime, which opens the BLAS
 from mlx.utils import tree_flatten  # isort: skip
 from mlx_lm.models.cache import make_prompt_cache  # isort: skip
 from mlx.utils import tree_unflatten  # isort: skip - after the runtime, which opens the BLAS
@@ -53,8 +53,9 @@ class LoadedModel:
         proven: What `batch_trouble` found, by the number of rows.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tokenizer: Callable[[], Any] | None = None) -> None:
         self.path = path
+        self._tokenizer = tokenizer
         self.adapter: Path | None = None
         self.loads = 0
         self.proven: dict[int, str] = {}
@@ -147,8 +148,14 @@ class LoadedModel:
             found = "no config.json in it" if self.path.is_dir() else "no such folder"
             raise InputError(f"model {self.path}: {found}; give a folder that mlx_lm can load")
         try:
-            loaded: Any = mlx_lm.load(str(self.path), return_config=True)
-            self.model, self.tokenizer, self.config = loaded
+            if self._tokenizer is None:
+                loaded: Any = mlx_lm.load(str(self.path), return_config=True)
+                self.model, self.tokenizer, self.config = loaded
+            else:
+                self.model, self.config = mlx_lm.utils.load_model(self.path)
+                self.tokenizer = self._tokenizer()
+        except InputError:
+            raise
         except Exception as error:  # a broken folder fails in many ways
             raise InputError(f"model {self.path}: cannot be loaded: {one_line(error)}") from error
         self.model.eval()
@@ -159,11 +166,12 @@ class LoadedModel:
         self.loads += 1
 
 
-def load_model(path: Path) -> LoadedModel:
+def load_model(path: Path, tokenizer: Callable[[], Any] | None = None) -> LoadedModel:
     """Read a model's folder with `mlx_lm.load`; no network is used.
 
     Args:
         path: A folder; names of repositories are resolved before.
+        tokenizer: Returns mlx_lm's wrapper of its tokenizer; `None` reads it from the folder.
 
     Returns:
         The model, evaluated into memory, without an adapter.
@@ -171,7 +179,7 @@ def load_model(path: Path) -> LoadedModel:
     Raises:
         InputError: The folder is missing or cannot be loaded.
     """
-    return LoadedModel(path)
+    return LoadedModel(path, tokenizer)
 
 
 def _parameters(model: Any) -> dict[str, mx.array]:

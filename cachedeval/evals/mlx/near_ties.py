@@ -27,6 +27,7 @@ from typing import Any
 
 from cachedeval.evals.mlx.prefix import Cache, SharedPrefix, feed, prefill
 from cachedeval.evals.mlx.runtime import mx
+from cachedeval.evals.mlx.sampling import REPETITION_CONTEXT, Penalty
 
 from mlx.utils import tree_flatten  # isort: skip - after the runtime, which opens the BLAS
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache  # isort: skip
@@ -54,10 +55,18 @@ class CanonicalRow:
         model: The model.
         prompt: At least one token.
         cache: Holds the prompt but its last token; it becomes this object's.
+        penalty: Applied to the logits; None leaves them as they are.
     """
 
-    def __init__(self, model: Any, prompt: Sequence[int], cache: Cache) -> None:
+    def __init__(
+        self,
+        model: Any,
+        prompt: Sequence[int],
+        cache: Cache,
+        penalty: Penalty | None = None,
+    ) -> None:
         self._model = model
+        self._penalty = penalty
         self._prompt = list(prompt)
         self._cache = cache
         self._read = len(self._prompt) - 1
@@ -69,7 +78,9 @@ class CanonicalRow:
         prompt: Sequence[int],
         decoded: Cache | None,
         fed: int,
-        shared: SharedPrefix | None,
+        *,
+        shared: SharedPrefix | None = None,
+        penalty: Penalty | None = None,
     ) -> "CanonicalRow":
         """Begin with what a batch holds of the prompt, or by reading it again.
 
@@ -81,11 +92,12 @@ class CanonicalRow:
                 or a cache that cannot be cut: the prompt is read again.
             fed: How many tokens that cache holds.
             shared: A prefix to continue from if the prompt is read again.
+            penalty: As for the constructor.
         """
         if decoded is None or not can_trim_prompt_cache(decoded):
-            return cls(model, prompt, prefill(model, prompt[:-1], shared))
+            return cls(model, prompt, prefill(model, prompt[:-1], shared), penalty)
         trim_prompt_cache(decoded, fed - (len(prompt) - 1))
-        return cls(model, prompt, decoded)
+        return cls(model, prompt, decoded, penalty)
 
     def next_logprobs(self, answer: Sequence[int]) -> tuple[mx.array, Cache, int]:
         """Compute what comes next.
@@ -105,4 +117,7 @@ class CanonicalRow:
             tokens = tokens[ANSWER_PIECE:]
         cache = copy.deepcopy(self._cache)
         logits = self._model(mx.array([tokens]), cache=cache)[:, -1, :]
+        if self._penalty is not None:
+            context = [*self._prompt, *answer][-REPETITION_CONTEXT:]
+            logits = self._penalty(mx.array(context), logits)
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True), cache, read

@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,7 +35,11 @@ _BLANK = " \t\r\n\u2581"
 """Some tokenizers add tokens for runs of these, which control nothing."""
 
 
-def render_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[int]:
+def render_prompt(
+    tokenizer: Any,
+    messages: Sequence[dict[str, Any]],
+    given: Mapping[str, Any] | None = None,
+) -> list[int]:
     """Return the tokens of a chat, ready to be answered.
 
     The tokenizer's chat template writes them, with its mark for the answer. A tokenizer that has
@@ -47,7 +51,8 @@ def render_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[in
 
     Args:
         tokenizer: mlx_lm's wrapper (`LoadedModel.tokenizer`).
-        messages: `role` and `content` each.
+        messages: `role` and `content` each, and what else the template reads.
+        given: What the template is given besides, by name.
 
     Returns:
         The token ids.
@@ -57,7 +62,8 @@ def render_prompt(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[in
     """
     if not tokenizer.has_chat_template:
         return [int(token) for token in tokenizer.encode(render_text(tokenizer, messages))]
-    return [int(token) for token in _apply_template(tokenizer, messages, tokenize=True)]
+    found = _apply_template(tokenizer, messages, tokenize=True, given=given)
+    return [int(token) for token in found]
 
 
 def render_text(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
@@ -76,23 +82,29 @@ def render_text(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
     return str(_apply_template(tokenizer, messages, tokenize=False))
 
 
-def _apply_template(tokenizer: Any, messages: Sequence[dict[str, str]], *, tokenize: bool) -> Any:
+def _apply_template(
+    tokenizer: Any,
+    messages: Sequence[dict[str, Any]],
+    *,
+    tokenize: bool,
+    given: Mapping[str, Any] | None = None,
+) -> Any:
     _check_text(messages)
     try:
         return tokenizer.apply_chat_template(
             list(messages),
             tokenize=tokenize,
             add_generation_prompt=True,
-            **_dated_template(tokenizer),
+            **{**(given or {}), **_dated_template(tokenizer)},
         )
     except Exception as error:  # a template is a program, and fails as it likes
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"the model's chat template refuses the messages: {reason}") from error
 
 
-def _check_text(messages: Sequence[dict[str, str]]) -> None:
+def _check_text(messages: Sequence[Mapping[str, Any]]) -> None:
     for message in messages:
-        for value in message.values():
+        for value in _texts(message):
             try:
                 value.encode()
             except UnicodeEncodeError as error:
@@ -101,6 +113,15 @@ def _check_text(messages: Sequence[dict[str, str]]) -> None:
                     f"(U+{ord(value[error.start]):04X}) at character {error.start + 1}: "
                     "it is no text that can be encoded"
                 ) from None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for member in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(member)
 
 
 def _dated_template(tokenizer: Any) -> dict[str, str]:

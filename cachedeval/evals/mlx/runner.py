@@ -1,18 +1,19 @@
 """The model that the steps run: it answers questions, and it judges answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from cachedeval.engine.errors import InputError
 from cachedeval.engine.node import Computed
-from cachedeval.evals.generation import Answered, Generation, GenerationInputs
+from cachedeval.evals.generation import Answered, Decoded, DecodeInputs, ids_of, packed
 from cachedeval.evals.judging.nodes import JudgedItem
 from cachedeval.evals.judging.verdict import Verdict
 from cachedeval.evals.mlx.cpu import Cores
-from cachedeval.evals.mlx.decoding import DecodeRequest, decode
+from cachedeval.evals.mlx.decoding import Decoded as Answer
+from cachedeval.evals.mlx.decoding import DecodeRequest
+from cachedeval.evals.mlx.decoding import decode as decode_batch
 from cachedeval.evals.mlx.model import load_model
-from cachedeval.evals.mlx.prompts import render_prompt
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.scoring import verdicts
 from cachedeval.evals.proofs import BATCH_SIZE, Proofs
@@ -30,6 +31,7 @@ class ModelRunner:
         batch_size: how many prompts are decoded together; by memory if None.
         memory_budget: bytes for the weights and the caches of a batch, or None.
         proofs: stores whether the model's batches are right; None tests each time.
+        texts: returns the model's tokenizer; None reads it from the folder.
 
     Raises:
         InputError: the folder is missing or cannot be loaded.
@@ -42,9 +44,10 @@ class ModelRunner:
         batch_size: int | None,
         memory_budget: int | None,
         proofs: Proofs | None = None,
+        texts: Callable[[], Any] | None = None,
     ) -> None:
         self._cores = Cores(_settle)
-        self._loaded = load_model(path)
+        self._loaded = load_model(path, None if texts is None else lambda: texts().tokenizer)
         self._batch_size = batch_size
         self._budget = None if memory_budget is None else max(memory_budget - self.nbytes, 1)
         self._proofs = proofs
@@ -61,7 +64,7 @@ class ModelRunner:
         return self._loaded.nbytes
 
     def generate(
-        self, adapter: Path | None, batch: Sequence[GenerationInputs]
+        self, adapter: Path | None, batch: Sequence[DecodeInputs]
     ) -> Iterator[Answered | None]:
         """Answer questions; see `cachedeval.evals.generation.Generator`.
 
@@ -73,27 +76,22 @@ class ModelRunner:
             if len(batch) > 1:
                 self._prove()
             self._loaded.use_adapter(adapter)
-            requests: list[DecodeRequest] = []
-            places: list[int] = []
-            for index, asked in enumerate(batch):
-                try:
-                    tokens = render_prompt(
-                        self._loaded.tokenizer, [dict(message) for message in asked.messages]
-                    )
-                except InputError as error:
-                    yield index, error
-                    continue
-                places.append(index)
-                requests.append(
-                    DecodeRequest(
-                        tokens,
-                        asked.max_tokens,
-                        asked.temperature,
-                        asked.top_p,
-                        asked.seed or 0,
-                    )
+            requests = [
+                DecodeRequest(
+                    ids_of(asked.prompt.tokens),
+                    asked.max_tokens,
+                    asked.temperature,
+                    asked.top_p,
+                    asked.seed or 0,
+                    asked.top_k,
+                    asked.min_p,
+                    asked.repetition_penalty,
+                    frozenset(asked.prompt.ends),
+                    asked.stop,
                 )
-            for event in decode(
+                for asked in batch
+            ]
+            for event in decode_batch(
                 self._loaded, requests, batch_size=self._batch_size, memory_budget=self._budget
             ):
                 self._cores.share()
@@ -102,12 +100,12 @@ class ModelRunner:
                     continue
                 index, answer = event
                 if isinstance(answer, Exception):
-                    yield places[index], answer
+                    yield index, answer
                     continue
                 yield (
-                    places[index],
+                    index,
                     Computed(
-                        Generation(answer.text, answer.finish_reason),
+                        _decoded(answer),
                         cost={
                             "prompt_tokens": answer.prompt_tokens,
                             "completion_tokens": len(answer.tokens),
@@ -158,6 +156,11 @@ class ModelRunner:
             yield
         finally:
             self._taken = False
+
+
+def _decoded(answer: Answer) -> Decoded:
+    ended_by = [] if answer.end is None else [answer.end]
+    return Decoded(packed([*answer.tokens, *ended_by]), answer.finish_reason)
 
 
 def _settle() -> None:

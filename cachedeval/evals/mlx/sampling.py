@@ -3,14 +3,21 @@
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import reduce
+from typing import Any, Literal
 
 import xxhash
 
 from cachedeval.engine.errors import CachedevalError
 from cachedeval.evals.mlx.runtime import mx
 
-__all__ = ["Chooser", "NonFiniteLogitsError", "Perturb"]
+__all__ = ["REPETITION_CONTEXT", "Chooser", "NonFiniteLogitsError", "Penalty", "Perturb"]
+
+REPETITION_CONTEXT = 20
+"""How many tokens back a repetition penalty counts, prompt included: mlx_lm's own number."""
+
+Penalty = Callable[[mx.array, mx.array], mx.array]
+"""A logits processor of mlx_lm: tokens so far, and logits of shape (1, vocabulary), to logits."""
 
 Perturb = Callable[[mx.array], mx.array]
 """Shape (1, vocabulary) to the same: noise, for tests and benchmarks."""
@@ -39,9 +46,12 @@ class Chooser:
         temperature: 0 takes the most probable token.
         top_p: Draw from the smallest set of the most probable tokens that has this probability,
             before the temperature, as mlx_lm does; 1 for all.
+        top_k: Draw from so many of the most probable tokens; 0 for all.
+        min_p: Draw from the tokens that are at least so probable as a part of the most probable
+            one; 0 for all.
         seed: Any integer.
         bound: How far the logits of a batch may be from those of the prompt alone; decides which
-            tokens are surely in the set of `top_p`.
+            tokens are surely in the sets of `top_p`, `top_k` and `min_p`.
         perturb: Applied to the log-probabilities of each step that `__call__` chooses for.
     """
 
@@ -53,10 +63,14 @@ class Chooser:
         top_p: float,
         seed: int,
         bound: float,
+        top_k: int = 0,
+        min_p: float = 0.0,
         perturb: Perturb | None = None,
     ) -> None:
         self._temperature = temperature
         self._top_p = top_p
+        self._top_k = top_k
+        self._min_p = min_p
         self._bound = bound
         self._perturb = perturb
         self._identity = f"{seed}:{','.join(map(str, prompt))}".encode()
@@ -134,29 +148,50 @@ class Chooser:
         name = self._identity + b"@%d" % step
         noise = mx.random.gumbel(logprobs.shape, key=mx.random.key(xxhash.xxh3_64_intdigest(name)))
         scores = logprobs + self._temperature * noise
-        if self._top_p >= 1:
+        kept = self._kept(logprobs)
+        if not kept:
             return _best_two(scores)
-        return self._choose_in_nucleus(logprobs, scores)
-
-    def _choose_in_nucleus(self, logprobs: mx.array, scores: mx.array) -> tuple[mx.array, mx.array]:
-        descending = -mx.sort(-logprobs, axis=-1)
-        probabilities = mx.exp(descending)
-        before = mx.cumsum(probabilities, axis=-1) - probabilities
-
-        def least(mass: float) -> mx.array:
-            """The least log-probability in the smallest set with this probability."""
-            inside = mx.where(before < mass, descending, mx.inf)
-            return inside.min(axis=-1, keepdims=True)
-
-        bound = self._bound
-        token, _ = _best_two(mx.where(logprobs >= least(self._top_p), scores, -mx.inf))
-        # Whoever computes with logits that are off by less than the bound takes for inside at
-        # least the sure tokens, and at most the possible ones.
-        sure = logprobs >= least(self._top_p - bound) + bound
-        possible = logprobs >= least(self._top_p + bound) - bound
+        token, _ = _best_two(mx.where(_all(kept), scores, -mx.inf))
+        # Logits that are off by less than the bound leave in the set at least the sure tokens, and
+        # at most the possible ones.
+        sure, possible = _all(self._kept(logprobs, -1)), _all(self._kept(logprobs, 1))
         first, lead = _best_two(mx.where(possible, scores, -mx.inf))
         settled = (first == token) & mx.take_along_axis(sure, token[:, None], axis=-1)[:, 0]
         return token, mx.where(settled, lead, -1.0)
+
+    def _kept(self, logprobs: mx.array, side: Literal[-1, 0, 1] = 0) -> list[mx.array]:
+        """Return for each filter which tokens it keeps.
+
+        mlx_lm applies one filter after the other. Each keeps the most probable tokens up to some
+        rank, so their order does not matter.
+
+        Args:
+            logprobs: Shape (1, vocabulary).
+            side: -1 for the tokens that every logits within the bound keep, 1 for those that any
+                keep, 0 for those that these keep.
+        """
+        kept = []
+        slack = side * self._bound
+        if self._top_p < 1:
+            descending = -mx.sort(-logprobs, axis=-1)
+            probabilities = mx.exp(descending)
+            before = mx.cumsum(probabilities, axis=-1) - probabilities
+            inside = mx.where(before < self._top_p + slack, descending, mx.inf)
+            kept.append(logprobs >= inside.min(axis=-1, keepdims=True) - slack)
+        if 0 < self._top_k < logprobs.shape[-1]:
+            # A token is surely kept if it leads the best one that is not by the bound.
+            rank = self._top_k if side < 0 else self._top_k - 1
+            limit = -mx.sort(-logprobs, axis=-1)[:, rank : rank + 1]
+            kept.append(logprobs >= limit - slack)
+        if self._min_p > 0:
+            limit = logprobs.max(axis=-1, keepdims=True) + math.log(self._min_p)
+            kept.append(logprobs >= limit - slack)
+        return kept
+
+
+def _all(kept: Sequence[mx.array]) -> mx.array:
+    """Return which tokens all filters keep."""
+    return reduce(mx.logical_and, kept)
 
 
 def _number(lead: Any, step: int) -> float:

@@ -18,7 +18,7 @@ WHY = asked("Why?", "So.")
 
 @node(version="1", name="answered_custom")
 def answered(text: str) -> Generation:
-    return Generation(text, "stop")
+    return Generation(text)
 
 
 def write(folder: Path, text: str, name: str = "mine.py") -> Path:

@@ -7,7 +7,7 @@ import pytest
 from cachedeval import Computed, Engine, node
 from cachedeval.engine.maintenance import contents_of, lines_of
 from cachedeval.engine.resource import Handle, Resource
-from cachedeval.evals.generation import Generation, GenerationInputs
+from cachedeval.evals.generation import Generation, Rendered, RenderInputs
 from cachedeval.evals.judging.money import SavedMoney, usd
 from cachedeval.evals.judging.pricing import Price
 from cachedeval.evals.judging.verdict import Verdict
@@ -73,10 +73,15 @@ def test_a_plan_s_tokens_are_priced_by_the_judge() -> None:
     assert estimate(plan, "cerebras:no-price").usd is None
 
 
-@node(version="1", name="generation")
-def said(model: str, messages: list[dict[str, str]]) -> Generation:
+@node(version="1", name="render")
+def rendered(messages: list[dict[str, str]]) -> Rendered:
     del messages
-    return Generation(f"{model} says…\x1b[31m", "stop")
+    return Rendered(b"12345678", ())
+
+
+@node(version="1", name="text")
+def said(model: str) -> Generation:
+    return Generation(f"{model} says…\x1b[31m")
 
 
 @node(version="1", name="judge_parse")
@@ -88,13 +93,16 @@ def parsed(question: str) -> Verdict:
 def test_a_record_is_told_by_what_its_step_is() -> None:
     chat = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who?"}]
     with Engine("memory:") as engine:
-        engine.run([said("m", chat), parsed("Who was it, " * 20), asked(judge("a"), "raw")])
+        engine.run(
+            [rendered(chat), said("m"), parsed("Who was it, " * 20), asked(judge("a"), "raw")]
+        )
         told = {line.node: line.summary for line in lines_of(engine.store, None, summarise)}
-    assert told["generation"] == "Who? → m says…\x1b[31m"
+    assert told["render"] == "Who? → 2 tokens"
+    assert told["text"] == "m says…\x1b[31m"
     assert told["judge_parse"] == "Who was it, Who was it, Who w… → clarity 7.0, truth 2.5"
     assert told["judge"] == "raw"
     assert told["identities"].startswith("judge sha256:")
 
 
 def test_a_generation_s_inputs_have_the_names_that_a_listing_looks_for() -> None:
-    assert "messages" in GenerationInputs.__struct_fields__
+    assert "messages" in RenderInputs.__struct_fields__

@@ -29,7 +29,7 @@ LEVELS = {"criteria": "Kind?"} | {f"score{n}_description": f"level {n}" for n in
 
 @node(version="1", name="said")
 def said(text: str) -> Generation:
-    return Generation(text, "stop")
+    return Generation(text)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_local_judge_is_given_all_answers_at_once_and_each_its_own_rubric() ->
             rubric=Resource("rubric", rubric.name, lambda: rubric),
             question="Why?",
             reference=None,
-            response=Generation(text, "stop"),
+            response=Generation(text),
         )
 
     usual, own = load_rubric("default"), rubric_of_levels(LEVELS)

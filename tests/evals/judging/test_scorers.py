@@ -15,7 +15,7 @@ from cachedeval.evals.judging.scorers import ScorerError
 
 @node(version="1", name="answered")
 def answered(text: str) -> Generation:
-    return Generation(text, "stop")
+    return Generation(text)
 
 
 def scored(name: str, response: str, reference: str | None = None) -> Outcome:

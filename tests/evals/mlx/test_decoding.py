@@ -173,7 +173,7 @@ def test_what_cannot_be_decoded_harms_nobody(tiny_folder: Make) -> None:
     assert isinstance(answer, Decoded)
     assert len(answer.tokens) == 4
     assert isinstance(last, Decoded)
-    assert (len(last.tokens), last.finish_reason) == (1, "length")
+    assert (len(last.tokens), last.finish_reason) == (1, "context")
 
 
 def test_no_request_is_no_work(tiny_folder: Make) -> None:

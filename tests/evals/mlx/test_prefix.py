@@ -129,8 +129,8 @@ def test_a_row_out_of_a_batch_is_as_if_alone(loaded: LoadedModel) -> None:
         loaded.model(mx.array(tokens), cache=batch)
     for index, prompt in enumerate(prompts):
         taken = [layer.extract(index) for layer in batch]
-        row = CanonicalRow.out_of_batch(loaded.model, prompt, taken, len(prompt) + 2, None)
-        again = CanonicalRow.out_of_batch(loaded.model, prompt, None, 0, None)
+        row = CanonicalRow.out_of_batch(loaded.model, prompt, taken, len(prompt) + 2)
+        again = CanonicalRow.out_of_batch(loaded.model, prompt, None, 0)
         # At other steps, so that they have read other pieces when they come to the same.
         row.next_logprobs(said[:2])
         row.next_logprobs(said[:50])
