@@ -1,20 +1,24 @@
 """A progress bar on a terminal; nothing in a pipe."""
 
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from cachedeval.engine.progress import Bars, OnProgress
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-__all__ = ["OnProgress", "progress_of"]
+    from cachedeval.engine.progress import OnProgress
+
+__all__ = ["progress_of"]
 
 
 @contextmanager
-def progress_of(stream: TextIO) -> Iterator[OnProgress | None]:
+def progress_of(stream: TextIO) -> "Iterator[OnProgress | None]":
     """Give a function that shows progress on the stream; None if the stream is no terminal."""
     if not stream.isatty():
         yield None
         return
+    from cachedeval.engine.progress import Bars
+
     bars = Bars(stream)
     try:
         yield bars.show

@@ -1,7 +1,5 @@
 """Text of models, services and files, made safe for the place where it is shown."""
 
-import html as _html
-
 __all__ = ["cell", "clean", "html", "markdown", "xml"]
 
 _MARKUP = frozenset("\\`*_{}[]()#+!|~@&$")
@@ -34,7 +32,9 @@ def html(text: str) -> str:
         >>> html('<script>alert("x")</script>')
         '&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;'
     """
-    return _html.escape(clean(text))
+    from html import escape  # noqa: PLC0415  takes long to import, and most runs write no HTML
+
+    return escape(clean(text))
 
 
 def xml(text: str) -> str:
