@@ -364,24 +364,53 @@ def open_backend(url: str) -> Backend:
     except (InputError, BackendError):
         raise
     except Exception as error:
-        raise BackendError(f"cache {shown_url(url)!r} cannot be opened: {error}") from error
+        message = f"cache {shown_url(url)!r} cannot be opened: {_redacted(str(error), url)}"
+        raise BackendError(message) from error
     if not isinstance(opened, Backend):
         raise BackendError(f"cache {shown_url(url)!r}: {found[scheme]} does not return a Backend")
     return opened
 
 
 def shown_url(url: str) -> str:
-    """Return a cache URL as it may be printed: without user and password.
+    """Return a cache URL as it may be printed: without user, password and query.
+
+    The path of `disk:PATH` is returned whole.
 
     Example:
-        >>> shown_url("redis://me:secret@host/0")
-        'redis://…@host/0'
+        >>> shown_url("redis://me:secret@host/0?password=secret")
+        'redis://…@host/0?…'
+        >>> shown_url("disk:./me@home")
+        'disk:./me@home'
     """
-    start, slashes, rest = url.partition("//")
-    host, slash, path = rest.partition("/")
-    if not slashes or "@" not in host:
+    scheme, colon, rest = url.partition(":")
+    if not colon or (scheme == "disk" and not rest.startswith("//")):
         return url
-    return f"{start}//…@{host.rpartition('@')[2]}{slash}{path}"
+    # A password may contain any of these characters, unescaped.
+    user, at, place = rest.rpartition("@")
+    slashes = "//" if at and user.startswith("//") else ""
+    place, question, _ = place.partition("?")
+    return f"{scheme}:{slashes}{'…@' if at else ''}{place}{'?…' if question else ''}"
+
+
+def _redacted(text: str, url: str) -> str:
+    """Return a message without what `shown_url` hides of a URL."""
+    _, _, rest = url.partition(":")
+    shown = shown_url(url)
+    hidden = [(url, shown), (rest, shown.partition(":")[2])]
+    user = rest.rpartition("@")[0].removeprefix("//")
+    query = rest.rpartition("@")[2].partition("?")[2]
+    secrets = [
+        user,
+        user.partition(":")[2],
+        query,
+        *(q.partition("=")[2] for q in query.split("&")),
+    ]
+    if shown == url:
+        return text
+    for secret, instead in (*hidden, *((secret, "…") for secret in secrets)):
+        if secret:
+            text = text.replace(secret, instead)
+    return text
 
 
 def open_cache(cache: str | Backend) -> Backend:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from cachedeval import __version__
-from cachedeval.engine.backend import open_backend
+from cachedeval.engine.backend import open_backend, shown_url
 from cachedeval.engine.digest_cache import StoreDigestCache
 from cachedeval.engine.engine import Engine
 from cachedeval.engine.errors import CachedevalError, InputError
@@ -225,21 +225,23 @@ def _cache(url: str) -> Iterator[Check]:
     if folder is not None and not folder.exists():
         parent = next(each for each in folder.parents if each.exists())
         if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
-            yield Check("cache", "ok", f"{url}: does not exist yet; the first run creates it")
+            yield Check(
+                "cache", "ok", f"{shown_url(url)}: does not exist yet; the first run creates it"
+            )
         else:
             advice = "give another folder: --cache disk:PATH"
-            yield Check("cache", "fail", f"{url}: {parent} cannot be written to", advice)
+            yield Check("cache", "fail", f"{shown_url(url)}: {parent} cannot be written to", advice)
         yield from _space(parent)
         return
     try:
-        yield Check("cache", "ok", f"{url}: {_try_writing(url)}")
+        yield Check("cache", "ok", f"{shown_url(url)}: {_try_writing(url)}")
     except CachedevalError as error:
         yield Check("cache", "fail", str(error), "give another: --cache disk:PATH")
     except Exception as error:  # noqa: BLE001  whatever a backend raises
         yield Check(
             "cache",
             "fail",
-            f"{url}: cannot be written: {error}",
+            f"{shown_url(url)}: cannot be written: {error}",
             "results would not be stored: make it writable, or give another, --cache disk:PATH",
         )
     if folder is not None:

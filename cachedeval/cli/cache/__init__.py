@@ -47,14 +47,16 @@ def open_store(url: str) -> "Iterator[Store]":
         InputError: there is no such cache, or the folder holds something else.
         BackendError: the service that keeps it cannot be used now.
     """
-    from cachedeval.engine.backend import open_backend
+    from cachedeval.engine.backend import open_backend, shown_url
     from cachedeval.engine.errors import BackendError, InputError
     from cachedeval.engine.maintenance import disk_folder
     from cachedeval.engine.store import Store
 
     folder = disk_folder(url)
     if folder is not None and not folder.exists():
-        raise InputError(f"cache {url}: there is no such folder; the first run creates it")
+        raise InputError(
+            f"cache {shown_url(url)}: there is no such folder; the first run creates it"
+        )
     try:
         store = Store(open_backend(url))
     except BackendError as error:

@@ -8,6 +8,7 @@ from cachedeval.cli.cache.prune import show_pruned
 from cachedeval.cli.format import clean, plural, show, show_bytes
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json
 from cachedeval.cli.streams import write
+from cachedeval.engine.backend import shown_url
 from cachedeval.engine.errors import InputError
 
 __all__ = ["declare", "execute"]
@@ -39,7 +40,7 @@ def execute(options: Namespace) -> None:
         if not options.yes:
             found = delete(dry_run=True)
             what = f"{plural(found.deleted, 'record')} ({show_bytes(found.freed)})"
-            if not _confirmed(f"Delete {what} of {options.cache}?"):
+            if not _confirmed(f"Delete {what} of {shown_url(options.cache)}?"):
                 show("nothing is deleted", error=True)
                 return
         report = delete(dry_run=False)

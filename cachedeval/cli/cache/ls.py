@@ -5,6 +5,7 @@ import time
 from cachedeval.cli.cache import add_filters, open_store
 from cachedeval.cli.format import short, show, show_age, show_bytes, show_json, table
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json, at_least
+from cachedeval.engine.backend import shown_url
 from cachedeval.engine.errors import InputError
 
 __all__ = ["declare", "execute"]
@@ -30,9 +31,9 @@ def execute(options: Namespace) -> None:
     from cachedeval.engine.maintenance import contents_of, page_of
     from cachedeval.evals.steps import summarise
 
-    cache, node = options.cache, options.node
+    cache, node = shown_url(options.cache), options.node
     most = (0 if options.json else _SHOWN) if options.limit is None else options.limit
-    with open_store(cache) as store:
+    with open_store(options.cache) as store:
         shown, totals = page_of(
             store,
             node=node,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from cachedeval.cli.cache import add_filters, open_store
 from cachedeval.cli.format import plural, show, show_bytes, show_json
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json, duration, size
+from cachedeval.engine.backend import shown_url
 from cachedeval.engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def execute(options: Namespace) -> None:
 
 def show_pruned(options: Namespace, report: "PruneReport") -> None:
     """Show what was deleted, and what is left."""
-    cache = options.cache
+    cache = shown_url(options.cache)
     if options.json:
         show_json({"cache": cache, **report._asdict()})
         return

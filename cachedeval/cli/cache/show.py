@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cachedeval.cli.cache import open_store
 from cachedeval.cli.format import show, show_age, show_bytes, show_cost, show_json, show_seconds
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json
+from cachedeval.engine.backend import shown_url
 from cachedeval.engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def execute(options: Namespace) -> None:
         found = find_record(store, options.key)
     if found is None:
         raise InputError(
-            f"cache {options.cache}: no record with the key {options.key!r}; "
+            f"cache {shown_url(options.cache)}: no record with the key {options.key!r}; "
             "`cachedeval cache ls` lists the keys"
         )
     if options.json:

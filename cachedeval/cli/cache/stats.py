@@ -11,6 +11,7 @@ from cachedeval.cli.format import (
     table,
 )
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json
+from cachedeval.engine.backend import shown_url
 
 __all__ = ["declare", "execute"]
 
@@ -28,9 +29,9 @@ def execute(options: Namespace) -> None:
     from cachedeval.evals.judging.money import SavedMoney
     from cachedeval.evals.judging.pricing import load_prices
 
-    cache = options.cache
+    cache = shown_url(options.cache)
     money = SavedMoney()
-    with open_store(cache) as store:
+    with open_store(options.cache) as store:
         found = contents_of(
             store,
             money,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from cachedeval.cli.cache import open_store
 from cachedeval.cli.format import show, show_bytes, show_json
 from cachedeval.cli.options import Namespace, Parser, add_cache, add_json
+from cachedeval.engine.backend import shown_url
 
 if TYPE_CHECKING:
     from cachedeval.engine.maintenance import Verification
@@ -31,7 +32,7 @@ def execute(options: Namespace) -> int:
     if options.json:
         show_json(
             {
-                "cache": options.cache,
+                "cache": shown_url(options.cache),
                 "good": found.good,
                 "corrupt": len(found.corrupt),
                 "foreign": len(found.foreign),
@@ -43,7 +44,7 @@ def execute(options: Namespace) -> int:
             }
         )
     else:
-        show(_show_verified(options.cache, found, deleted=options.delete))
+        show(_show_verified(shown_url(options.cache), found, deleted=options.delete))
     return 0 if found.sound else _CORRUPT
 
 
