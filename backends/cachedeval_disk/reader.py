@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -339,7 +340,7 @@ class Reader:
                 if connection is None:
                     return []
                 parts = recovery.select_in_parts(connection, select, parameters)
-                return [row for rows in parts for row in rows]
+                return sorted((row for rows in parts for row in rows), key=itemgetter(0))
 
         return forks.repeat_if_forked(read)
 

@@ -43,7 +43,10 @@ _LIMIT = 10_000_000
 """Row numbers to look at, where corruption hides the last one or has made it absurd."""
 
 _GIVE_UP = 20
-"""Steps without a row that can be read, after which no more is expected."""
+"""Steps without a row that can be read, after which the rest is read from its other end."""
+
+_PREFIXES = 2**16
+"""Ranges of keys, by their first two bytes."""
 
 _ASIDE = f"{database.NAME}.corrupt-"
 """How the names of databases that were set aside begin."""
@@ -54,7 +57,9 @@ _KEPT = 30 * 24 * 3600
 _PATIENCE = 30.0
 """Seconds after which no more is carried over: others wait for the lock, for a minute at most."""
 
-_COLUMNS = "key, raw, store_time, access_time, access_count, tag, size, mode, filename, value"
+_COLUMNS = (
+    "rowid, key, raw, store_time, access_time, access_count, tag, size, mode, filename, value"
+)
 
 
 def warn(message: str, *args: object) -> None:
@@ -68,6 +73,8 @@ def is_corruption(error: BaseException) -> bool:
     """Whether SQLite says that a file's content is broken, rather than out of reach."""
     code = getattr(error, "sqlite_errorcode", None)
     # An extended code says more in its higher bytes.
+    if code == sqlite3.SQLITE_ERROR:  # for one number of the header it has no code of its own
+        return "unsupported file format" in str(error)
     return code is not None and code & 0xFF in _CORRUPT
 
 
@@ -123,8 +130,19 @@ def select_in_parts(
         return connection.execute(f"{select} AND rowid BETWEEN ? AND ?", between).fetchall()
 
     numbers = range(1, _last_number(connection) + 1)
+    steps = range(0, len(numbers), _STEP)
+    fruitless = done = 0
+    for start in steps:
+        some = numbers[start : start + _STEP]
+        rows, lost = read_around(some, read)
+        yield rows
+        done += 1
+        fruitless = fruitless + 1 if lost == len(some) else 0
+        if fruitless == _GIVE_UP:
+            break
+    # Behind one bad page, which may stand for thousands of rows, lie the newest.
     fruitless = 0
-    for start in range(0, len(numbers), _STEP):
+    for start in reversed(steps[done:]):
         some = numbers[start : start + _STEP]
         rows, lost = read_around(some, read)
         yield rows
@@ -171,21 +189,28 @@ def carry_over(aside: Path, connection: sqlite3.Connection, patience: Patience) 
     Raises:
         sqlite3.Error: the new database cannot be written.
     """
+    marks = ",".join("?" * len(_COLUMNS.split(",")))
+    insert = f"INSERT OR IGNORE INTO Cache ({_COLUMNS}) VALUES ({marks})"  # noqa: S608
     kept = 0
     deadline = time.monotonic() + _PATIENCE
-    for rows in _readable(aside, patience):
+    for rows in _readable(aside, connection, patience):
         with connection:  # commits, or rolls back
             connection.execute("BEGIN IMMEDIATE")
-            kept += connection.executemany(
-                f"INSERT OR IGNORE INTO Cache ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
-                rows,
-            ).rowcount
+            # What readers found by the index comes later, and is preferred.
+            later = [(key,) for number, key, *_ in rows if number is None]
+            kept -= max(
+                connection.executemany(
+                    "DELETE FROM Cache WHERE raw = 1 AND key = ?", later
+                ).rowcount,
+                0,
+            )
+            kept += max(connection.executemany(insert, rows).rowcount, 0)
         if time.monotonic() > deadline:
             break
     return kept
 
 
-def _readable(aside: Path, patience: Patience) -> Iterator[list[Any]]:
+def _readable(aside: Path, new: sqlite3.Connection, patience: Patience) -> Iterator[list[Any]]:
     select = f"SELECT {_COLUMNS} FROM Cache WHERE raw = 1 AND mode IN (1, 2)"  # noqa: S608
     # Whatever fails in a corrupt file, the new one stands, and what was read before stays.
     with (
@@ -194,7 +219,43 @@ def _readable(aside: Path, patience: Patience) -> Iterator[list[Any]]:
     ):
         schema.check(corrupt, schema.CACHE, table="Cache")
         corrupt.text_factory = _latin  # which fails for no bytes
-        yield from select_in_parts(corrupt, select)
+        with contextlib.suppress(sqlite3.DatabaseError):
+            yield from select_in_parts(corrupt, select)
+        yield from _by_index(corrupt, new, select)
+
+
+def _by_index(
+    corrupt: sqlite3.Connection, new: sqlite3.Connection, select: str
+) -> Iterator[list[Any]]:
+    """Yield the rows that the index of keys leads to, and the table itself does not.
+
+    A reader finds values by that index, and a writer replaces them by it. So a run may just have
+    used or stored one of them, although another row has its key, or its own row has lost it.
+    """
+
+    def entries(prefixes: Sequence[int]) -> list[Any]:
+        first, end = prefixes[0].to_bytes(2), (prefixes[-1] + 1).to_bytes(3)[1:]
+        where = "key >= ?" if prefixes[-1] + 1 == _PREFIXES else "key >= ? AND key < ?"
+        bounds = (first, end)[: where.count("?")]
+        query = f"SELECT key, rowid FROM Cache WHERE raw = 1 AND {where}"  # noqa: S608
+        return corrupt.execute(query, bounds).fetchall()
+
+    def carried(entry: Any) -> bool:
+        same = "SELECT 1 FROM Cache WHERE raw = 1 AND key = ? AND rowid = ?"
+        return bool(new.execute(same, entry).fetchall())
+
+    def rows(wanted: Sequence[Any]) -> list[Any]:
+        found = []
+        for key, _ in wanted:
+            for row in corrupt.execute(f"{select} AND key = ?", (key,)).fetchall():
+                found.append((None, key, *row[2:]))  # noqa: PERF401  the nesting is clearer
+        return found
+
+    for start in range(0, _PREFIXES, _STEP):
+        held, _ = read_around(range(start, start + _STEP), entries)
+        missing = [entry for entry in held if not carried(entry)]
+        if missing:
+            yield read_around(missing, rows)[0]
 
 
 def _latin(text: bytes) -> str:

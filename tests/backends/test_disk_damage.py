@@ -296,3 +296,84 @@ def _check(folder: Path) -> object:
     ((answer,),) = connection.execute("PRAGMA integrity_check").fetchall()
     connection.close()
     return answer
+
+
+@pytest.mark.parametrize("start", [0, PAGE], ids=["anywhere", "behind the schema"])
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_stored_after_heavy_damage_stays_stored(
+    tmp_path: Path, seed: int, start: int
+) -> None:
+    noise = random.Random(seed)
+    items = {noise.randbytes(16): noise.randbytes(noise.randint(200, 600)) for _ in range(200)}
+    backend = DiskBackend(tmp_path)
+    for some in _groups(items, 50):
+        backend.put_many(some)
+    backend.close()
+    data = bytearray((tmp_path / "cache.db").read_bytes())
+    for _ in range(noise.randint(50, 100)):
+        data[noise.randrange(start, len(data))] ^= 1 << noise.randrange(8)
+    (tmp_path / "cache.db").write_bytes(data)
+
+    backend = DiskBackend(tmp_path)
+    found = _right(backend, items)
+    missing = {key: items[key] for key in items.keys() - found}
+    stored: set[bytes] = set()
+    for some in _groups(missing, 20):
+        backend.put_many(some)
+        stored |= some.keys()
+    backend.close()
+    backend = DiskBackend(tmp_path)
+    again = _right(backend, items)
+    backend.close()
+    assert stored == missing.keys()
+    if _aside(tmp_path):  # SQLite may see nothing of damage to an index
+        assert stored <= again
+        assert len(found - again) <= len(items) // 10  # such as a row that two keys lead to
+
+
+def test_a_database_of_a_format_that_sqlite_does_not_know_is_replaced(tmp_path: Path) -> None:
+    items = _cache(tmp_path)
+    _damage(tmp_path, 44, (36).to_bytes(4))  # the format of its schema, 1 to 4
+    backend = DiskBackend(tmp_path)
+    with contextlib.suppress(sqlite3.DatabaseError):
+        backend.get_many(list(items))
+    backend.put_many({ONE: b"one"})
+    assert backend.get_many([ONE]) == {ONE: b"one"}
+    backend.close()
+    assert _aside(tmp_path)
+
+
+def _groups(items: dict[bytes, bytes], size: int) -> list[dict[bytes, bytes]]:
+    keys = list(items)
+    return [{k: items[k] for k in keys[i : i + size]} for i in range(0, len(keys), size)]
+
+
+def _right(backend: DiskBackend, items: dict[bytes, bytes]) -> set[bytes]:
+    """Return the keys whose values are read as they were stored; none of a corrupt database."""
+    with contextlib.suppress(sqlite3.DatabaseError):
+        return {
+            key for key, value in backend.get_many(list(items)).items() if items.get(key) == value
+        }
+    return set()
+
+
+def test_the_newest_are_read_behind_thousands_that_are_lost(tmp_path: Path) -> None:
+    noise = random.Random(1)
+    items = {noise.randbytes(16): noise.randbytes(40) for _ in range(20_000)}
+    backend = DiskBackend(tmp_path)
+    backend.put_many(items)
+    backend.close()
+    file = tmp_path / "cache.db"
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        ((root,),) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache'")
+    top = file.read_bytes()[(root - 1) * PAGE : root * PAGE]
+    assert top[0] == 5, "not an inner page of a table"
+    cells = [int.from_bytes(top[at : at + 2]) for at in range(12, PAGE, 2)]
+    below = [int.from_bytes(top[at : at + 4]) for at in cells[: int.from_bytes(top[3:5])]]
+    for page in below[: len(below) // 2]:  # in the order of rows, the oldest first
+        _damage(tmp_path, (page - 1) * PAGE, b"\xee" * PAGE)
+    backend = DiskBackend(tmp_path)
+    listed = {entry.key for entry in backend.scan()}
+    backend.close()
+    assert len(listed) < len(items) - 20 * 256
+    assert set(list(items)[-1000:]) <= listed
