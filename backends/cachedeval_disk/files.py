@@ -11,20 +11,17 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["is_name", "list_names", "new_name", "read", "remove", "write"]
+__all__ = ["is_name", "list_names", "read", "remove", "write"]
 
 _NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val", re.ASCII)
+
+_TRIES = 64
+"""Names that are tried, where folders are links: of 65,536 folders few are."""
 
 
 def is_name(name: object) -> bool:
     """Whether this is the name of a value's file, relative to the cache's folder."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
-
-
-def new_name() -> str:
-    """Return a name that no other value's file has."""
-    name = os.urandom(16).hex()
-    return f"{name[:2]}/{name[2:4]}/{name[4:]}.val"
 
 
 def read(folder: Path, name: str, size: int) -> bytes | None:
@@ -52,17 +49,23 @@ def read(folder: Path, name: str, size: int) -> bytes | None:
     return data if len(data) == size else b""
 
 
-def write(folder: Path, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write a new file, for the owner alone; what cannot be written whole is removed again."""
-    path = folder / name
-    while True:
-        path.parent.parent.mkdir(0o700, exist_ok=True)  # fails if the cache's folder is gone
-        try:
-            path.parent.mkdir(0o700, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def write(folder: Path, pieces: Iterable[bytes | memoryview]) -> str:
+    """Write a new file, for the owner alone, and return its name.
+
+    What cannot be written whole is removed again. Nothing is written through a link, as `read`
+    follows none.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    for _ in range(_TRIES):
+        name = _new_name()
+        path = folder / name
+        fd = _create(path)
+        if fd is not None:
             break
-        except FileNotFoundError:
-            continue  # somebody removed the last other file there, and its folders with it
+    else:
+        raise OSError(f"{folder}: its folders of values are links, and no values are stored there")
     try:
         with os.fdopen(fd, "wb") as file:
             for piece in pieces:
@@ -71,6 +74,26 @@ def write(folder: Path, name: str, pieces: Iterable[bytes | memoryview]) -> None
         with contextlib.suppress(OSError):
             path.unlink()
         raise
+    return name
+
+
+def _new_name() -> str:
+    """Return a name that no other value's file has."""
+    name = os.urandom(16).hex()
+    return f"{name[:2]}/{name[2:4]}/{name[4:]}.val"
+
+
+def _create(path: Path) -> int | None:
+    """Make a new file and its folders; return its descriptor, or None if a folder is a link."""
+    while True:
+        if path.parent.parent.is_symlink() or path.parent.is_symlink():
+            return None
+        path.parent.parent.mkdir(0o700, exist_ok=True)  # fails if the cache's folder is gone
+        try:
+            path.parent.mkdir(0o700, exist_ok=True)
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # somebody removed the last other file there, and its folders with it
 
 
 def remove(folder: Path, name: object) -> None:

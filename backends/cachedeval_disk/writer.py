@@ -195,8 +195,7 @@ class Writer:
             if size < _FILE_SIZE:
                 rows.append((key, now, now, 0, _IN_ROW, None, b"".join(pieces)))
                 continue
-            name = files.new_name()
-            files.write(self._folder, name, pieces)
+            name = files.write(self._folder, pieces)
             written.append(name)
             rows.append((key, now, now, size, _IN_FILE, name, None))
         return rows

@@ -228,3 +228,28 @@ def test_a_folder_removed_again_and_again_hangs_and_crashes_nobody(tmp_path: Pat
     backend.put_many({ONE: LARGE})
     assert backend.get_many([ONE]) == {ONE: LARGE}
     backend.close()
+
+
+def test_no_value_is_written_through_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "ab").symlink_to(elsewhere)
+    (folder / "cd").mkdir()
+    (folder / "cd" / "00").symlink_to(elsewhere)
+    names = iter([b"\xab" * 16, b"\xcd\x00" * 8, b"\x12" * 16])
+    with monkeypatch.context() as patch:
+        patch.setattr("cachedeval_disk.files.os.urandom", lambda _: next(names))
+        backend = DiskBackend(folder)
+        backend.put_many({ONE: LARGE})
+    assert backend.get_many([ONE]) == {ONE: LARGE}
+    assert not list(elsewhere.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("cachedeval_disk.files.os.urandom", lambda _: b"\xab" * 16)
+        with pytest.raises(OSError, match="are links"):
+            backend.put_many({TWO: LARGE})
+    assert backend.get_many([ONE, TWO]) == {ONE: LARGE}
+    assert not list(elsewhere.iterdir())
+    backend.close()
