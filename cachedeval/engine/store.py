@@ -4,6 +4,7 @@ It isolates the engine from failures of a disk or a server. A corrupt record is 
 reported. A failure of the backend causes one warning, and the run continues uncached.
 """
 
+import errno
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,9 @@ _KINDS: dict[str, Kind] = {
     "lease": "lease",
 }
 """The operations that are skipped together."""
+
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a system says of a place that may be read and not written."""
 
 _READ_AT_ONCE = 500
 """How many records a scan reads with one query."""
@@ -351,9 +355,12 @@ class Store:
             self._breaker.rest(_KINDS[operation])
             return False
         # One warning in all: later failures usually have the same cause.
+        read_only = _KINDS[operation] != "read" and getattr(error, "errno", None) in _READ_ONLY
         self._warn_once(
             "failed",
-            "the cache cannot be used (%s: %s: %s); going on without it",
+            "the cache can be read and not written (%s: %s: %s); new results are not stored"
+            if read_only
+            else "the cache cannot be used (%s: %s: %s); going on without it",
             operation,
             type(error).__name__,
             error,
