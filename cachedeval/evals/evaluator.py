@@ -471,7 +471,10 @@ class AdapterEvaluator:
     def _raise_what_ends_it(self, outcomes: Sequence[Outcome]) -> None:
         missing = [o for o in outcomes if isinstance(o.error, MissingError)]
         if missing:
-            counts = Counter(step_of(outcome.call.node.name) for outcome in missing)
+            counts: dict[str, int] = {}
+            # A step has several nodes, each with a call a question.
+            for name, count in Counter(outcome.call.node.name for outcome in missing).items():
+                counts[step_of(name)] = max(count, counts.get(step_of(name), 0))
             what = ", ".join(f"{count} of {name}" for name, count in counts.items())
             raise InputError(
                 f"offline: the cache lacks {what}; run once without --offline, or `cachedeval "

@@ -285,14 +285,14 @@ def test_what_a_model_wrote_cannot_command_the_terminal(place: Workplace, tmp_pa
 
 
 def test_one_record_is_shown(place: Workplace, filled: Path) -> None:
-    line = next(x for x in look(place, filled, "ls") if x["node"] == "generation")
+    line = next(x for x in look(place, filled, "ls") if x["node"] == "render")
     found = look(place, filled, "show", line["key"][:16])
-    assert (found["key"], found["node"], found["hits"]) == (line["key"], "generation", 1)
+    assert (found["key"], found["node"], found["hits"]) == (line["key"], "render", 1)
     assert "messages" in found["inputs"]
     assert found["seconds"] > 0
     shown = place.run("cache", "show", line["key"], "--cache", f"disk:{filled}")
     assert (shown.status, shown.err) == (0, "")
-    assert "step        generation" in shown.out
+    assert "step        render" in shown.out
     missing = place.run("cache", "show", "0" * 32, "--cache", f"disk:{filled}")
     assert missing.status == 2
     assert "no record with the key" in missing.err

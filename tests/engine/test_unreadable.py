@@ -289,13 +289,14 @@ def test_what_is_no_exception_stops_no_thread_of_the_engine(
         assert ends(lambda: engine.run(source(5))) == 5
 
 
-def test_two_nodes_of_one_name_each_get_their_own_type(backend: Backend) -> None:
-    one, other = step(Plain, Plain), step(Other, Other)
+def test_a_node_that_was_defined_again_reads_no_result_of_the_other(backend: Backend) -> None:
+    one = step(Plain, Plain)
     with Engine(backend) as engine:
-        for _ in range(2):
-            calls = [one(1), other(1), one(source(1)), other(source(1))]
-            found = ends(lambda calls=calls: engine.run(calls))  # type: ignore[misc]
-            assert found == [Plain(1), Other(1), Plain(1), Other(1)]
+        assert engine.run(one(1)) == Plain(1)
+        other = step(Other, Other)
+        assert engine.run([other(1), other(source(1))]) == [Other(1), Other(1)]
+        with pytest.raises(EncodingError, match="was defined again, with other source"):
+            engine.run(one(1))
 
 
 def test_a_record_that_cannot_be_read_can_be_forgotten(backend: Backend) -> None:

@@ -94,7 +94,7 @@ def test_the_fields_that_other_tools_rely_on() -> None:
     assert list(report) == [
         *("score", "stderr", "interval", "questions", "scored", "failed", "failures", "truncated"),
         *("model", "adapter", "judge", "judges", "by_judge", "judge_parameters", "judge_refused"),
-        *("rubric", "seed", "criteria", "items"),
+        *("rubric", "seed", "criteria", "notes", "items"),
     ]
     assert list(report["items"][0]) == [
         *("id", "question", "reference", "response", "reasoning", "truncated", "score", "scores"),

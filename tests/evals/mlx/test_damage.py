@@ -231,7 +231,7 @@ def test_an_adapter_that_overflows_is_a_failure_of_each_question(
 ) -> None:
     huge = make_tiny_adapter(tiny_folder(), tmp_path / "huge", scale=3e38, strength=1e6)
     data = tmp_path / "q.jsonl"
-    data.write_text('{"question": "Why?", "answer": ""}\n{"question": "How?", "answer": "x"}\n')
+    data.write_text('{"question": "Why?", "answer": "y"}\n{"question": "How?", "answer": "x"}\n')
     computed = []
     for _ in range(2):
         with AdapterEvaluator(
