@@ -521,6 +521,8 @@ def add_evaluation(parser: Parser, *, adapters: bool = True, data: bool = True) 
 def evaluator_of(options: Namespace) -> "Iterator[AdapterEvaluator]":
     """Give the evaluator that the options describe; it is closed at the end, also on Ctrl-C."""
     _import_msgspec()
+    if getattr(options, "mode", None) == "offline":
+        _check_cache(options.cache)
     from cachedeval.evals.evaluator import AdapterEvaluator
 
     evaluator = AdapterEvaluator(
@@ -556,6 +558,18 @@ def evaluator_of(options: Namespace) -> "Iterator[AdapterEvaluator]":
     )
     with evaluator:
         yield evaluator
+
+
+def _check_cache(url: str) -> None:
+    from cachedeval.engine.backend import shown_url
+    from cachedeval.engine.maintenance import disk_folder
+
+    folder = disk_folder(url)
+    if folder is not None and not folder.exists():
+        raise InputError(
+            f"offline: cache {shown_url(url)}: there is no such folder; run once without --offline, "
+            "or give another: --cache disk:PATH"
+        )
 
 
 def _import_msgspec() -> None:

@@ -110,9 +110,12 @@ def test_the_base_model_is_compared_as_base(evaluation: Evaluation, server: Judg
 
 def test_a_comparison_takes_how_the_cache_is_used(evaluation: Evaluation, tmp_path: Path) -> None:
     before = compare(evaluation, "changing", "other", "--offline", "--json").json
-    done = compare(
-        evaluation, "changing", "other", "--offline", "--cache", f"disk:{tmp_path}/empty"
-    )
+    empty = ("--offline", "--cache", f"disk:{tmp_path}/empty")
+    done = compare(evaluation, "changing", "other", *empty)
+    assert (done.status, (tmp_path / "empty").exists()) == (2, False)
+    assert "there is no such folder" in done.err
+    (tmp_path / "empty").mkdir()
+    done = compare(evaluation, "changing", "other", *empty)
     assert done.status == 2
     assert f"the cache lacks {2 * QUESTIONS} of generation" in done.err
     with JudgeServer() as server:

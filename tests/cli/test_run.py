@@ -271,6 +271,8 @@ def test_a_cache_that_cannot_be_opened_is_one_clean_warning(job: Job, tmp_path: 
 
 
 def test_offline_names_what_is_missing(job: Job) -> None:
+    assert "there is no such folder" in job("--offline").err
+    (job.folder / "cache").mkdir()
     lacking = job("--offline")
     assert lacking.status == 2
     assert "6 of generation" in lacking.err
