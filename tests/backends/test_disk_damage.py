@@ -191,7 +191,7 @@ def test_a_journal_without_its_database_is_not_replayed(tmp_path: Path) -> None:
     assert _check(tmp_path) == "ok"
 
 
-def test_those_who_have_it_open_find_the_new_one(tmp_path: Path) -> None:
+def test_open_handles_find_the_new_database(tmp_path: Path) -> None:
     items = _cache(tmp_path)
     here = DiskBackend(tmp_path)
     here.put_many({ONE: b"one"})
@@ -260,7 +260,7 @@ def test_processes_that_find_it_damaged_at_once_replace_it_once(tmp_path: Path) 
     assert items
 
 
-def test_damage_in_a_read_only_folder_is_told(tmp_path: Path) -> None:
+def test_damage_in_a_read_only_folder_is_reported(tmp_path: Path) -> None:
     items = _cache(tmp_path)
     (tmp_path / "cache.db").write_bytes(b"no database" * 1000)
     with read_only(tmp_path):

@@ -106,7 +106,7 @@ def test_a_key_that_is_there_twice_is_listed_once_as_what_is_read(cache: Path) -
     backend.close()
 
 
-def test_a_pickle_said_to_be_bytes_is_bytes(cache: Path, tmp_path: Path) -> None:
+def test_a_pickle_labelled_as_bytes_is_bytes(cache: Path, tmp_path: Path) -> None:
     bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
     _execute(cache, "UPDATE Cache SET value = ? WHERE mode = 1", bomb)
     backend = DiskBackend(cache)
@@ -128,7 +128,7 @@ def test_a_value_of_another_type_is_not_held(cache: Path, value: object) -> None
 
 @pytest.mark.parametrize("column", ["store_time", "size", "filename", "access_count", "key"])
 @pytest.mark.parametrize("value", ["text", None, b"blob", 2**62, -1, 1e300, math.inf, -math.inf])
-def test_columns_of_any_type_harm_nobody(cache: Path, column: str, value: object) -> None:
+def test_columns_of_any_type_are_harmless(cache: Path, column: str, value: object) -> None:
     _execute(cache, f"UPDATE Cache SET {column} = ? WHERE mode = 2", value)  # noqa: S608  ours
     backend = DiskBackend(cache)
     assert backend.get_many([ONE, TWO])[ONE] == b"one"

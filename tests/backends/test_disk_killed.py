@@ -85,7 +85,7 @@ def test_killed_writers_lose_nothing_that_they_acknowledged(tmp_path: Path) -> N
     backend.close()
 
 
-def test_two_writers_of_which_one_is_killed_disturb_nobody(tmp_path: Path) -> None:
+def test_a_killed_writer_disturbs_no_other(tmp_path: Path) -> None:
     folder, logs = tmp_path / "cache", [tmp_path / "one", tmp_path / "other"]
     with (
         ForkedProcess(_put_for_ever(folder, logs[0], 0)) as one,

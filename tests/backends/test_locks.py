@@ -43,7 +43,7 @@ def test_ten_thousand_leases_cost_one_descriptor(tmp_path: Path) -> None:
     assert len(locks._table) == known
 
 
-def test_the_descriptor_stays_open_while_anybody_holds_a_lease(tmp_path: Path) -> None:
+def test_the_descriptor_stays_open_while_a_lease_is_held(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     lease = _lease(path, b"1" * 16)
     assert lease.__enter__()
@@ -135,7 +135,7 @@ def test_the_write_lock_is_shared_or_exclusive(tmp_path: Path) -> None:
     lock.detach()
 
 
-def test_sharers_do_not_starve_one_who_wants_it_exclusively(tmp_path: Path) -> None:
+def test_shared_locks_do_not_starve_an_exclusive_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
 
     def crowd(_: Channel) -> None:

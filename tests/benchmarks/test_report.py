@@ -281,7 +281,7 @@ def test_a_target_out_of_reach_fails_the_check(tmp_path: Path, at_most: float, s
     assert "cachedeval --help" in done.stdout
 
 
-def test_figures_are_told_with_two_digits() -> None:
+def test_figures_are_rounded_to_two_digits() -> None:
     times = "\N{MULTIPLICATION SIGN}"
     assert [tables.factor(x) for x in (31741.0, 956.0, 8.71, 0.912)] == [
         f"32,000{times}",

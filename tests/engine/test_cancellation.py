@@ -291,7 +291,7 @@ async def test_a_waiter_that_gives_up_harms_no_other(engine: Engine) -> None:
         assert STARTED["cancel.gated", number] == 1
 
 
-async def test_who_waits_for_another_process_may_give_up_at_any_moment(
+async def test_a_wait_for_another_process_may_be_cancelled_at_any_moment(
     engine: Engine, other: OtherProcess | None
 ) -> None:
     if other is None:

@@ -232,7 +232,7 @@ def test_a_hundred_steps_that_wait_for_another_all_end(
 
 
 @pytest.mark.parametrize("through", [in_thread, in_old_pool])
-def test_who_waits_for_a_step_that_waits_for_something_else_is_no_circle(
+def test_waiting_for_a_step_that_waits_for_another_is_no_circle(
     through: Callable[[Callable[[], Any]], Any],
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,

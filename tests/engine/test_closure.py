@@ -37,7 +37,7 @@ def test_a_closure_is_known_by_what_it_closes_over(version: str | None) -> None:
         assert (stats.computed, stats.hits) == (3, 1)
 
 
-def test_a_loop_that_changes_a_closure_is_told() -> None:
+def test_a_loop_that_changes_a_closure_is_reported() -> None:
     calls: list[Call[int]] = []
     for k in range(3):
 
@@ -93,7 +93,7 @@ def test_a_version_answers_for_globals(monkeypatch: pytest.MonkeyPatch) -> None:
         assert engine.run(scaled(1)) == 2
 
 
-def test_a_global_that_changes_before_the_run_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_global_changed_before_the_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     @node
     def scaled(x: int) -> int:
         return x * SCALE

@@ -112,7 +112,7 @@ def test_lines_come_by_step_the_newest_first(engine: Engine) -> None:
     assert lines_of(engine.store, "no such") == []
 
 
-def test_the_engine_s_own_records_tell_what_they_are(engine: Engine) -> None:
+def test_the_engine_s_own_records_are_labelled(engine: Engine) -> None:
     engine.run(shout("hey", LOUD))
     StoreDigestCache(engine.store).put_many({bytes(16): b"file/1 machine content 1:2 xxh3:00ff"})
     told = {line.node: line.summary for line in lines_of(engine.store)}
@@ -128,7 +128,7 @@ def test_an_identity_is_found_by_its_digest(engine: Engine) -> None:
     assert identity_of(engine.store, other.identified) is None
 
 
-def test_a_payload_that_cannot_be_read_is_told_and_not_raised(engine: Engine) -> None:
+def test_an_unreadable_payload_is_reported_and_not_raised(engine: Engine) -> None:
     engine.run(double(1))
     ((_, record),) = engine.store.records()
     assert not isinstance(record, Exception)

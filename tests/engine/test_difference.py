@@ -53,11 +53,11 @@ def test_two_values_differ_if_there_is_a_difference(one: Any, other: Any) -> Non
         ({"p": Typed("m.P", {"x": 1})}, {"p": 1}, ["p: P(x) → 1"]),
     ],
 )
-def test_the_innermost_fields_are_told(was: Any, now: Any, wanted: list[str]) -> None:
+def test_the_innermost_fields_are_reported(was: Any, now: Any, wanted: list[str]) -> None:
     assert told(was, now) == wanted
 
 
-def test_what_looks_alike_is_told_apart_by_type() -> None:
+def test_lookalikes_are_distinguished_by_type() -> None:
     class Text(str):
         __slots__ = ()
 
@@ -65,7 +65,7 @@ def test_what_looks_alike_is_told_apart_by_type() -> None:
     assert told("1", Text("1")) == ["'1' (str) → '1' (Text)"]
 
 
-def test_long_texts_are_told_around_the_first_difference() -> None:
+def test_long_texts_are_quoted_around_the_first_difference() -> None:
     was, now = "x" * 500 + "A" + "y" * 500, "x" * 500 + "B" + "y" * 500
     (line,) = told({"text": was}, {"text": now})
     assert len(line) < 150
@@ -80,7 +80,7 @@ def test_absent_is_no_value() -> None:
     assert told(ABSENT, None) == ["(absent) → None"]
 
 
-def test_an_enum_is_told_by_its_parts() -> None:
+def test_an_enum_is_compared_by_its_parts() -> None:
     one, other = (decode(encode(colour)) for colour in Colour)
     assert told({"c": one}, {"c": other}) != []
 

@@ -7,7 +7,7 @@ import pytest
 from cachedeval.engine import digest_cache
 
 
-def test_what_was_kept_is_recalled_for_the_same_stat_alone(tmp_path: Path) -> None:
+def test_a_digest_is_reused_for_the_same_stat_alone(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"one")
     status = path.stat()

@@ -177,7 +177,7 @@ def test_what_contains_itself_is_refused() -> None:
         encode(loop)
 
 
-def test_a_long_key_is_not_told_whole() -> None:
+def test_a_long_key_is_shortened_in_messages() -> None:
     with pytest.raises(EncodingError) as caught:
         encode({"k" * 10_000: object()})
     assert len(str(caught.value)) < 300

@@ -99,7 +99,7 @@ def test_the_first_error_is_raised_once_all_is_done() -> None:
         assert engine.stats[fails.name].failed == 2
 
 
-def test_outcomes_are_told_as_they_come() -> None:
+def test_outcomes_are_reported_as_they_come() -> None:
     told: list[tuple[str, Any]] = []
 
     def note(outcome: Outcome) -> None:
@@ -112,7 +112,7 @@ def test_outcomes_are_told_as_they_come() -> None:
     assert sorted(state for state, _ in told[2:]) == ["failed", "hit", "hit"]
 
 
-def test_an_outcome_tells_its_digest_and_record() -> None:
+def test_an_outcome_has_its_digest_and_record() -> None:
     with Engine() as engine:
         before = time.time()
         one, other = engine.settle([double(1), inc(1)])
@@ -182,7 +182,7 @@ def lane(x: int) -> int:
     return x
 
 
-def test_closing_in_the_middle_keeps_what_is_done_and_frees_who_waits() -> None:
+def test_closing_during_a_run_keeps_results_and_wakes_waiters() -> None:
     backend = FaultyBackend()
     started = threading.Semaphore(0)
     freed: list[int] = []
@@ -258,7 +258,7 @@ def test_a_step_that_does_not_end_is_left_behind(
             waiting.result(5)
 
 
-def test_a_step_that_waits_for_itself_is_told() -> None:
+def test_a_step_that_waits_for_itself_is_an_error() -> None:
     engine = Engine()
 
     @node(version="1")

@@ -162,7 +162,7 @@ def test_a_list_of_outputs(engine: Engine) -> None:
     assert told[-1] == "  and 4 more"
 
 
-def test_shared_causes_are_told_once(engine: Engine) -> None:
+def test_shared_causes_are_reported_once(engine: Engine) -> None:
     engine.run(mean([parse(judge(generation(GOOD, "a")))]))
     one = judge(generation(adapter("x", 10), "a"))
     assert why(engine, mean([parse(one), parse(one)])).splitlines() == [
@@ -225,7 +225,7 @@ def test_inputs_that_came_and_went(engine: Engine) -> None:
     )
 
 
-def test_a_damaged_record_is_said_to_be() -> None:
+def test_a_damaged_record_is_reported() -> None:
     backend = FaultyBackend()
     with Engine(backend) as other:
         other.run([judge(Answer("a")), judge(Answer("b"))])
@@ -255,7 +255,7 @@ def test_inputs_that_cannot_be_part_of_a_key(engine: Engine) -> None:
     )
 
 
-def test_an_identity_that_was_pruned_is_told_by_its_digest() -> None:
+def test_a_pruned_identity_is_shown_by_its_digest() -> None:
     backend = FaultyBackend()
     with Engine(backend) as engine:
         engine.run(generation(GOOD, "Who?"))

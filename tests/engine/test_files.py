@@ -163,7 +163,7 @@ def test_the_manifest_is_the_same_wherever_the_folder_lies(tmp_path: Path) -> No
         assert files.manifest_digest(files.manifest(folder, names)) == digest
 
 
-def test_names_and_contents_are_told_apart_in_a_manifest() -> None:
+def test_names_and_contents_are_distinct_in_a_manifest() -> None:
     def digest(*entries: tuple[str, int, str]) -> str:
         return files.manifest_digest(files.FileEntry(*entry) for entry in entries)
 

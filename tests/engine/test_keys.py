@@ -54,7 +54,7 @@ def test_a_key_is_sixteen_bytes() -> None:
     assert key_of(b"").hex() == "99aa06d3014798d86001c324468d497f"
 
 
-def test_an_identity_is_told_by_label_and_digest() -> None:
+def test_an_identity_is_shown_by_label_and_digest() -> None:
     one, other = (identity_recipe(Identified(label, "sha256:0")) for label in ("a", "b"))
     assert one != other
     assert node_of(one) == "(identity)"

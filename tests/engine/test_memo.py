@@ -9,7 +9,7 @@ from cachedeval_memory.backend import MemoryBackend
 KEYS = [bytes([n]) * 16 for n in range(4)]
 
 
-def test_what_was_kept_is_held_and_nothing_else() -> None:
+def test_what_was_stored_is_returned_and_nothing_else() -> None:
     known_digests = StoreDigestCache(Store(MemoryBackend()))
     assert known_digests.get_many(KEYS) == {}
     known_digests.put_many({KEYS[0]: b"a", KEYS[1]: b""})
@@ -25,7 +25,7 @@ def test_the_same_key_again_is_the_newer_value_or_the_older_never_another() -> N
     assert known_digests.get_many(KEYS)[KEYS[0]] in {b"a", b"b"}
 
 
-def test_it_is_kept_over_processes(tmp_path: Path) -> None:
+def test_it_persists_across_processes(tmp_path: Path) -> None:
     for expected in ({}, {KEYS[0]: b"a"}):
         with Engine(f"disk:{tmp_path / 'cache'}") as engine:
             known_digests = StoreDigestCache(engine.store)
@@ -59,7 +59,7 @@ def test_a_record_under_anothers_key_is_not_its_own() -> None:
     assert known_digests.get_many([KEYS[1]]) == {}
 
 
-def test_where_nothing_is_kept_it_holds_nothing() -> None:
+def test_without_storage_it_is_empty() -> None:
     known_digests = StoreDigestCache(Store(NothingBackend()))
     known_digests.put_many({KEYS[0]: b"a"})
     assert known_digests.get_many(KEYS) == {}

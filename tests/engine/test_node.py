@@ -285,7 +285,7 @@ def test_a_step_cannot_change_what_its_neighbours_get() -> None:
         assert engine.run(source()) == [1]
 
 
-def test_a_step_that_changes_an_input_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_mutates_an_input_is_not_stored(caplog: pytest.LogCaptureFixture) -> None:
     @node(version="1")
     def move(p: Point) -> int:
         p.x += 1

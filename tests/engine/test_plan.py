@@ -68,7 +68,7 @@ def test_the_estimate_is_the_mean_of_what_is_known(engine: Engine) -> None:
     assert engine.plan([judge(answer(0))])["judge"].seconds is None
 
 
-def test_the_hits_of_the_run_tell_best(engine: Engine) -> None:
+def test_the_hits_of_the_run_are_the_nearest(engine: Engine) -> None:
     engine.run([answer(1000 + n) for n in range(10)])
     engine.run([answer(n) for n in range(10)])
     plan = engine.plan([answer(n) for n in range(11)])["answer"]

@@ -77,12 +77,12 @@ def test_one_cause_is_one_line_with_its_fields_and_short_digests(engine: Engine)
     assert str(second) == "4 judge: waits for answer"
 
 
-def test_what_changed_downstream_alone_is_told_alone(engine: Engine) -> None:
+def test_a_change_downstream_is_reported_alone(engine: Engine) -> None:
     engine.run(calls())
     assert list(map(str, reasons(engine, calls(strict=False)))) == ["4 judge: strict: True → False"]
 
 
-def test_through_the_graph_another_output_is_told_with_its_cause(engine: Engine) -> None:
+def test_a_changed_output_is_explained_through_the_graph(engine: Engine) -> None:
     def graph(weights: str) -> tuple[list[Call[str]], list[Call[str]]]:
         answers = [said(model(weights, float(weights)), f"q{n}") for n in range(4)]
         return answers, [shout(n, loud(n, answer)) for n, answer in enumerate(answers)]
@@ -104,7 +104,7 @@ def test_through_the_graph_another_output_is_told_with_its_cause(engine: Engine)
     assert told.waits_for == {}
 
 
-def test_a_field_that_differs_from_call_to_call_is_told_once(engine: Engine) -> None:
+def test_a_field_that_differs_in_every_call_is_reported_once(engine: Engine) -> None:
     engine.run(calls(2))
     first, second = reasons(engine, calls(5))
     assert first.calls == second.calls == 3

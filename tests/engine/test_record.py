@@ -112,7 +112,7 @@ def test_what_a_later_version_adds_at_the_end_is_skipped() -> None:
     assert unpack(forged(body)) == unpack(forged(b"\x98" + body[1:] + b"\xc4\x00\xa5later"))
 
 
-def test_the_reason_is_told() -> None:
+def test_the_reason_is_reported() -> None:
     whole = pack(RECORD)
     for data, reason in {
         b"": "not a record of this project",

@@ -129,7 +129,7 @@ class Unreadable:
         return found
 
 
-def test_a_value_that_nobody_asks_for_is_not_read() -> None:
+def test_an_unused_value_is_not_read() -> None:
     inner = double(1)
     outer = total([inner])
     known = resolve([outer], Unreadable(1))

@@ -137,7 +137,7 @@ def use_alone(pool: ResourcePool, things: Things) -> str:
         return thing
 
 
-def test_a_close_that_fails_is_told_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_close_is_reported_and_harmless(caplog: pytest.LogCaptureFixture) -> None:
     def close(_: int) -> None:
         raise OSError("stuck")
 

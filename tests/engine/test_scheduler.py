@@ -108,7 +108,7 @@ def waiters(engine: Engine) -> int:
 
 
 @pytest.mark.parametrize("step", KINDS)
-def test_one_who_gives_up_harms_no_other(step: Any) -> None:
+def test_a_waiter_that_gives_up_harms_no_other(step: Any) -> None:
     with Engine() as engine, ThreadPoolExecutor(2) as threads:
 
         async def first_gives_up() -> None:
@@ -147,7 +147,7 @@ def test_when_all_give_up_it_is_called_off_and_the_next_starts_anew(step: Any) -
         assert ran[1] in {1, 2}
 
 
-def test_an_error_reaches_all_and_is_not_kept() -> None:
+def test_an_error_reaches_all_waiters_and_is_not_stored() -> None:
     attempts = Counter[int]()
 
     @node(version="1")
@@ -221,7 +221,7 @@ def test_a_fatal_error_ends_the_run_at_once_and_keeps_what_is_done() -> None:
         assert set(started.values()) == {1}
 
 
-def test_results_of_a_cancelled_run_are_kept() -> None:
+def test_results_of_a_cancelled_run_are_stored() -> None:
     backend = FaultyBackend()
 
     @node(version="1")
@@ -399,7 +399,7 @@ def test_a_backend_that_breaks_harms_no_run(
     assert len(caplog.records) <= 1
 
 
-def test_each_result_is_kept_as_soon_as_it_is_there() -> None:
+def test_each_result_is_stored_at_once() -> None:
     backend = FaultyBackend()
     seen: list[int] = []
 

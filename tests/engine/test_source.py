@@ -159,7 +159,7 @@ def test_a_file_that_is_edited_while_it_runs_is_known_by_what_runs(tmp_path: Pat
         assert computed(tmp_path, engine, NODE.replace("* 2", "* 3").replace("x + 1", "x + 2"))
 
 
-def test_drift_is_told_by_the_source_where_the_code_differs(tmp_path: Path) -> None:
+def test_a_stale_version_is_explained_by_the_source(tmp_path: Path) -> None:
     function = module(tmp_path, BASE).f
     code, source = code_fingerprint(function), source_fingerprint([function])
     assert not drifted(function, code, source)

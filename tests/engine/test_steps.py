@@ -143,7 +143,7 @@ def batched(*produced: Any) -> Node[Any]:
         ([(0, 1)], r"ended without a result for one of its calls"),
     ],
 )
-def test_a_bad_yield_is_told(produced: list[Any], message: str) -> None:
+def test_a_bad_yield_is_an_error(produced: list[Any], message: str) -> None:
     bad = batched(*produced)
     with Engine() as engine:
         first, second = engine.settle([bad(1), bad(2)])
@@ -339,7 +339,7 @@ def test_the_time_of_a_batch_is_shared_out() -> None:
     assert 0.1 <= total <= wall
 
 
-def test_a_generator_that_nobody_wants_any_more_is_closed() -> None:
+def test_an_abandoned_generator_is_closed() -> None:
     ended = threading.Event()
     started = threading.Event()
 

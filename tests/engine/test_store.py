@@ -52,7 +52,7 @@ class Bomb:
         return (Path.touch, (self.path,))
 
 
-def test_damaged_records_are_misses_counted_once_and_told_once(
+def test_damaged_records_are_misses_counted_and_reported_once(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     backend, store, recipes = filled()
@@ -92,7 +92,7 @@ def test_a_backend_that_returns_no_bytes(value: Any) -> None:
     assert store.counts.corrupt == 5
 
 
-def test_a_broken_backend_is_told_once_and_harms_nothing(
+def test_a_broken_backend_is_reported_once_and_harmless(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     backend, store, recipes = filled()

@@ -88,7 +88,7 @@ def test_mlx_that_dies_is_a_failure_and_not_ours(monkeypatch: pytest.MonkeyPatch
     assert "OPENBLAS_CORETYPE" in found.advice
 
 
-def test_the_real_probe_tells_device_and_speed() -> None:
+def test_the_real_probe_returns_device_and_speed() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "cachedeval.evals.mlx.cpu"],
         capture_output=True,
@@ -101,7 +101,7 @@ def test_the_real_probe_tells_device_and_speed() -> None:
     assert found["device"] == "gpu" or found["gflops"] > 0
 
 
-def test_a_probe_that_is_killed_or_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_is_killed_or_raises_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     real = subprocess.run
 
@@ -173,7 +173,7 @@ def test_a_cache_that_cannot_be_used_fails(tmp_path: Path) -> None:
     assert checks(cache="no such scheme")["cache"].state == "fail"
 
 
-def test_little_room_on_the_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nearly_full_disk_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage:
         free = 300 * 2**20
 

@@ -203,7 +203,7 @@ def test_a_backend_from_outside_is_used_by_its_url(
     assert len(stored) >= 6
 
 
-def test_failures_count_as_they_are_told_to(
+def test_failures_count_as_configured(
     place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = place.questions(tmp_path, 4)

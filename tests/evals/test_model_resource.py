@@ -53,7 +53,9 @@ def test_an_adapter_is_looked_up_by_its_name(
 
 
 @pytest.mark.parametrize("settings", [{}, {"model": ""}, {"model": None}, {"model": 3}])
-def test_an_adapter_that_does_not_say_is_told_of(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_an_adapter_without_a_base_model_is_reported(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     adapter = adapter_folder(tmp_path / "adapter", **settings)
     with pytest.raises(InputError, match=r"CACHEDEVAL_MODEL.*does not say what it was trained on"):
         model_of(None, adapter, fetch=False)
@@ -105,7 +107,7 @@ def test_an_adapter_is_its_content_and_opens_to_its_folder(tmp_path: Path) -> No
     assert len({r.identified for r in (one, other, scaled)}) == 3
 
 
-def test_the_runtime_is_told_by_versions_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runtime_is_identified_by_versions_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
     found = runtime()
     packages = [
         "jinja2",

@@ -33,7 +33,7 @@ def seen_of(engine: Engine, calls: list[Call[Any]]) -> list[tuple[str, int, int]
     return seen
 
 
-def test_each_outcome_is_told_with_its_steps_total() -> None:
+def test_each_outcome_is_reported_with_its_node_total() -> None:
     with Engine() as engine:
         calls = graph(5)
         seen = seen_of(engine, calls)
@@ -44,7 +44,7 @@ def test_each_outcome_is_told_with_its_steps_total() -> None:
             assert {of for _, of in told} == {total}
 
 
-def test_hits_are_told_when_they_are_all_there() -> None:
+def test_hits_are_reported_together() -> None:
     with Engine() as engine:
         engine.settle(graph(3))
         assert seen_of(engine, graph(3)) == [("double", 6, 6), ("add", 3, 3)]
@@ -151,7 +151,7 @@ def test_loads_are_those_since_it_began_of_models_that_came_later_too() -> None:
     assert stats.as_dict()["loads"] == 2
 
 
-def test_who_wants_to_know_too_is_told() -> None:
+def test_a_second_observer_is_notified() -> None:
     stats = stats_of()
     seen: list[Outcome] = []
     stats.on_outcome = seen.append

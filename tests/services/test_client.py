@@ -111,7 +111,7 @@ def test_attempts_are_bounded(fault: int | str, kind: str, attempts: int, deadli
     assert len(done.verdicts) == 1
 
 
-def test_the_reply_that_was_no_verdict_is_kept() -> None:
+def test_a_reply_without_a_verdict_is_stored() -> None:
     done = load(JudgeServer(fail={"Question 0": "malformed"}), 1)
     assert done.failures[0].reply == "I would say it is {rather good"
 
@@ -125,7 +125,7 @@ def test_a_service_that_never_answers_ends_at_its_timeouts() -> None:
 
 
 @pytest.mark.parametrize("judge", ["cerebras:some-model", "openai:some-model"])
-def test_where_nobody_ever_answered_the_rest_are_not_tried(judge: str) -> None:
+def test_a_dead_service_stops_further_requests(judge: str) -> None:
     with JudgeServer() as server:
         url = server.url  # nobody is there any more below
     done = asyncio.run(

@@ -73,7 +73,7 @@ async def test_asks_once_and_reads_the_reply(judge: str, server: JudgeServer) ->
 
 
 @pytest.mark.parametrize("judge", JUDGES)
-async def test_opening_connects_to_nobody(judge: str, server: JudgeServer) -> None:
+async def test_opening_makes_no_connection(judge: str, server: JudgeServer) -> None:
     client = open_client(SPECS[judge], environ(server.url))
     await asyncio.sleep(0.1)
     assert server.connections == 0
@@ -91,7 +91,7 @@ async def test_what_the_service_says_of_its_limits_comes_along(judge: str) -> No
 
 
 @pytest.mark.parametrize("judge", JUDGES)
-async def test_nobody_there(judge: str) -> None:
+async def test_no_server_is_listening(judge: str) -> None:
     with JudgeServer() as server:
         url = server.url
     with pytest.raises(APIConnectionError, match=r"127\.0\.0\.1"):
@@ -151,7 +151,7 @@ async def test_the_sdk_is_not_retrying_by_itself() -> None:
 
 
 @pytest.mark.parametrize("judge", JUDGES)
-async def test_connections_are_kept(judge: str, server: JudgeServer) -> None:
+async def test_connections_are_reused(judge: str, server: JudgeServer) -> None:
     client = open_client(SPECS[judge], environ(server.url), max_concurrency=25)
     for _ in range(4):
         await asyncio.gather(*(client.complete(ASK) for _ in range(25)))

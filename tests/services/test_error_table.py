@@ -322,7 +322,7 @@ HOSTILE: dict[str, tuple[Callable[[RawRequest], Iterable[bytes]], str]] = {
 
 @pytest.mark.parametrize("judge", JUDGES)
 @pytest.mark.parametrize("name", [name for name, (_, kind) in HOSTILE.items() if kind])
-async def test_a_hostile_reply_is_bounded_and_said_in_one_line(name: str, judge: str) -> None:
+async def test_a_hostile_reply_is_bounded_and_reported_in_one_line(name: str, judge: str) -> None:
     answer, kind = HOSTILE[name]
     await_import = open_client(
         SPECS[judge], {"CEREBRAS_API_KEY": "csk-0123456789", "OPENAI_API_KEY": "0123456789"}
@@ -398,7 +398,7 @@ def test_headers_that_make_no_sense_stall_nothing(headers: dict[str, str]) -> No
         (429, {"retry-after-ms": "1", "retry-after": "1e9"}, "rate_limited", 3),
     ],
 )
-def test_a_wait_that_nobody_can_mean_is_not_waited_for(
+def test_an_absurd_wait_is_ignored(
     status: int, headers: dict[str, str], kind: str, calls: int
 ) -> None:
     answer = Answer(status, {"message": "later"}, headers)

@@ -69,12 +69,14 @@ def test_what_ends_a_run_is_bad_input() -> None:
         {"error": {"message": "the request exceeds the available context size", "code": 400}},
     ],
 )
-def test_an_overlong_prompt_is_told_from_other_bad_requests(error: dict[str, object]) -> None:
+def test_an_overlong_prompt_is_distinguished_from_other_bad_requests(
+    error: dict[str, object],
+) -> None:
     assert of(400, **error).kind == "prompt_too_long"
     assert of(400, message="temperature must be below 2").kind == "bad_request"
 
 
-def test_an_unknown_model_is_told_from_an_unknown_address() -> None:
+def test_an_unknown_model_is_distinguished_from_an_unknown_address() -> None:
     known = {
         "message": "Model x does not exist or you do not have access to it.",
         "code": "model_not_found",
@@ -92,7 +94,7 @@ def test_a_message_is_one_line_and_not_endless() -> None:
     assert len(said) < 400
 
 
-def test_a_wrong_keys_message_repeats_nothing_that_the_service_said() -> None:
+def test_a_wrong_key_error_does_not_quote_the_service() -> None:
     assert "sk-123" not in str(of(401, message="Incorrect API key provided: sk-123"))
 
 

@@ -10,7 +10,7 @@ def test_we_alone_are_not_taken_for_others() -> None:
         assert others.requests(second) == 0
 
 
-def test_others_requests_are_told_by_how_fast_the_day_passes() -> None:
+def test_external_requests_are_estimated_from_the_daily_counter() -> None:
     others = ExternalUsage(60)
     for second in range(300):
         ours, theirs = second, second // 2
@@ -19,7 +19,7 @@ def test_others_requests_are_told_by_how_fast_the_day_passes() -> None:
             assert 25 <= others.requests(second) <= 40, second
 
 
-def test_others_who_stop_are_forgotten_within_two_minutes() -> None:
+def test_external_usage_that_stops_expires_within_two_minutes() -> None:
     others = ExternalUsage(60)
     for second in range(400):
         ours, theirs = second, min(second, 100)

@@ -53,7 +53,7 @@ async def test_before_the_first_reply_only_a_handful_leave() -> None:
     await asyncio.gather(*waiting)
 
 
-async def test_what_ends_the_run_ends_all_who_wait() -> None:
+async def test_a_fatal_error_ends_all_waiters() -> None:
     limiter, breaker = RateLimiter(Limits(requests_per_minute=4, minute=60)), CircuitBreaker()
     waiting = [asyncio.create_task(limiter.reserve(check=breaker.check)) for _ in range(50)]
     while limiter.pacer.sent < 4:  # noqa: ASYNC110  nothing tells of it
@@ -76,7 +76,7 @@ async def test_a_429_holds_all_back() -> None:
     assert time.monotonic() - began >= 0.4
 
 
-async def test_a_cooldown_that_begins_meanwhile_holds_for_who_waits_already() -> None:
+async def test_a_cooldown_applies_to_calls_that_already_wait() -> None:
     limiter = RateLimiter(Limits(requests_per_minute=5, minute=0.5))
     sent = [await limiter.reserve() for _ in range(5)]
     waiting = asyncio.create_task(limiter.reserve())
@@ -87,7 +87,7 @@ async def test_a_cooldown_that_begins_meanwhile_holds_for_who_waits_already() ->
     assert time.monotonic() - began >= 0.8
 
 
-async def test_a_retry_goes_before_those_who_have_not_been_sent() -> None:
+async def test_a_retry_precedes_unsent_requests() -> None:
     limiter = RateLimiter(Limits(requests_per_minute=5, minute=0.5))
     for _ in range(5):
         (await limiter.reserve()).settle(2)
@@ -117,7 +117,7 @@ async def test_more_than_a_minutes_tokens_at_once_are_sent_in_the_end() -> None:
             (await limiter.reserve(tokens=5000)).settle(32)
 
 
-async def test_a_waiter_that_is_cancelled_holds_nobody_up() -> None:
+async def test_a_cancelled_waiter_blocks_no_other() -> None:
     limiter = RateLimiter(Limits(requests_per_minute=20, minute=1.0))
     tasks = [asyncio.create_task(limiter.reserve()) for _ in range(12)]
     await asyncio.sleep(0.02)
@@ -194,7 +194,7 @@ def test_event_loops_of_several_threads_share_one_limiter() -> None:
         assert within <= 240
 
 
-def test_a_loop_that_ends_while_its_tasks_wait_holds_nobody_up() -> None:
+def test_a_closed_event_loop_blocks_no_other_waiter() -> None:
     limiter = RateLimiter(Limits(requests_per_minute=4, minute=0.4))
 
     async def left() -> None:

@@ -29,7 +29,7 @@ def test_seconds(said: str, seconds: float | None) -> None:
     assert retry_after({"retry-after": said}, NOW) == seconds
 
 
-def test_none_is_said() -> None:
+def test_none_is_reported() -> None:
     assert retry_after({}, NOW) is None
 
 

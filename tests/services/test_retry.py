@@ -101,6 +101,6 @@ def test_a_call_never_waits_for_longer_than_its_total(
 
 
 @pytest.mark.parametrize("field", RetryPolicy.__struct_fields__)
-def test_what_cannot_be_kept_to_is_refused(field: str) -> None:
+def test_an_impossible_policy_is_refused(field: str) -> None:
     with pytest.raises(InputError, match=field):
         RetryPolicy(**{field: 0})

@@ -225,7 +225,7 @@ def all_of(error: BaseException) -> Iterable[str]:
 
 @pytest.mark.parametrize("judge", ["cerebras:m", "openai:m"])
 @pytest.mark.parametrize("echo", ECHOES)
-async def test_a_server_that_echoes_the_key_shows_it_to_nobody(
+async def test_a_key_echoed_by_the_server_is_never_shown(
     judge: str, echo: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

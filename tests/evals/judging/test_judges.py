@@ -171,7 +171,7 @@ def test_the_key_holds_all_that_the_judge_is_asked(tmp_path: Path) -> None:
     assert len({key for (key,) in found}) == len(found)
 
 
-def test_what_a_retried_or_slower_judge_is_told_is_no_part_of_the_key(tmp_path: Path) -> None:
+def test_retry_settings_are_not_in_the_key(tmp_path: Path) -> None:
     limits = tmp_path / "limits.toml"
     limits.write_text('[prices]\n"cerebras:m" = {input = 1, output = 2}\n')
     judge = judge_of(limits=str(limits))
@@ -336,7 +336,9 @@ def test_a_local_judge_is_known_by_its_folder_and_judged_by_its_content(tmp_path
         ("f1", {"options": WARM}, "judge f1: takes no temperature"),
     ],
 )
-def test_what_cannot_be_is_said_at_once(name: str, options: dict[str, Any], why: str) -> None:
+def test_an_impossible_value_is_refused_at_once(
+    name: str, options: dict[str, Any], why: str
+) -> None:
     with pytest.raises(InputError) as raised:
         judge_of(name, **options)
     assert why in str(raised.value)

@@ -90,7 +90,7 @@ def parsed(question: str) -> Verdict:
     return Verdict({"clarity": 7.0, "truth": 2.5}, "because")
 
 
-def test_a_record_is_told_by_what_its_step_is() -> None:
+def test_a_record_is_described_by_its_step() -> None:
     chat = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who?"}]
     with Engine("memory:") as engine:
         engine.run(

@@ -45,7 +45,7 @@ def verdict_on(text: str, **options: Any) -> Call[Verdict]:
     return call
 
 
-def test_a_reply_is_kept_with_what_it_cost(server: JudgeServer) -> None:
+def test_a_reply_is_stored_with_its_cost(server: JudgeServer) -> None:
     with Engine() as engine:
         call = verdict_on("Because.")
         (reply,) = [upstream for upstream in call.upstream if upstream.node is judge_call]

@@ -146,7 +146,7 @@ def test_one_criterion_edited_changes_one_of_the_split_prompts() -> None:
     ]
 
 
-def test_levels_are_told_one_by_one() -> None:
+def test_levels_are_reported_one_by_one() -> None:
     form = {"criteria": "Is it kind?"} | {
         f"score{n}_description": f"level {n}" for n in range(1, 6)
     }

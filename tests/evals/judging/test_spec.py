@@ -32,7 +32,7 @@ def test_a_judge_is_named(given: str, spec: JudgeSpec) -> None:
         ("f1", "no such judge"),
     ],
 )
-def test_or_it_is_said_what_is_wrong(given: str, why: str) -> None:
+def test_otherwise_the_error_names_the_cause(given: str, why: str) -> None:
     with pytest.raises(InputError) as raised:
         parse_judge(given)
     assert why in str(raised.value)

@@ -67,7 +67,7 @@ def test_the_linker_binds_mlx_to_the_openblas(tmp_path: Path) -> None:
 
 
 @linux_only
-def test_too_late_is_said() -> None:
+def test_a_late_call_is_reported() -> None:
     result = run_python(
         "import mlx.core\nfrom cachedeval.evals.mlx.cpu import open_blas\nprint(open_blas())"
     )
@@ -76,7 +76,7 @@ def test_too_late_is_said() -> None:
 
 
 @linux_only
-def test_nothing_found_is_said() -> None:
+def test_an_empty_result_is_reported() -> None:
     result = run_python(
         "from cachedeval.evals.mlx import cpu\n"
         "cpu._PACKAGE = 'no_such_package'\n"
@@ -133,7 +133,7 @@ def test_a_busy_program_is_seen() -> None:
 
 
 @pytest.mark.parametrize("told", ["", "nothing", "intr 1 2 3\n", "cpu\n", "cpu a b c d e\n"])
-def test_a_system_that_does_not_tell(
+def test_a_system_without_proc_stat(
     told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stat = tmp_path / "stat"

@@ -146,7 +146,7 @@ def test_a_shared_prefix_is_read_once_and_changes_nothing(tiny_folder: Make) -> 
     assert again.shared_tokens >= 128
 
 
-def test_what_cannot_be_decoded_harms_nobody(tiny_folder: Make) -> None:
+def test_an_undecodable_value_is_harmless(tiny_folder: Make) -> None:
     loaded = load_model(tiny_folder(context=128))
     good = mixed_prompts(loaded, 2)[0][:20]
     requests = [

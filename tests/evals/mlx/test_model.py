@@ -72,7 +72,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         ("tokenizer.json", b"{"),
     ],
 )
-def test_a_broken_folder_is_told_in_one_line(
+def test_a_broken_folder_is_an_error_of_one_line(
     tiny_folder: Callable[..., Path], tmp_path: Path, file: str, content: bytes | None
 ) -> None:
     for source in tiny_folder().iterdir():
@@ -209,7 +209,7 @@ def test_an_adapter_of_another_shape_leaves_the_base(
         ({"num_layers": 0, "lora_parameters": {"rank": 2, "dropout": 0.0, "scale": 1.0}}, "shape"),
     ],
 )
-def test_settings_that_do_not_fit_are_told(
+def test_mismatched_settings_are_reported(
     tiny_folder: Callable[..., Path], tmp_path: Path, changes: dict[str, Any], told: str
 ) -> None:
     adapter = broken(make_tiny_adapter(tiny_folder(), tmp_path / "a"), **changes)
@@ -222,7 +222,7 @@ def test_settings_that_do_not_fit_are_told(
     assert digest(loaded) == base
 
 
-def test_a_missing_adapter_is_told(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_missing_adapter_is_an_error(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
     loaded = load_model(tiny_folder())
     with pytest.raises(InputError, match=r"adapter_config\.json"):
         loaded.use_adapter(tmp_path / "nowhere")

@@ -199,20 +199,20 @@ def test_without_a_template_the_contents_are_the_prompt(tiny_folder: Callable[..
     assert tokenizer.decode(render_prompt(tokenizer, messages)) == "Be brief.\n\nHi\n\n"
 
 
-def test_a_lone_surrogate_is_told(tiny_folder: Callable[..., Path]) -> None:
+def test_a_lone_surrogate_is_an_error(tiny_folder: Callable[..., Path]) -> None:
     tokenizer = load_model(tiny_folder()).tokenizer
     with pytest.raises(InputError, match=r"the user message .*U\+D83D\) at character 4"):
         render_prompt(tokenizer, [{"role": "user", "content": "hi \ud83d"}])
 
 
-def test_what_a_template_refuses_is_told_in_one_line(tiny_folder: Callable[..., Path]) -> None:
+def test_a_template_error_is_one_line(tiny_folder: Callable[..., Path]) -> None:
     tokenizer = load_model(tiny_folder()).tokenizer
     tokenizer.chat_template = "{{ raise_exception('System role not supported\\nreally') }}"
     with pytest.raises(InputError, match=r"refuses the messages: System role not supported$"):
         render_prompt(tokenizer, [{"role": "system", "content": "hi"}])
 
 
-def test_a_template_that_asks_for_the_date_is_told_the_same_every_day(
+def test_a_template_gets_the_same_date_every_day(
     tiny_folder: Callable[..., Path],
 ) -> None:
     tokenizer = load_model(tiny_folder()).tokenizer

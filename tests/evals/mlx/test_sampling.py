@@ -27,7 +27,7 @@ def draws(count: int, **options: Any) -> list[int]:
     return [number(one.choose(LOGPROBS, step)[0]) for step in range(count)]
 
 
-def test_greedy_takes_the_best_and_tells_its_lead() -> None:
+def test_greedy_takes_the_best_and_returns_its_margin() -> None:
     token, lead = chooser().choose(mx.array([[0.5, 3.0, 2.75]], dtype=mx.bfloat16), 0)
     assert token.tolist() == [1]
     assert lead.tolist() == [0.25]
@@ -63,7 +63,7 @@ def test_a_draw_depends_on_seed_prompt_and_step_alone() -> None:
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.85, 0.7])
-def test_who_leads_by_the_bound_wins_under_any_noise(top_p: float) -> None:
+def test_a_lead_of_the_bound_wins_under_any_noise(top_p: float) -> None:
     bound = 0.1
     one = chooser(temperature=0.8, top_p=top_p, bound=bound)
     settled = 0

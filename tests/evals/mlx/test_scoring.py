@@ -19,7 +19,7 @@ def test_the_digits_have_a_token_each(tiny_folder: Callable[..., Path]) -> None:
     assert [tokenizer.decode([token]) for token in tokens] == list("0123456789")
 
 
-def test_a_tokenizer_without_digits_is_told() -> None:
+def test_a_tokenizer_without_digits_is_an_error() -> None:
     tokenizer = SimpleNamespace(encode=lambda text, **_: [0 if text.isdigit() else 1])
     with pytest.raises(InputError, match="take another model"):
         digit_tokens(tokenizer)
@@ -57,7 +57,9 @@ def test_a_score_does_not_depend_on_its_neighbours(
         assert together[index] == alone == backwards[len(prompts) - 1 - index]
 
 
-def test_what_does_not_fit_is_told_and_harms_nobody(tiny_folder: Callable[..., Path]) -> None:
+def test_an_adapter_that_does_not_fit_is_reported_and_harmless(
+    tiny_folder: Callable[..., Path],
+) -> None:
     loaded = load_model(tiny_folder(context=128))
     digits = digit_tokens(loaded.tokenizer)
     results = dict(expected_scores(loaded, [[], [5] * 128, [5] * 127], digits))
