@@ -37,6 +37,10 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
+LONG = [pytest.param(kind, marks=pytest.mark.thorough) for kind in KINDS[1:-1]]
+"""Those that the first and the last, which has all filters, leave to a long run."""
+
+
 def of_mlx_lm(loaded: LoadedModel, request: DecodeRequest) -> list[int]:
     """Return the tokens of `stream_generate` with mlx_lm's filters and penalty, and our noise."""
     identity = f"{request.seed}:{','.join(map(str, request.tokens))}".encode()
@@ -74,7 +78,7 @@ def of_mlx_lm(loaded: LoadedModel, request: DecodeRequest) -> list[int]:
     return said[: ends[0]] if ends else said
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("kind", [KINDS[0], *LONG, KINDS[-1]], ids=str)
 def test_answers_are_those_of_mlx_lm_alone_and_in_batches(
     tiny_folder: Make, kind: dict[str, Any]
 ) -> None:
@@ -89,7 +93,7 @@ def test_answers_are_those_of_mlx_lm_alone_and_in_batches(
         assert [a.tokens for a in decode_all(loaded, requests, batch_size=size)] == wanted
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("kind", [KINDS[0], *LONG, KINDS[-1]], ids=str)
 def test_noise_of_a_batch_changes_no_answer(tiny_folder: Make, kind: dict[str, Any]) -> None:
     loaded = load_model(tiny_folder())
     requests = [DecodeRequest(p, 8, seed=3, **kind) for p in mixed_prompts(loaded, 4)]
