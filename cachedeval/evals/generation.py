@@ -116,12 +116,12 @@ class NoAnswerError(CachedevalError):
         self.truncated = decoded.finish != "stop"
         count = len(decoded.tokens) // _TOKEN
         where = {
-            "length": f"did not end within {count} tokens: raise --max-tokens",
-            "context": f"did not end before the model's context was full, after {count} tokens",
-            "stop": f"did not end, though the model stopped after {count} tokens",
+            "length": f"did not end within {count} tokens: raise --max-tokens, or",
+            "context": f"did not end before the model's context was full, after {count} tokens:",
+            "stop": f"did not end, though the model stopped after {count} tokens:",
         }[decoded.finish]
         super().__init__(
-            f"the thought {where}, or turn thinking off (for many models: "
+            f"the thought {where} turn thinking off (for many models: "
             """--chat-template-args '{"enable_thinking": false}')"""
         )
 
