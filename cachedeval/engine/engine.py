@@ -253,6 +253,7 @@ class Engine:
                 self._started,
                 mode=mode or self.mode,
                 note=partial(self._note_one, note),
+                engine=self,
                 ordered=ordered,
             )
             with closing(outcomes):
@@ -281,6 +282,7 @@ class Engine:
                 self._started,
                 mode=mode or self.mode,
                 note=partial(self._note_one, note),
+                engine=self,
                 ordered=ordered,
             )
             async with aclosing(outcomes):
@@ -493,7 +495,7 @@ class Engine:
             from cachedeval.engine.inflight import Run
 
             note = partial(self._note_one, on_outcome)
-            runtime.run(Run(known, mode or self.mode, note, calls))
+            runtime.run(Run(known, mode or self.mode, note, calls, self))
         return known.outcomes
 
     def _resolve(
@@ -530,7 +532,7 @@ class Engine:
             from cachedeval.engine.inflight import Run
             from cachedeval.engine.waiting import Wake, waited
 
-        run = Run(known, mode or self.mode, partial(self._note_one, on_outcome), calls)
+        run = Run(known, mode or self.mode, partial(self._note_one, on_outcome), calls, self)
         done = Wake()
         run.on_end = lambda _: done()
         runtime.start(run)

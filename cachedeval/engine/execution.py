@@ -244,7 +244,7 @@ class Execution:
 
     def _warn_unstored(self, flight: InFlight, payload: Unstored) -> None:
         name = flight.call.node.name
-        if name not in self._warned:
+        if payload.why and name not in self._warned:
             self._warned.add(name)
             logger().warning(
                 "%s returned a value that cannot be stored, so each run computes it again: %s",

@@ -25,6 +25,16 @@ current: ContextVar["InFlight | None"] = ContextVar("current call", default=None
 """The call whose step runs in this context: the parent of a nested run."""
 
 
+class Runs(Protocol):
+    """What runs the calls that a step returns: the engine."""
+
+    def run(self, calls: Any, *, mode: CacheMode | None = None) -> Any:
+        """Return the values of calls."""
+
+    async def arun(self, calls: Any, *, mode: CacheMode | None = None) -> Any:
+        """Return the values of calls."""
+
+
 class Run:
     """The state of a graph that runs.
 
@@ -34,6 +44,7 @@ class Run:
         on_outcome: called with each new outcome.
         roots: the calls whose outcomes the caller needs. Other outcomes are dropped as soon as no
             call waits for them.
+        engine: runs the calls that steps return.
 
     Attributes:
         outcomes: the outcomes so far, by call.
@@ -44,7 +55,17 @@ class Run:
     """
 
     __slots__ = (
-        *("context", "dependents", "error", "keys", "mode", "on_end", "on_outcome", "outcomes"),
+        *(
+            "context",
+            "dependents",
+            "engine",
+            "error",
+            "keys",
+            "mode",
+            "on_end",
+            "on_outcome",
+            "outcomes",
+        ),
         *("parent", "pending", "ready", "records", "thread", "uses", "waiting"),
         *("_awaited", "_first_steps", "_gathered"),
     )
@@ -55,7 +76,9 @@ class Run:
         mode: CacheMode,
         on_outcome: OnOutcome,
         roots: Iterable[Call[Any]],
+        engine: "Runs",
     ) -> None:
+        self.engine = engine
         self.outcomes = known.outcomes
         self.keys = known.keys
         self.mode = mode
@@ -193,7 +216,18 @@ class InFlight:
     """
 
     __slots__ = (
-        *("bound", "call", "cancelled", "cancelling", "context", "error", "key", "leased", "mode"),
+        *(
+            "bound",
+            "call",
+            "cancelled",
+            "cancelling",
+            "context",
+            "engine",
+            "error",
+            "key",
+            "leased",
+            "mode",
+        ),
         *("mutated", "outcomes", "owner", "recipe", "record", "state", "stored", "waiters"),
         *("finished", "nested", "on_pool", "thread", "waits_for"),
     )
@@ -204,6 +238,7 @@ class InFlight:
         self.recipe = recipe
         self.bound = _bound_of(call)
         self.mode: CacheMode = run.mode
+        self.engine = run.engine
         self.outcomes: Mapping[Call[Any], Outcome] = run.outcomes
         self.context: Context = run.context.copy()
         self.owner: Owner | None = None

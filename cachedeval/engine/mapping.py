@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cachedeval.engine.errors import CachedevalError
-from cachedeval.engine.inflight import Run, current
+from cachedeval.engine.inflight import Run, Runs, current
 from cachedeval.engine.node import Call
 from cachedeval.engine.result import CacheMode, OnOutcome, Outcome
 
@@ -55,6 +55,7 @@ class _Window:
         *,
         mode: CacheMode,
         note: OnOutcome,
+        engine: Runs,
         report: Report,
         ordered: bool,
     ) -> None:
@@ -62,6 +63,7 @@ class _Window:
         self._runtime = runtime
         self._mode = mode
         self._note = note
+        self._engine = engine
         self._report = report
         self._ordered = ordered
         self._order: deque[Call[Any]] = deque()
@@ -100,7 +102,7 @@ class _Window:
             else:
                 self._known[call] = outcome
         if known.open:
-            run = Run(known, self._mode, self._tell, part)
+            run = Run(known, self._mode, self._tell, part, self._engine)
             run.on_end = self._report
             self._runs.add(run)
             self._runtime().start(run)
@@ -144,6 +146,7 @@ def map_calls(
     *,
     mode: CacheMode,
     note: OnOutcome,
+    engine: Runs,
     ordered: bool,
 ) -> Generator[Outcome, None, None]:
     """Yield the outcomes of calls.
@@ -154,13 +157,16 @@ def map_calls(
         runtime: returns what runs the missing calls.
         mode: how they use the cache.
         note: called with each new outcome.
+        engine: runs the calls that steps return.
         ordered: whether the outcomes come in the order of the calls.
 
     Raises:
         CachedevalError: a fatal error of a step, after which no other call can succeed.
     """
     reports: queue.SimpleQueue[Outcome | Run] = queue.SimpleQueue()
-    window = _Window(calls, runtime, mode=mode, note=note, report=reports.put, ordered=ordered)
+    window = _Window(
+        calls, runtime, mode=mode, note=note, engine=engine, report=reports.put, ordered=ordered
+    )
     parent = current.get()
     try:
         while not window.is_over:
@@ -184,6 +190,7 @@ async def amap_calls(
     *,
     mode: CacheMode,
     note: OnOutcome,
+    engine: Runs,
     ordered: bool,
 ) -> AsyncGenerator[Outcome, None]:
     """Yield the outcomes of calls without blocking the event loop, as `map_calls` does."""
@@ -198,7 +205,9 @@ async def amap_calls(
         with suppress(RuntimeError):  # the loop was closed in the meantime
             loop.call_soon_threadsafe(reports.put_nowait, item)
 
-    window = _Window(calls, runtime, mode=mode, note=note, report=report, ordered=ordered)
+    window = _Window(
+        calls, runtime, mode=mode, note=note, engine=engine, report=report, ordered=ordered
+    )
     parent = current.get()
     try:
         while not window.is_over:

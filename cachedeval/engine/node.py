@@ -254,6 +254,13 @@ def substitute(
     return value
 
 
+def _mentions_calls(declared: Any) -> bool:
+    """Return whether a declared type is a call, or has one in it."""
+    if declared is Call or getattr(declared, "__origin__", None) is Call:
+        return True
+    return any(map(_mentions_calls, getattr(declared, "__args__", ())))
+
+
 def recipe_of(call: Call[Any], digest: Callable[[Call[Any]], str]) -> bytes:
     """Return a call's recipe, given the digests of its upstream calls' outputs.
 
@@ -544,8 +551,9 @@ class Node(Step, Generic[R_co, P_any, F_co]):
 
     @_computed_once
     def codec(self) -> Codec:
-        """The codec of the declared type of the output."""
-        return Codec(self.signature.returns)
+        """The codec of the declared type of the output; of any type if it declares calls."""
+        declared = self.signature.returns
+        return Codec(Any if _mentions_calls(declared) else declared)
 
     @property
     def fingerprints(self) -> dict[str, str]:

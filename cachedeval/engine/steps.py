@@ -15,6 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
+from cachedeval.engine.expansion import Expanded, calls_in, expanded, holds_calls
 from cachedeval.engine.inflight import InFlight, current
 from cachedeval.engine.keys import CLOSURE, read_recipe
 from cachedeval.engine.node import Computed, Node, describe, recipe_of, substitute
@@ -78,13 +79,39 @@ def _run_here(flight: InFlight, pool: ResourcePool) -> None:
             value = node.signature.call(node.function, inputs_of(flight, pool))
     except BaseException as raised:  # noqa: BLE001  it is the error of the call
         error = raised
-    complete(flight, value, error, time.perf_counter() - start)
+    complete(flight, value, error, time.perf_counter() - start, _run_calls)
     if span is not None:
         end_span(span, flight)
 
 
-def complete(flight: InFlight, value: Any, error: BaseException | None, seconds: float) -> None:
-    """Set the record or the error of a call whose step has ended."""
+def _refuse_calls(flight: InFlight, _: Any) -> Any:
+    raise EncodingError(
+        f"{flight.call.node.name} is batched and returned calls: let another step return them"
+    )
+
+
+def _run_calls(flight: InFlight, output: Any) -> Any:
+    """Return an output that holds calls with their values; runs them on this thread."""
+    calls = list(calls_in(output))
+    return expanded(output, calls, flight.engine.run(calls, mode=flight.mode))
+
+
+def complete(
+    flight: InFlight,
+    value: Any,
+    error: BaseException | None,
+    seconds: float,
+    expand: "Callable[[InFlight, Any], Any]" = _refuse_calls,
+) -> None:
+    """Set the record or the error of a call whose step has ended.
+
+    Args:
+        flight: the call.
+        value: what the function returned, unless there is an error.
+        error: what it raised.
+        seconds: how long it took.
+        expand: runs the calls that an output holds.
+    """
     node = flight.call.node
     if error is None:
         try:
@@ -92,6 +119,10 @@ def complete(flight: InFlight, value: Any, error: BaseException | None, seconds:
             if isinstance(value, Computed) and value.inputs:
                 recipe = _replaced(node, recipe, value.inputs)
             flight.record = to_record(node, recipe, value, seconds)
+            if isinstance(flight.record.payload, Unstored) and flight.record.payload.calls:
+                flight.record = None
+                value = expand(flight, value.value if isinstance(value, Computed) else value)
+                flight.record = to_record(node, recipe, value, seconds)
             if flight.mode != "off" and not (flight.call.frozen and node.is_closed):
                 flight.mutated = _changed_input(flight)
         except BaseException as raised:  # noqa: BLE001  the value's own code may raise anything
@@ -142,11 +173,17 @@ def to_record(node: Node[Any], recipe: bytes, value: Any, seconds: float) -> Rec
     computed = value if isinstance(value, Computed) else None
     output = value if computed is None else computed.value
     payload: bytes
+    is_expanded = type(output) is Expanded
+    if is_expanded:
+        output = output.value
     try:
         payload = node.codec.dump(output)
         digest = payload_digest(payload)
+        if is_expanded:
+            payload = Unstored(output, "")
     except EncodingError as error:
-        payload, digest = Unstored(output, str(error)), digest_unstored(output)
+        digest = "" if (calls := holds_calls(output)) else digest_unstored(output)
+        payload = Unstored(output, str(error), calls=calls)
     if computed is None or not (computed.cost or computed.provenance):
         return Record(recipe, payload, digest, time.time(), seconds, {}, node.notes)
     try:

@@ -95,17 +95,20 @@ class Unstored(bytes):
 
     Attributes:
         value: the output, as the step returned it. It is shared, not copied.
-        why: why it cannot be stored.
+        why: why it cannot be stored; empty where that is as it should be.
+        calls: whether it holds calls, which are to run first.
     """
 
     value: Any
     why: str
+    calls: bool
 
-    def __new__(cls, value: Any, why: str) -> Self:
+    def __new__(cls, value: Any, why: str, *, calls: bool = False) -> Self:
         """Make the placeholder of an output."""
         made = super().__new__(cls)
         made.value = value
         made.why = why
+        made.calls = calls
         return made
 
 
