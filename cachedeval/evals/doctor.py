@@ -211,13 +211,36 @@ def _judge(name: str | None) -> Check:
             return Check("judge", "ok", f"{judge.name}: needs no service")
         spec = parse_judge(name or DEFAULT_JUDGE)
         if spec.provider == "mlx":
-            return Check("judge", "ok", f"mlx:{resolve_model(spec.model)}")
+            return _local_judge(resolve_model(spec.model))
         key = api_key_of(spec, os.environ)
     except InputError as error:
         default = "" if name else " (the default judge)"
         what, _, advice = str(error).partition("; ")
         return Check("judge", on_trouble, what + default, advice)
     return Check("judge", "ok", f"{spec}: {'key set' if key else 'no key, and none needed'}")
+
+
+def _local_judge(path: Path) -> Check:
+    """Have the model judge twenty answers: does it rank right ones above wrong ones?"""
+    from cachedeval.evals.mlx.model import load_model  # noqa: PLC0415  only this check needs mlx here
+    from cachedeval.evals.mlx.ranking import rank_answers  # noqa: PLC0415
+
+    found = rank_answers(load_model(path))
+    if found.area is None:
+        why = "it scores none of 20 simple answers"
+    else:
+        why = (
+            f"it ranks right answers above wrong ones in {found.area:.0%} of pairs, 95% interval "
+            f"{found.low:.0%} to {found.high:.0%}; 50% is chance"
+        )
+    if found.can_judge:
+        return Check("judge", "ok", f"mlx:{path}: {why}")
+    return Check(
+        "judge",
+        "warn",
+        f"mlx:{path}: this model cannot judge: {why}",
+        "take a larger model as judge",
+    )
 
 
 def _cache(url: str) -> Iterator[Check]:

@@ -98,7 +98,7 @@ class LocalJudgeInputs(msgspec.Struct, frozen=True):
     response: Generation
 
 
-@node(version="3", name="local_judge", batch=True, executor=EXECUTOR)
+@node(version="4", name="local_judge", batch=True, executor=EXECUTOR)
 def local_judge(
     batch: Sequence[LocalJudgeInputs],
 ) -> Iterator[tuple[int, Verdict | Exception] | None]:

@@ -15,7 +15,7 @@ from cachedeval.evals.mlx.decoding import Decoded, DecodeRequest, decode
 from cachedeval.evals.mlx.model import describe_not_finite, load_model
 from cachedeval.evals.mlx.runtime import mx
 from cachedeval.evals.mlx.sampling import NonFiniteLogitsError
-from cachedeval.evals.mlx.scoring import digit_tokens, expected_scores
+from cachedeval.evals.mlx.scoring import expected_scores, label_tokens
 
 Make = Callable[..., Path]
 NAN, INF = float("nan"), float("inf")
@@ -217,7 +217,7 @@ def test_logits_that_are_no_numbers_fail_their_question_alone(
 
 def test_a_judge_reads_no_score_off_nan(tiny_folder: Make) -> None:
     loaded = load_model(tiny_folder())
-    digits = digit_tokens(loaded.tokenizer)
+    digits = label_tokens(loaded.tokenizer)
     good = mixed_prompts(loaded, 1)[0][:9]
     loaded.model.model.embed_tokens.weight[511] = NAN
     found = dict(expected_scores(loaded, [good, [511, *good], good], digits))
