@@ -45,7 +45,7 @@ _STEPS = 11
 _DECIMALS = 6
 """Decimals of a score, far below what it can mean."""
 
-LEAST_MASS = 0.001
+LEAST_MASS = 0.0001
 """The least probability of all letters together that counts as a score."""
 
 _SYSTEM = """\
