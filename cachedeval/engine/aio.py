@@ -17,9 +17,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from cachedeval.engine.executors import OnEnd
-from cachedeval.engine.expansion import calls_in, expanded, holds_calls
+from cachedeval.engine.expansion import calls_in, expanded, holds_calls, output_of, with_output
 from cachedeval.engine.inflight import InFlight, InFlightTable, current
-from cachedeval.engine.node import Computed
 from cachedeval.engine.process import end_child, importing
 from cachedeval.engine.resource import ResourcePool
 from cachedeval.engine.steps import complete, inputs_of
@@ -123,11 +122,11 @@ class EventLoopExecutor:
                 start = time.perf_counter() - seconds
             else:
                 value = await node.signature.call(node.function, inputs_of(flight, self._pool))
-            output = value.value if isinstance(value, Computed) else value
+            output = output_of(value)
             if holds_calls(output):
                 calls = list(calls_in(output))
                 values = await flight.engine.arun(calls, mode=flight.mode)
-                value = expanded(output, calls, values)
+                value = with_output(value, expanded(output, calls, values))
         except asyncio.CancelledError as raised:
             # A cancellation that the step caused itself is a failure of the step.
             flight.cancelled = flight.cancelling

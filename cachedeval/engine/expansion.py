@@ -9,9 +9,9 @@ its calls are hits.
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from cachedeval.engine.node import Call, substitute
+from cachedeval.engine.node import Call, Computed, substitute
 
-__all__ = ["Expanded", "calls_in", "expanded", "holds_calls"]
+__all__ = ["Expanded", "calls_in", "expanded", "holds_calls", "output_of", "with_output"]
 
 _DEPTH = 50
 """How deep calls may be nested in lists and dicts."""
@@ -52,3 +52,15 @@ def expanded(value: Any, calls: list[Call[Any]], values: list[Any]) -> Expanded:
     found = dict(zip(calls, values, strict=True))
     keep: Callable[[Any], Any] = lambda resource: resource  # noqa: E731
     return Expanded(substitute(value, found.__getitem__, keep))
+
+
+def output_of(value: Any) -> Any:
+    """Return the output in what a step returned: itself, or that of a `Computed`."""
+    return value.value if isinstance(value, Computed) else value
+
+
+def with_output(value: Any, output: Any) -> Any:
+    """Return what a step returned with another output, and the same cost and provenance."""
+    if not isinstance(value, Computed):
+        return output
+    return Computed(output, cost=value.cost, provenance=value.provenance, inputs=value.inputs)

@@ -15,7 +15,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from cachedeval.engine.errors import CachedevalError, EncodingError, InputError
-from cachedeval.engine.expansion import Expanded, calls_in, expanded, holds_calls
+from cachedeval.engine.expansion import (
+    Expanded,
+    calls_in,
+    expanded,
+    holds_calls,
+    output_of,
+    with_output,
+)
 from cachedeval.engine.inflight import InFlight, current
 from cachedeval.engine.keys import CLOSURE, read_recipe
 from cachedeval.engine.node import Computed, Node, describe, recipe_of, substitute
@@ -121,7 +128,7 @@ def complete(
             flight.record = to_record(node, recipe, value, seconds)
             if isinstance(flight.record.payload, Unstored) and flight.record.payload.calls:
                 flight.record = None
-                value = expand(flight, value.value if isinstance(value, Computed) else value)
+                value = with_output(value, expand(flight, output_of(value)))
                 flight.record = to_record(node, recipe, value, seconds)
             if flight.mode != "off" and not (flight.call.frozen and node.is_closed):
                 flight.mutated = _changed_input(flight)

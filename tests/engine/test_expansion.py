@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cachedeval import Call, Engine, node
+from cachedeval import Call, Computed, Engine, node
 
 ran: list[str] = []
 
@@ -120,6 +120,23 @@ def test_calls_may_be_nested_and_return_calls(url: str) -> None:
             below = {"here": 2 * depth, "below": (below, "leaf")}
         assert engine.run(tree(2)) == below
         assert engine.stats[double.name].computed == 3
+
+
+@node(version="1")
+def priced(count: int) -> Computed[list[int]]:
+    return Computed([double(number) for number in range(count)], cost={"usd": 1.5})
+
+
+@node(version="1")
+async def apriced(count: int) -> Computed[list[int]]:
+    return Computed([double(number) for number in range(count)], cost={"usd": 2.5})
+
+
+def test_the_cost_of_a_step_that_returns_calls_counts(url: str) -> None:
+    with Engine(url) as engine:
+        assert engine.run([priced(2), apriced(2)]) == [[0, 2], [0, 2]]
+        assert engine.stats[priced.name].cost == {"usd": 1.5}
+        assert engine.stats[apriced.name].cost == {"usd": 2.5}
 
 
 def test_a_call_that_fails_fails_the_step(url: str) -> None:
