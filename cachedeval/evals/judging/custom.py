@@ -12,6 +12,7 @@ from cachedeval.engine.installed import entry_points, load
 from cachedeval.engine.node import Call, Node
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
+from cachedeval.evals.judging.judge import asked
 from cachedeval.evals.judging.scorers import Scorer, ScorerError
 from cachedeval.evals.judging.verdict import Verdict
 
@@ -132,13 +133,6 @@ def open_installed(name: str) -> "Scorer | Judge | None":
             "one or a judge"
         )
     return found  # type: ignore[no-any-return]
-
-
-def asked(question: Question) -> str:
-    """Return what was asked: the last message, or the whole chat as lines."""
-    if len(question.messages) == 1:
-        return question.question
-    return "\n\n".join(f"{m['role']}: {m['content']}" for m in question.messages)
 
 
 def _is_scorer(found: Any) -> bool:

@@ -11,7 +11,7 @@ from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.pricing import Prices
 from cachedeval.evals.judging.verdict import Verdict
 
-__all__ = ["DECIMALS", "Judge", "JudgeBinder", "Score"]
+__all__ = ["DECIMALS", "Judge", "JudgeBinder", "Score", "asked"]
 
 DECIMALS = 6
 """Kept of a score, far below what it can mean."""
@@ -73,3 +73,10 @@ class Judge(Protocol):
             InputError: it cannot; a key is missing.
         """
         ...
+
+
+def asked(question: Question) -> str:
+    """Return what a judge is asked about: the last message, or the whole chat as lines."""
+    if len(question.messages) == 1:
+        return question.question
+    return "\n\n".join(f"{m['role']}: {m['content']}" for m in question.messages)

@@ -13,7 +13,7 @@ from cachedeval.engine.result import Outcome
 from cachedeval.evals.data import Question
 from cachedeval.evals.generation import Generation
 from cachedeval.evals.judging.errors import InvalidVerdictError
-from cachedeval.evals.judging.judge import DECIMALS, JudgeBinder, Score
+from cachedeval.evals.judging.judge import DECIMALS, JudgeBinder, Score, asked
 from cachedeval.evals.judging.nodes import judge_call, judge_parse, local_judge
 from cachedeval.evals.judging.options import JudgeOptions
 from cachedeval.evals.judging.pricing import Prices, load_prices
@@ -41,13 +41,6 @@ def _rubric_resource(rubric: Rubric) -> Resource[Rubric]:
     for criterion in identity["criteria"]:
         del criterion["weight"]
     return Resource("rubric", identity, lambda: rubric)
-
-
-def _asked(question: Question) -> str:
-    """Return what the judge is told was asked: the last message, or the whole chat as lines."""
-    if len(question.messages) == 1:
-        return question.question
-    return "\n\n".join(f"{m['role']}: {m['content']}" for m in question.messages)
 
 
 def _own_rubric(question: Question) -> Rubric | None:
@@ -210,7 +203,7 @@ class RemoteJudge(_ByRubric):
     ) -> Iterator[Call[Verdict]]:
         parts = self._parts(question)
         item: dict[str, Any] = {
-            "question": _asked(question),
+            "question": asked(question),
             "reference": question.reference,
             "response": answer,
         }
@@ -246,7 +239,7 @@ class LocalJudge(_ByRubric):
                 local_judge(
                     judge=judge,
                     rubric=rubric,
-                    question=_asked(question),
+                    question=asked(question),
                     reference=question.reference,
                     response=answer,
                 )
